@@ -1,0 +1,22 @@
+"""Neural architecture search as Gymnasium environments, and the agents that play them.
+
+Importing the package registers the environments (`nas_gym.registration.ENVIRONMENTS`) and nothing more: torch comes
+in with the first environment whose evaluator needs it.
+"""
+
+from __future__ import annotations
+
+from nas_gym.registration import register_all
+
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":  # read when asked for: it costs a look through the installed distributions
+        from importlib.metadata import version
+
+        return version("nas-gym")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register_all()

@@ -1,0 +1,171 @@
+"""The contract of evaluators: a batch of architectures in, a batch of evaluations out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_gym.spaces import SearchSpace, Tokens
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """What is known of B architectures.
+
+    Attributes:
+        accuracy: float64[B], on the validation split, in [0, 1]; 0 where failed.
+        metrics: float64[B] by name: ``parameters``, ``flops``, ``latency`` (seconds), ``seconds``, ``epochs``, ...
+        failed: bool[B], children that diverged or ran out of memory.
+        reasons: why each one failed, empty where it did not.
+    """
+
+    accuracy: Floats
+    metrics: dict[str, Floats] = field(default_factory=dict)
+    failed: NDArray[np.bool_] = None  # type: ignore[assignment]  # filled in below
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.accuracy)
+        failed = np.zeros(n, dtype=bool) if self.failed is None else np.asarray(self.failed, dtype=bool)
+        object.__setattr__(self, "failed", failed)
+        object.__setattr__(self, "reasons", tuple(self.reasons) or ("",) * n)
+        columns: dict[str, Sequence[Any]] = {**self.metrics, "failed": failed, "reasons": self.reasons}
+        for name, column in columns.items():
+            if len(column) != n:
+                raise ValueError(f"{name} has {len(column)} rows, accuracy has {n}")
+        finite = np.isfinite(np.asarray(self.accuracy))
+        if not finite[~failed].all():
+            raise ValueError("accuracy must be finite wherever an evaluation has not failed")
+
+    def __len__(self) -> int:
+        return len(self.accuracy)
+
+    def columns(self) -> dict[str, Floats]:
+        """``accuracy``, ``failed`` (0 or 1) and the metrics as float64[B] columns."""
+        return {"accuracy": self.accuracy, "failed": self.failed.astype(np.float64), **self.metrics}
+
+    def rows(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Evaluations:
+        """The evaluations at `index`."""
+        chosen = np.arange(len(self))[index]
+        return Evaluations(
+            self.accuracy[chosen],
+            {name: column[chosen] for name, column in self.metrics.items()},
+            self.failed[chosen],
+            tuple(self.reasons[i] for i in chosen),
+        )
+
+
+class Evaluator(ABC):
+    """Turns architectures into evaluations, always a batch at a time.
+
+    Environments that are handed one evaluator share it: gymnasium deep-copies the arguments of an environment, so a
+    deep copy of an evaluator is the evaluator itself.
+
+    Attributes:
+        space: the search space whose sequences it understands.
+        stateful: whether `update` changes later results.
+    """
+
+    stateful: bool = False
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    @abstractmethod
+    def evaluate(
+        self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None
+    ) -> Evaluations:
+        """Scores int64[B, T] on the validation split.
+
+        Pure: it never trains shared weights and never advances a random state that matters.
+
+        Args:
+            tokens: legal, filled sequences.
+            fidelity: the share of the full budget to spend, in (0, 1], where the evaluator offers it.
+            parents: int64[B, T], the architectures whose weights the children inherit, where it offers that.
+        """
+
+    def update(self, tokens: Tokens) -> dict[str, float]:
+        """One optimiser step of the shared weights on int64[M, T]; nothing if not stateful.
+
+        Returns:
+            Scalars to log.
+        """
+        del tokens
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to go on exactly from here: tensors, numbers, strings, and dicts of them."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state_dict` was taken."""
+        if state:
+            raise ValueError(f"{type(self).__name__} holds no state, got the keys {sorted(state)}")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
+        return self
+
+
+class FunctionEvaluator(Evaluator):
+    """Scores by a function of the tokens: for tests, for benchmarks, for one's own tables.
+
+    Args:
+        space: the search space.
+        function: int64[B, T] -> float64[B] in [0, 1], or one number for all (``accuracy`` by keyword).
+    """
+
+    def __init__(
+        self, space: SearchSpace, function: Callable[[Tokens], Floats] | None = None, *, accuracy: float = 0.5
+    ) -> None:
+        super().__init__(space)
+        self.function = function
+        self.accuracy = accuracy
+
+    def evaluate(
+        self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None
+    ) -> Evaluations:
+        del fidelity, parents
+        if self.function is None:
+            return Evaluations(np.full(len(tokens), self.accuracy))
+        return Evaluations(np.asarray(self.function(tokens), dtype=np.float64))
+
+
+class Schedule:
+    """When a stateful evaluator trains: the environment scores finished architectures through this.
+
+    The base class never trains: it is the schedule of evaluators without state. A schedule is shared by the
+    environments that are handed it, like its evaluator.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def prepare(self) -> Iterator[dict[str, float]]:
+        """Does the training that is due before the next architectures can be scored, an optimiser step an item.
+
+        `score` runs it to its end; a run that wants to save itself in between iterates over it first.
+        """
+        return iter(())
+
+    def score(self, tokens: Tokens) -> Evaluations:
+        """Evaluates the architectures int64[B, T] whose episodes have just finished."""
+        for _ in self.prepare():
+            pass
+        return self.evaluator.evaluate(tokens)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"evaluator": self.evaluator.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.evaluator.load_state_dict(state["evaluator"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Schedule:
+        return self

@@ -1,0 +1,272 @@
+"""Rewards from weights that all architectures share (Pham et al. 2018, ENAS)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator
+from nas_gym.evaluators.training import cosine, memory_reason, mixed_precision
+from nas_gym.networks import NetworkSettings, make_supernet
+from nas_gym.spaces import SearchSpace, Tokens
+from nas_gym.tasks import Split, Task, make_task
+
+
+@dataclass(frozen=True)
+class SharedWeightSettings:
+    """The proxy network, its training and its scoring; the defaults suit two CPU cores.
+
+    Attributes:
+        channels: of the first stage (ENAS: 36 on a GPU).
+        cells_per_stage: N (ENAS: 5 on a GPU).
+        reductions: how often the resolution is halved (ENAS: 2).
+        stem_stride: of the first convolution; None takes 2 from 28 pixels on.
+        batch_size: training images a step.
+        learning_rate: the cosine's start (ENAS, section 3.2: 0.05).
+        final_learning_rate: the cosine's end (ENAS, section 3.2: 0.0005).
+        cosine_steps: steps of the first cosine; each restart is twice as long (ENAS: 10 epochs, doubling).
+        momentum: of SGD, Nesterov's form (ENAS, section 3.2).
+        weight_decay: L2 penalty (ENAS, section 3.2: 1e-4).
+        gradient_clip: largest norm of the gradient (ENAS's published configuration: 5).
+        augment: whether training images are augmented as the task has it.
+        score_images: images of the validation split that score an architecture; None takes them all. A number takes
+            one minibatch, as ENAS does, the same for all architectures until the weights change.
+        score_batch: images that share their batch-norm statistics in scoring.
+        architectures_at_once: architectures scored in one forward; limited by memory.
+    """
+
+    channels: int = 8
+    cells_per_stage: int = 1
+    reductions: int = 1
+    stem_stride: int | None = None
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    final_learning_rate: float = 0.0005
+    cosine_steps: int = 2000
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    gradient_clip: float = 5.0
+    augment: bool = True
+    score_images: int | None = 1000
+    score_batch: int = 250
+    architectures_at_once: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "cosine_steps", "score_batch", "architectures_at_once"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.score_images is not None and self.score_images < 1:
+            raise ValueError(f"score_images must be at least 1, or None for all, got {self.score_images}")
+
+    def network(self, image_size: int) -> NetworkSettings:
+        """The macro architecture for images of a size, in pixels."""
+        stride = (2 if image_size >= 28 else 1) if self.stem_stride is None else self.stem_stride
+        return NetworkSettings(self.channels, self.cells_per_stage, self.reductions, stride)
+
+
+class SharedWeightEvaluator(Evaluator):
+    """One supernet holds the weights of every architecture; `update` trains it, `evaluate` scores with it.
+
+    All randomness follows from the seed and the number of steps done, so that the state is the weights, the
+    momentum and one number.
+
+    Args:
+        space: the search space.
+        task: the task, or its name.
+        seed: of the initial weights, the order of the images, and the split of a task given by name.
+        device: ``"auto"`` takes CUDA if there is one.
+        data_dir: where a task given by name is looked for.
+        download: whether a task given by name may be downloaded.
+        settings: fields of `SharedWeightSettings`.
+
+    Raises:
+        ValueError: an unknown task, device or setting, or a space without networks.
+    """
+
+    stateful = True
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Task | str = "digits",
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        data_dir: str | None = None,
+        download: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(space)
+        known = [field.name for field in dataclasses.fields(SharedWeightSettings)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise ValueError(f"shared-weights has no setting {unknown}; settings: {', '.join(known)}")
+        self.settings, self.seed, self.device = SharedWeightSettings(**settings), seed, choose_device(device)
+        if isinstance(task, str):
+            task = make_task(task, seed=seed, data_dir=data_dir, download=download)
+        self.task = task.to(self.device)
+        network = self.settings.network(min(self.task.image_shape[1:]))
+        self.supernet = make_supernet(space, self.task.image_shape, self.task.num_classes, network, seed)
+        self.supernet.to(self.device)
+        self.optimiser = torch.optim.SGD(
+            self.supernet.parameters(),
+            self.settings.learning_rate,
+            momentum=self.settings.momentum,
+            weight_decay=self.settings.weight_decay,
+            nesterov=self.settings.momentum > 0,
+        )
+        self.steps = 0
+
+    # ------------------------------------------------------------------ training
+
+    def update(self, tokens: Tokens) -> dict[str, float]:
+        """One step of SGD: the mean gradient of the M architectures on one minibatch of the train split.
+
+        A step whose gradient is not finite is skipped, so that one diverging architecture cannot spoil the weights
+        of all.
+        """
+        batch = self._training_batch()
+        images = self.task.normalise(batch.images)
+        if self.settings.augment:
+            images = self.task.augment(images, self._generator("augmentation", self.steps))
+        self.optimiser.param_groups[0]["lr"] = rate = self._learning_rate()
+        self.supernet.train()
+        with mixed_precision(self.device):
+            logits = self.supernet(images, tokens).float()
+        labels = batch.labels.expand(len(tokens), -1)
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self.optimiser.step()
+        self.steps += 1
+        accuracy = (logits.argmax(dim=-1) == labels).float().mean()
+        return {
+            "weights/loss": float(loss.detach()),
+            "weights/accuracy": float(accuracy),
+            "weights/learning_rate": rate,
+            "weights/skipped": float(not finite),
+        }
+
+    def _training_batch(self) -> Split:
+        """The minibatch of this step: an epoch is a permutation that follows from the seed and its number."""
+        train, size = self.task.train, min(self.settings.batch_size, len(self.task.train))
+        epoch, position = divmod(self.steps, len(train) // size)
+        order = torch.randperm(len(train), generator=self._generator("order", epoch), device=self.device)
+        return train.take(order[position * size : (position + 1) * size])
+
+    def _generator(self, purpose: str, number: int) -> torch.Generator:
+        seed = np.random.SeedSequence([self.seed, *purpose.encode(), number]).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(seed[0] >> 1))
+
+    def _learning_rate(self) -> float:
+        period, done = self.settings.cosine_steps, self.steps
+        while done >= period:
+            done, period = done - period, 2 * period
+        return cosine(self.settings.learning_rate, self.settings.final_learning_rate, done / period)
+
+    # ------------------------------------------------------------------ scoring
+
+    def evaluate(
+        self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None
+    ) -> Evaluations:
+        """Accuracy and cross-entropy ``loss`` with the weights as they are."""
+        del fidelity, parents
+        self.space.check(tokens)
+        # An architecture that is asked for twice is scored once.
+        unique, inverse = np.unique(tokens, axis=0, return_inverse=True)
+        scored = [self._score(part) for part in _parts(unique, self.settings.architectures_at_once)]
+        accuracy, loss = (np.concatenate(column)[inverse.reshape(-1)] for column in zip(*scored, strict=True))
+        failed = ~np.isfinite(loss)
+        reasons = tuple(_failure(value) for value in loss)
+        return Evaluations(np.where(failed, 0.0, accuracy), {"loss": np.where(failed, np.nan, loss)}, failed, reasons)
+
+    def _score(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy and loss of one forward's architectures; an infinite loss stands for exhausted memory."""
+        try:
+            return self._forward_scores(tokens)
+        except (RuntimeError, MemoryError) as error:
+            memory_reason(error)
+        if len(tokens) == 1:
+            return np.zeros(1), np.full(1, np.inf)
+        halves = [self._score(part) for part in np.array_split(tokens, 2)]
+        accuracy, loss = zip(*halves, strict=True)
+        return np.concatenate(accuracy), np.concatenate(loss)
+
+    @torch.no_grad()
+    def _forward_scores(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+        split = self._scoring_split()
+        correct = torch.zeros(len(tokens), dtype=torch.float64, device=self.device)
+        loss = torch.zeros_like(correct)
+        self.supernet.eval()
+        # Chunks of equal size, since each is normalised by statistics of its own.
+        chunks = math.ceil(len(split) / self.settings.score_batch)
+        for images, labels in zip(split.images.tensor_split(chunks), split.labels.tensor_split(chunks), strict=True):
+            with mixed_precision(self.device):
+                logits = self.supernet(self.task.normalise(images), tokens).float()
+            correct += (logits.argmax(dim=-1) == labels).sum(dim=1)
+            loss += self._losses(logits, labels)
+        return (correct / len(split)).cpu().numpy(), (loss / len(split)).cpu().numpy()
+
+    @staticmethod
+    def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+        """Summed cross-entropy, float64[B], of logits float[B, N, classes]."""
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), labels.expand(len(logits), -1).flatten(), reduction="none"
+        )
+        return losses.double().view(len(logits), -1).sum(dim=1)
+
+    def _scoring_split(self) -> Split:
+        valid, wanted = self.task.valid, self.settings.score_images
+        if wanted is None or wanted >= len(valid):
+            return valid
+        order = torch.randperm(len(valid), generator=self._generator("scoring", self.steps), device=self.device)
+        return valid.take(order[:wanted])
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "supernet": self.supernet.state_dict(),
+            "momentum": self.optimiser.state_dict()["state"],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = int(state["steps"])
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state["momentum"]})
+
+
+def choose_device(device: str) -> torch.device:
+    """``"auto"`` becomes CUDA if there is one, else the CPU.
+
+    Raises:
+        ValueError: an unknown device, or one that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} is not to be had: {error}; use 'auto', 'cpu' or 'cuda'") from error
+    return chosen
+
+
+def _parts(tokens: Tokens, size: int) -> list[Tokens]:
+    return [tokens[first : first + size] for first in range(0, len(tokens), size)]
+
+
+def _failure(loss: float) -> str:
+    if math.isfinite(loss):
+        return ""
+    return "out of memory" if loss == math.inf else "diverged: the validation loss is not finite"

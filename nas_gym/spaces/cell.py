@@ -1,0 +1,192 @@
+"""Convolutional cells: a normal and a reduction cell, as in NASNet, ENAS micro and DARTS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import comb
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, SUM, ArchitectureGraph, Node
+from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+
+CELLS = ("normal", "reduction")
+ADD = "add"
+
+ENAS_OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
+NASNET_OPERATIONS = (
+    "skip_connect",
+    "conv_1x3_3x1",
+    "conv_1x7_7x1",
+    "dil_conv_3x3",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "max_pool_5x5",
+    "max_pool_7x7",
+    "conv_1x1",
+    "conv_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+)
+DARTS_OPERATIONS = (
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+)
+
+
+@dataclass(frozen=True)
+class NodeChoice:
+    """One node of a cell, decoded: two states (0 and 1 are the cell's inputs), their operations, the combination."""
+
+    inputs: tuple[int, int]
+    operations: tuple[str, str]
+    combine: str
+
+
+@dataclass(frozen=True)
+class CellSpace(SearchSpace):
+    """A normal and a reduction cell; each node applies two operations to two earlier states and combines them.
+
+    Sources: Zoph et al. 2018 (NASNet), section 3; Pham et al. 2018 (ENAS), section 2.4; Liu et al. 2019 (DARTS),
+    section 2.1. Decisions of a node: input_1, input_2, operation_1, operation_2, and combine if there is a choice.
+
+    Args:
+        nodes: nodes a cell, its two inputs not counted.
+        operations: names of the operations.
+        combine: how a node may join its two results: ``"add"``, ``"concat"``.
+        distinct_inputs: the two inputs differ, and their order is of no account: input_1 < input_2 is masked.
+        output: the cell's output concatenates the ``"loose"`` ends (nodes that no node reads) or ``"all"`` nodes.
+    """
+
+    nodes: int = 5
+    operations: tuple[str, ...] = ENAS_OPERATIONS
+    combine: tuple[str, ...] = (ADD,)
+    distinct_inputs: bool = False
+    output: Literal["loose", "all"] = "loose"
+
+    name = "cell"
+
+    def __post_init__(self) -> None:
+        if self.nodes < 1:
+            raise ValueError(f"nodes must be at least 1, got {self.nodes}")
+        if self.output not in ("loose", "all"):
+            raise ValueError(f"output must be 'loose' or 'all', got {self.output!r}")
+        if not set(self.combine) <= {ADD, CONCAT} or not self.combine:
+            raise ValueError(f"combine must hold 'add' or 'concat', got {self.combine!r}")
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:  # type: ignore[override]
+        decisions: list[Decision] = []
+        for cell_index, cell in enumerate(CELLS):
+            # The groups of a cell are its two inputs, which hold no decision, and its nodes.
+            first_group = cell_index * (self.nodes + 2)
+            names = ["input_0", "input_1"] + [f"node_{node}" for node in range(self.nodes)]
+            for node in range(self.nodes):
+                group = first_group + 2 + node
+                states, targets = tuple(names[: node + 2]), tuple(range(first_group, group))
+                prefix = f"{cell}/node_{node}"
+                decisions += [Decision(f"{prefix}/input_{k}", "input", group, states, targets) for k in (1, 2)]
+                decisions += [Decision(f"{prefix}/operation_{k}", "operation", group, self.operations) for k in (1, 2)]
+                if len(self.combine) > 1:
+                    decisions.append(Decision(f"{prefix}/combine", "combine", group, self.combine))
+        return tuple(decisions)
+
+    @cached_property
+    def decisions_per_node(self) -> int:
+        return 5 if len(self.combine) > 1 else 4
+
+    @property
+    def size(self) -> int:
+        a_cell = 1
+        for node in range(self.nodes):
+            inputs = comb(node + 2, 2) if self.distinct_inputs else (node + 2) ** 2
+            a_cell *= inputs * len(self.operations) ** 2 * len(self.combine)
+        return a_cell ** len(CELLS)
+
+    def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
+        weights = super().weights(tokens, position)
+        slot = position % self.decisions_per_node
+        if not self.distinct_inputs or slot > 1:
+            return weights
+        choices = np.arange(self.num_choices)
+        if slot == 0:  # a first input leads to as many pairs as there are states behind it
+            return weights * np.maximum(self.choice_counts[position] - 1 - choices, 0)
+        return weights * (choices > tokens[:, position - 1, None])
+
+    @cached_property
+    def prefix_free(self) -> bool:  # type: ignore[override]
+        return not self.distinct_inputs
+
+    def cells(self, tokens: Tokens | tuple[int, ...]) -> dict[str, tuple[NodeChoice, ...]]:
+        """The two cells of one architecture, decoded node by node."""
+        per_node = np.asarray(tokens).reshape(len(CELLS), self.nodes, self.decisions_per_node).tolist()
+        return {
+            cell: tuple(
+                NodeChoice(
+                    (node[0], node[1]),
+                    (self.operations[node[2]], self.operations[node[3]]),
+                    self.combine[node[4]] if len(self.combine) > 1 else self.combine[0],
+                )
+                for node in rows
+            )
+            for cell, rows in zip(CELLS, per_node, strict=True)
+        }
+
+    def loose_ends(self, inputs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which nodes the output of a cell concatenates.
+
+        Args:
+            inputs: int64[B, nodes, 2], the states that each node reads.
+
+        Returns:
+            bool[B, nodes].
+        """
+        if self.output == "all":
+            return np.ones(inputs.shape[:2], dtype=bool)
+        states = np.arange(2, self.nodes + 2)
+        return ~(inputs[:, :, :, None] == states).any(axis=(1, 2))
+
+    def graph(self, architecture: Architecture) -> ArchitectureGraph:
+        """Both cells side by side, each with its two inputs and its output.
+
+        Operations on a reduction cell's inputs have stride 2, which their names tell: a skip of stride 2 is a
+        factorised reduction with weights, not an identity.
+        """
+        nodes: list[Node] = []
+        edges: list[tuple[int, int]] = []
+
+        def add(node: Node, *sources: int) -> int:
+            nodes.append(node)
+            edges.extend((source, len(nodes) - 1) for source in sources)
+            return len(nodes) - 1
+
+        for cell, choices in self.cells(architecture.tokens).items():
+            states = [add(Node(f"{cell}/input_{k}", INPUT, cell)) for k in (0, 1)]
+            for index, choice in enumerate(choices):
+                operands = []
+                for k, (source, operation) in enumerate(zip(choice.inputs, choice.operations, strict=True), start=1):
+                    name = f"{cell}/node_{index}/operation_{k}"
+                    strided = cell == "reduction" and source < 2
+                    label = f"{operation}/2" if strided else operation
+                    operands.append(add(Node(name, label, cell, decision=name), states[source]))
+                joined = SUM if choice.combine == ADD else CONCAT
+                states.append(add(Node(f"{cell}/node_{index}", joined, cell), *operands))
+            inputs = np.array([[choice.inputs for choice in choices]])
+            ends = [states[2 + node] for node in np.flatnonzero(self.loose_ends(inputs)[0])]
+            joined_ends = add(Node(f"{cell}/concat", CONCAT, cell), *ends)
+            add(Node(f"{cell}/output", OUTPUT, cell), joined_ends)
+        return ArchitectureGraph(tuple(nodes), tuple(edges))
+
+
+ENAS = CellSpace()
+NASNET = CellSpace(operations=NASNET_OPERATIONS, combine=(ADD, CONCAT))
+DARTS = CellSpace(nodes=4, operations=DARTS_OPERATIONS, distinct_inputs=True, output="all")

@@ -1,0 +1,176 @@
+"""One directed acyclic graph form of an architecture, for pictures, graph encoders and canonical hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+INPUT = "input"
+OUTPUT = "output"
+SUM = "sum"
+CONCAT = "concat"
+SKIP = "skip_connect"
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A vertex of an `ArchitectureGraph`.
+
+    Attributes:
+        name: unique in the graph, for people.
+        operation: what it computes on the sum of its incoming edges (`concat`: on their concatenation).
+        cluster: the part of the architecture that it belongs to, such as ``"normal"``; empty if there is one part.
+        decision: the decision that chose the operation, if one did (for pictures of unfinished architectures).
+    """
+
+    name: str
+    operation: str
+    cluster: str = ""
+    decision: str | None = None
+
+
+@dataclass(frozen=True)
+class ArchitectureGraph:
+    """Nodes in topological order and edges between their indices; parallel edges are allowed.
+
+    Raises:
+        ValueError: an edge points backwards or to a node that does not exist.
+    """
+
+    nodes: tuple[Node, ...]
+    edges: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        for source, target in self.edges:
+            if not 0 <= source < target < len(self.nodes):
+                raise ValueError(f"edge {(source, target)} does not go forward among {len(self.nodes)} nodes")
+
+    def predecessors(self) -> list[list[int]]:
+        """For each node the sources of its incoming edges, in the order of the edges."""
+        incoming: list[list[int]] = [[] for _ in self.nodes]
+        for source, target in self.edges:
+            incoming[target].append(source)
+        return incoming
+
+    def canonical(self) -> str:
+        """A string equal for graphs that compute the same family of functions.
+
+        Skip connections and sums are contracted, `none` and all that only it feeds is dropped, so is all that
+        reaches no output, and the order of nodes is forgotten. Parallel equal operations stay apart, for each has
+        weights of its own: two parallel 3x3 convolutions are not one. Clusters (cells) keep their roles.
+        """
+        labels, sources = self._contracted()
+        order = _canonical_order(labels, sources)
+        rank = {node: position for position, node in enumerate(order)}
+        rows = [
+            f"{labels[node]}({','.join(str(rank[s]) for s in sorted(sources[node].elements(), key=rank.__getitem__))})"
+            for node in order
+        ]
+        return ";".join(rows)
+
+    def canonical_hash(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of `canonical`."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    def _contracted(self) -> tuple[dict[int, str], dict[int, Counter[int]]]:
+        """The live operations with their labels, and the multiset of live operations that each one reads."""
+        labels: dict[int, str] = {}
+        sources: dict[int, Counter[int]] = {}  # of operations, and kept sums, that carry data
+        terms: list[Counter[int]] = []  # each node's value as a sum of operations' outputs
+        for index, (node, incoming) in enumerate(zip(self.nodes, self.predecessors(), strict=True)):
+            summed: Counter[int] = Counter()
+            for source in incoming:
+                summed.update(terms[source])
+            label = f"{node.cluster}:{node.operation}"
+            if node.operation == INPUT:
+                labels[index], sources[index] = f"{label}:{node.name}", Counter()
+                terms.append(Counter({index: 1}))
+            elif node.operation == NONE or not summed:
+                terms.append(Counter())
+            elif node.operation in (SUM, SKIP):
+                terms.append(summed)
+            elif node.operation == CONCAT:
+                labels[index], sources[index] = label, Counter()
+                for source in incoming:
+                    sources[index].update(self._operand(source, terms[source], labels, sources))
+                terms.append(Counter({index: 1}))
+            else:
+                labels[index], sources[index] = label, summed
+                terms.append(Counter({index: 1}))
+        live: set[int] = set()
+        stack = [index for index in labels if self.nodes[index].operation == OUTPUT]
+        while stack:
+            index = stack.pop()
+            if index not in live:
+                live.add(index)
+                stack.extend(sources[index])
+        return {i: labels[i] for i in sorted(live)}, {i: sources[i] for i in sorted(live)}
+
+    def _operand(
+        self, node: int, terms: Counter[int], labels: dict[int, str], sources: dict[int, Counter[int]]
+    ) -> Counter[int]:
+        """One operand of a concatenation: an operation, or a sum that must stay a node of its own."""
+        if terms.total() <= 1:
+            return terms
+        labels[node], sources[node] = f"{self.nodes[node].cluster}:{SUM}", terms
+        return Counter({node: 1})
+
+
+def _canonical_order(labels: dict[int, str], sources: dict[int, Counter[int]]) -> list[int]:
+    """An order of the nodes that depends on the graph alone: colour refinement, ties broken by individualisation."""
+    targets: dict[int, Counter[int]] = {node: Counter() for node in labels}
+    for node, multiset in sources.items():
+        for source, count in multiset.items():
+            targets[source][node] += count
+
+    def refine(colours: dict[int, int]) -> dict[int, int]:
+        while True:
+            signatures = {
+                node: (
+                    colours[node],
+                    tuple(sorted((colours[s], count) for s, count in sources[node].items())),
+                    tuple(sorted((colours[t], count) for t, count in targets[node].items())),
+                )
+                for node in labels
+            }
+            refined = _ranks(signatures)
+            if len(set(refined.values())) == len(set(colours.values())):
+                return refined
+            colours = refined
+
+    def search(colours: dict[int, int]) -> list[int]:
+        classes: dict[int, list[int]] = {}
+        for node, colour in colours.items():
+            classes.setdefault(colour, []).append(node)
+        tied = next((classes[colour] for colour in sorted(classes) if len(classes[colour]) > 1), None)
+        if tied is None:
+            return sorted(labels, key=colours.__getitem__)
+        # Twins read the same nodes and are read by the same: any of them may go first, so one is tried.
+        twins = {(_frozen(sources[n]), _frozen(targets[n])): n for n in reversed(tied)}
+        orders = []
+        for node in twins.values():
+            doubled = {other: 2 * colour + 1 for other, colour in colours.items()}
+            doubled[node] -= 1
+            orders.append(search(refine(doubled)))
+        return min(orders, key=lambda order: _adjacency(order, labels, sources))
+
+    return search(refine(_ranks(dict(labels))))
+
+
+def _ranks(signatures: dict[int, str] | dict[int, tuple[object, ...]]) -> dict[int, int]:
+    ordered = {signature: rank for rank, signature in enumerate(sorted(set(signatures.values())))}  # type: ignore[type-var]
+    return {node: ordered[signature] for node, signature in signatures.items()}
+
+
+def _frozen(multiset: Counter[int]) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted(multiset.items()))
+
+
+def _adjacency(
+    order: Sequence[int], labels: dict[int, str], sources: dict[int, Counter[int]]
+) -> list[tuple[str, Iterable[tuple[int, int]]]]:
+    rank = {node: position for position, node in enumerate(order)}
+    return [(labels[n], tuple(sorted((rank[s], count) for s, count in sources[n].items()))) for n in order]

@@ -1,0 +1,285 @@
+"""The one idea of the suite: a search space is a sequence of masked categorical decisions.
+
+Everything else is derived from that sequence: the environment takes one decision a step, a controller has
+one softmax a kind of decision, mutation changes a decision, a table has one row a sequence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_gym.spaces.graph import ArchitectureGraph
+
+Tokens = NDArray[np.int64]
+UNDECIDED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One categorical choice of a search space.
+
+    Attributes:
+        name: unique in the space, such as ``"normal/node_2/input_1"``.
+        kind: ``"input"``, ``"operation"``, ``"filter_height"``; decisions of a kind share a controller's parameters.
+        group: the node or layer that the decision belongs to; a group's last decision closes it.
+        choices: what each index stands for.
+        targets: for decisions that point: the group that each choice points to (``None``: to nothing). A group
+            that holds no decision is an input of the network.
+    """
+
+    name: str
+    kind: str
+    group: int
+    choices: tuple[str, ...]
+    targets: tuple[int | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError(f"decision {self.name!r} needs at least one choice")
+        if self.targets is not None and len(self.targets) != len(self.choices):
+            raise ValueError(f"decision {self.name!r} has {len(self.choices)} choices but {len(self.targets)} targets")
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A filled sequence of decisions: frozen, hashable, with a text and a JSON form that round-trip.
+
+    Attributes:
+        space: the search space.
+        tokens: one choice index a decision, length T.
+    """
+
+    space: SearchSpace
+    tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        tokens = tuple(int(token) for token in self.tokens)
+        object.__setattr__(self, "tokens", tokens)
+        self.space.check(np.asarray(tokens, dtype=np.int64)[None])
+
+    def __str__(self) -> str:
+        return self.space.format(self.tokens)
+
+    def to_json(self) -> str:
+        return json.dumps({"space": self.space.to_dict(), "tokens": list(self.tokens)})
+
+    @staticmethod
+    def from_json(text: str) -> Architecture:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: the text is no such JSON, or its space or tokens are not legal.
+        """
+        from nas_gym.spaces import make_space
+
+        try:
+            record = json.loads(text)
+            space, tokens = record["space"], record["tokens"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"not an architecture's JSON (an object with 'space' and 'tokens'): {text!r}") from error
+        return Architecture(make_space(space), tuple(tokens))
+
+
+class SearchSpace(ABC):
+    """A sequence of T masked categorical decisions with at most A choices each.
+
+    Subclasses are frozen dataclasses: their fields are their JSON form. They give `decisions`, `size` and `graph`,
+    and where a choice depends on earlier ones, `weights`.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def decisions(self) -> tuple[Decision, ...]:
+        """The T decisions, in the order in which they are taken."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """The exact number of legal, filled sequences."""
+
+    @abstractmethod
+    def graph(self, architecture: Architecture) -> ArchitectureGraph:
+        """The architecture as a directed acyclic graph."""
+
+    def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
+        """How many legal sequences each choice leads to, up to a factor common to the row.
+
+        This is the one hook for prefix-dependent spaces: masks, uniform sampling and mutation follow from it.
+
+        Args:
+            tokens: int64[B, T]; only columns before `position` are read.
+            position: the decision to be taken.
+
+        Returns:
+            float64[B, A]; zero marks an illegal choice, and no row is all zero for a legal prefix.
+        """
+        return np.broadcast_to(self._widths[position], (len(tokens), self.num_choices))
+
+    @cached_property
+    def prefix_free(self) -> bool:
+        """Whether the legal choices never depend on earlier ones."""
+        return type(self).weights is SearchSpace.weights
+
+    # ------------------------------------------------------------------ derived
+
+    @cached_property
+    def length(self) -> int:
+        """T, the number of decisions."""
+        return len(self.decisions)
+
+    @cached_property
+    def num_choices(self) -> int:
+        """A, the largest number of choices of a decision."""
+        return max(len(decision.choices) for decision in self.decisions)
+
+    @cached_property
+    def choice_counts(self) -> NDArray[np.int64]:
+        """int64[T], the number of choices of each decision."""
+        return np.array([len(decision.choices) for decision in self.decisions], dtype=np.int64)
+
+    @cached_property
+    def _widths(self) -> NDArray[np.float64]:
+        return (np.arange(self.num_choices) < self.choice_counts[:, None]).astype(np.float64)
+
+    def legal(self, tokens: Tokens, position: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The choices that are legal after a prefix.
+
+        Args:
+            tokens: int64[B, T]; only columns before the position are read.
+            position: the decision to be taken, one for all rows or int64[B].
+
+        Returns:
+            bool[B, A], a fresh array, never all False in a row of a legal prefix.
+        """
+        if isinstance(position, int | np.integer):
+            return np.ascontiguousarray(self.weights(tokens, int(position)) > 0)
+        mask = np.empty((len(tokens), self.num_choices), dtype=bool)
+        for step in np.unique(position):
+            rows = position == step
+            mask[rows] = self.weights(tokens[rows], int(step)) > 0
+        return mask
+
+    def check(self, tokens: Tokens) -> None:
+        """Raises ValueError unless every row of int64[B, T] is a legal, filled sequence."""
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 2 or tokens.shape[1] != self.length or not np.issubdtype(tokens.dtype, np.integer):
+            raise ValueError(
+                f"tokens of space {self.name!r} must be integers of shape (batch, {self.length}), "
+                f"got {tokens.dtype} of shape {tokens.shape}"
+            )
+        for position, decision in enumerate(self.decisions):
+            column = tokens[:, position]
+            inside = (column >= 0) & (column < len(decision.choices))
+            legal = inside & self.legal(tokens, position)[np.arange(len(tokens)), np.where(inside, column, 0)]
+            if not legal.all():
+                row = int(np.argmin(legal))
+                allowed = np.flatnonzero(self.legal(tokens[row : row + 1], position)[0]).tolist()
+                raise ValueError(
+                    f"tokens[{row}, {position}] = {int(column[row])} is not legal for decision {decision.name!r} of "
+                    f"space {self.name!r} after {tokens[row, :position].tolist()}; legal: {allowed}"
+                )
+
+    def sample(self, rng: np.random.Generator, n: int) -> Tokens:
+        """Draws n filled sequences, int64[n, T], uniformly over all legal ones."""
+        if self.prefix_free:
+            return rng.integers(0, self.choice_counts, size=(n, self.length))
+        tokens = np.full((n, self.length), UNDECIDED, dtype=np.int64)
+        for position in range(self.length):
+            tokens[:, position] = draw(self.weights(tokens, position), rng)
+        return tokens
+
+    def mutate(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
+        """Changes one decision of each row; later decisions that became illegal are drawn anew.
+
+        Args:
+            tokens: int64[B, T], legal and filled.
+            rng: source of randomness.
+
+        Returns:
+            int64[B, T]. The decision is drawn uniformly among those that have another legal choice, the choice
+            uniformly among these; a row without any is returned unchanged.
+        """
+        child = np.array(tokens, dtype=np.int64)
+        rows = np.arange(len(child))
+        free = np.stack([self.legal(child, t).sum(axis=1) > 1 for t in range(self.length)], axis=1)
+        changed = np.where(free.any(axis=1), draw(free + (~free.any(axis=1, keepdims=True)), rng), self.length)
+        for position in range(int(changed.min(initial=self.length)), self.length):
+            weights = np.array(self.weights(child, position))
+            chosen = changed == position
+            weights[chosen] = weights[chosen] > 0
+            weights[rows[chosen], child[chosen, position]] = 0
+            redraw = chosen | ((weights[rows, child[:, position]] == 0) & (changed < position))
+            if redraw.any():
+                child[redraw, position] = draw(weights[redraw], rng)
+        return child
+
+    def one_hot(self, tokens: Tokens) -> NDArray[np.float32]:
+        """float32[B, T, A]; undecided positions are all zero."""
+        return (np.asarray(tokens)[..., None] == np.arange(self.num_choices)).astype(np.float32)
+
+    def architecture(self, tokens: Sequence[int] | Tokens) -> Architecture:
+        return Architecture(self, tuple(int(token) for token in tokens))
+
+    def canonical(self, architecture: Architecture) -> str:
+        """Equal for architectures that compute the same family of functions (see `ArchitectureGraph.canonical`)."""
+        return self.graph(architecture).canonical()
+
+    def format(self, tokens: Sequence[int] | Tokens) -> str:
+        """Choices in words, decisions apart by spaces and groups by ``|``; read back by `parse`."""
+        words: list[str] = []
+        for previous, decision, token in zip((None, *self.decisions), self.decisions, tokens, strict=False):
+            if previous is not None and previous.group != decision.group:
+                words.append("|")
+            words.append(decision.choices[int(token)])
+        return " ".join(words)
+
+    def parse(self, text: str) -> Architecture:
+        """Reads what `format` wrote.
+
+        Raises:
+            ValueError: a word is no choice of its decision, or there are too few or too many.
+        """
+        words = [word for word in text.split() if word != "|"]
+        if len(words) != self.length:
+            raise ValueError(f"{text!r} has {len(words)} decisions; space {self.name!r} has {self.length}")
+        tokens = []
+        for decision, word in zip(self.decisions, words, strict=True):
+            if word not in decision.choices:
+                raise ValueError(f"{word!r} is no choice of {decision.name!r}; choices: {', '.join(decision.choices)}")
+            tokens.append(decision.choices.index(word))
+        return self.architecture(tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space as JSON-able values; `make_space` reads it back."""
+        return {"name": self.name, **dataclasses.asdict(cast(Any, self))}
+
+
+def draw(weights: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draws one index a row with probability proportional to its weight.
+
+    Args:
+        weights: non-negative, [B, A], no row all zero.
+        rng: source of randomness; one uniform number a row is drawn.
+
+    Returns:
+        int64[B].
+    """
+    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
+    # A threshold strictly under the total keeps zero-weight choices out even when the product rounds up to it.
+    threshold = np.minimum(rng.random(len(cumulative)) * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0))
+    return np.argmax(cumulative > threshold[:, None], axis=1)
+
+
+SpaceSpec = SearchSpace | str | Mapping[str, Any]
+SpaceFactory = Callable[..., SearchSpace]

@@ -1,0 +1,311 @@
+"""Makes the tasks by name: finds or downloads the dataset, splits it, and puts it on a device."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas_gym.tasks.formats import list_class_folders, read_cifar_batch, read_cifar_classes, read_idx, read_images
+from nas_gym.tasks.names import FOLDER, TASKS
+from nas_gym.tasks.task import Augmentation, Split, Task, channel_statistics, resize
+
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+IDX_CLASSES = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}  # torchvision's names
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+DIGITS = tuple("0123456789")
+TEST_SEED = 0  # of the test split of a dataset without its own: the same for every seed of a task
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A dataset as it is read: what may be learnt from, and what is kept for the test."""
+
+    classes: tuple[str, ...]
+    learn: Split
+    test: Split
+    augmentation: Augmentation
+    valid: int | None = None  # images of `learn` that become the valid split; a sixth by default
+
+
+def make_task(
+    name: str,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+    train_limit: int | None = None,
+    valid_limit: int | None = None,
+) -> Task:
+    """Makes an image classification task, whole on a device.
+
+    A dataset's own test split is the test split, and its own train split is divided 5:1 into train and valid. Without
+    one (``digits``, a folder of classes), the test split is drawn first, in the same way for every seed. All draws
+    are stratified: train, valid, and every beginning of either hold the classes in the dataset's proportions.
+
+    Args:
+        name: a name in `nas_gym.tasks.names.TASKS`; ``folder:PATH`` with a folder's path.
+        seed: fixes which images are train and valid, and their order. It does not move the test split.
+        device: where the images will be.
+        data_dir: where datasets are looked for and downloaded to; by default the environment variable
+            ``NAS_GYM_DATA``, else ``~/.cache/nas_gym/data``.
+        download: whether torchvision may download a dataset that is not found.
+        image_size: side in pixels of the square that images are resized to; by default they keep their size (images
+            of a folder get that of the first).
+        train_limit: keep only the first so many images of the train split, which are balanced.
+        valid_limit: keep only the first so many images of the valid split, which are balanced.
+
+    Raises:
+        ValueError: an unknown name, an argument out of range, or a corrupt file.
+        FileNotFoundError: the dataset is not found; says where it was looked for and how to get it.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0; got {seed}")
+    limits = {"image_size": image_size, "train_limit": train_limit, "valid_limit": valid_limit}
+    for argument, value in limits.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{argument} must be at least 1, or None for all; got {value}")
+    size = None if image_size is None else (image_size, image_size)
+    source = _read(name, _data_folder(data_dir), download, size)
+    order = stratified_order(source.learn.labels.numpy(), np.random.default_rng(seed))
+    valid = len(order) // 6 if source.valid is None else source.valid
+    if valid == 0 or len(source.test) == 0:
+        raise ValueError(f"task {name!r} has too few images to split: {len(order) + len(source.test)}")
+    splits = {
+        "train": source.learn.take(order[valid:][:train_limit]),
+        "valid": source.learn.take(order[:valid][:valid_limit]),
+        "test": source.test,
+    }
+    if size is not None:
+        splits = {key: Split(resize(split.images, size), split.labels) for key, split in splits.items()}
+    mean, std = channel_statistics(splits["train"].images)
+    task = Task(name, source.classes, **splits, mean=mean, std=std, augmentation=source.augmentation)
+    return task.to(device)
+
+
+def stratified_order(labels: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
+    """A random order in which every beginning holds each class in proportion, up to rounding.
+
+    Args:
+        labels: int64 ``[n]``.
+        rng: the source of randomness.
+
+    Returns:
+        A permutation of 0 .. n - 1, int64 ``[n]``.
+    """
+    luck, precedence = rng.random((2, len(labels)))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        place[members[np.argsort(luck[members])]] = (np.arange(len(members)) + 0.5) / len(members)
+    return torch.from_numpy(np.lexsort((precedence, place)))
+
+
+def _data_folder(data_dir: str | Path | None) -> Path:
+    return Path(data_dir or os.environ.get("NAS_GYM_DATA") or "~/.cache/nas_gym/data").expanduser()
+
+
+def _read(name: str, data_dir: Path, download: bool, size: tuple[int, int] | None) -> _Source:
+    if name == "digits":
+        return _digits()
+    if name in IDX_CLASSES:
+        return _idx(name, data_dir, download)
+    if name in ("cifar10", "cifar100"):
+        return _cifar(name, data_dir, download)
+    if name == "svhn":
+        return _svhn(data_dir, download)
+    if name.startswith(FOLDER) and name != FOLDER:
+        return _folder(name, size)
+    raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+
+
+def _split(images: torch.Tensor, labels: NDArray[np.integer]) -> Split:
+    return Split(images, torch.from_numpy(labels.astype(np.int64)))
+
+
+def _hold_out(images: torch.Tensor, labels: NDArray[np.int64], test: int) -> tuple[Split, Split]:
+    """(learn, test) of a dataset without its own test split."""
+    order = stratified_order(labels, np.random.default_rng(TEST_SEED))
+    everything = _split(images, labels)
+    return everything.take(order[test:]), everything.take(order[:test])
+
+
+def _digits() -> _Source:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    learn, test = _hold_out(images, digits.target.astype(np.int64), test=400)
+    return _Source(DIGITS, learn, test, Augmentation(padding=1), valid=397)
+
+
+def _idx(name: str, data_dir: Path, download: bool) -> _Source:
+    places = [data_dir / IDX_CLASSES[name] / "raw", data_dir / name, data_dir]
+    if name == "fashion-mnist":
+        places.append(DEBIAN_FASHION)
+
+    def trouble(place: Path) -> str:
+        lacking = [file for file in IDX_FILES if not _plain_or_gzipped(place, file).is_file()]
+        # All three datasets have files of the same names.
+        return _lacks(place, lacking) or (_is_another(name, place) if place == data_dir else "")
+
+    def fetch() -> None:
+        from torchvision import datasets
+
+        getattr(datasets, IDX_CLASSES[name])(data_dir, download=True)
+
+    place = _find(name, places, trouble, fetch if download else None)
+    classes = {"fashion-mnist": FASHION, "kmnist": KUZUSHIJI}.get(name, DIGITS)
+    learn, test = (_read_idx_pair(place, files, len(classes)) for files in (IDX_FILES[:2], IDX_FILES[2:]))
+    return _Source(classes, learn, test, Augmentation(padding=2, flip=name == "fashion-mnist"))
+
+
+def _plain_or_gzipped(place: Path, file: str) -> Path:
+    return place / file if (place / file).is_file() else place / f"{file}.gz"
+
+
+def _is_another(name: str, place: Path) -> str:
+    """What is wrong if the gzipped train labels in `place` are known, by their MD5, as those of another dataset."""
+    from torchvision import datasets
+
+    labels = place / f"{IDX_FILES[1]}.gz"
+    digest = hashlib.md5(labels.read_bytes(), usedforsecurity=False).hexdigest() if labels.is_file() else ""
+    for other, kind in IDX_CLASSES.items():
+        if other != name and (labels.name, digest) in getattr(datasets, kind).resources:
+            return f"holds {other}"
+    return ""
+
+
+def _read_idx_pair(place: Path, files: Sequence[str], classes: int) -> Split:
+    image_file, label_file = (_plain_or_gzipped(place, file) for file in files)
+    images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
+    _check_labels(labels, len(images), classes, label_file)
+    return _split(torch.from_numpy(images)[:, None], labels)
+
+
+def _check_labels(labels: NDArray[np.integer], images: int, classes: int, file: Path) -> None:
+    if len(labels) != images or images == 0:
+        raise ValueError(f"{file} holds {len(labels)} labels for {images} images; as many are expected, at least one")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"{file} holds labels from {labels.min()} to {labels.max()}; there are {classes} classes")
+
+
+def _cifar(name: str, data_dir: Path, download: bool) -> _Source:
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    place = data_dir / kind.base_folder
+    checksums = dict([*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])])
+
+    def trouble(place: Path) -> str:
+        return _lacks(place, [file for file in checksums if not (place / file).is_file()])
+
+    def fetch() -> None:  # not by making a dataset: torchvision's constructor unpickles
+        download_and_extract_archive(kind.url, data_dir, filename=kind.filename, md5=kind.tgz_md5)
+
+    _find(name, [place], trouble, fetch if download else None)
+    for file, md5 in checksums.items():
+        if not check_integrity(place / file, md5):
+            raise ValueError(f"{place / file} is corrupt: its MD5 is not {md5}; delete {place} and get it again")
+    classes = read_cifar_classes(place / kind.meta["filename"], kind.meta["key"])
+
+    def read(files: Sequence[Sequence[str]]) -> Split:
+        batches = []
+        for file, _ in files:
+            images, labels = read_cifar_batch(place / file, "labels" if name == "cifar10" else "fine_labels")
+            _check_labels(labels, len(images), len(classes), place / file)
+            batches.append((images, labels))
+        images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        return _split(torch.from_numpy(images), labels)
+
+    return _Source(classes, read(kind.train_list), read(kind.test_list), Augmentation(padding=4, flip=True))
+
+
+def _svhn(data_dir: Path, download: bool) -> _Source:
+    from torchvision.datasets import SVHN
+
+    files = {split: data_dir / SVHN.split_list[split][1] for split in ("train", "test")}
+
+    def trouble(place: Path) -> str:
+        return _lacks(place, [file.name for file in files.values() if not file.is_file()])
+
+    def fetch() -> None:
+        for split in files:
+            SVHN(data_dir, split, download=True)
+
+    _find("svhn", [data_dir], trouble, fetch if download else None)
+
+    def read(split: str) -> Split:
+        try:
+            dataset = SVHN(data_dir, split)
+            images, labels = np.ascontiguousarray(dataset.data), dataset.labels
+        except Exception as error:  # torchvision on a wrong MD5, scipy on whatever else may be in a .mat file
+            raise ValueError(f"{files[split]} is corrupt: {error}; delete it and get it again") from error
+        _check_labels(labels, len(images), len(DIGITS), files[split])
+        return _split(torch.from_numpy(images), labels)
+
+    return _Source(DIGITS, read("train"), read("test"), Augmentation(padding=4))
+
+
+def _folder(name: str, size: tuple[int, int] | None) -> _Source:
+    root = Path(name.removeprefix(FOLDER)).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"task {name!r}: there is no folder {root.absolute()}; {TASKS['folder:PATH']}")
+    parts = [root / "train", root / "test"] if (root / "train").is_dir() and (root / "test").is_dir() else [root]
+    found = [list_class_folders(part) for part in parts]
+    classes = tuple(found[0])
+    if any(tuple(part) != classes for part in found):
+        raise ValueError(f"{parts[0]} and {parts[1]} must hold the same classes; got {list(classes)}, {list(found[1])}")
+    files = [file for part in found for group in part.values() for file in group]
+    labels = np.array([label for part in found for label, group in enumerate(part.values()) for _ in group])
+    images = read_images(files, size)
+    if len(parts) == 1:
+        learn, test = _hold_out(images, labels, test=len(labels) // 6)
+    else:
+        first = sum(len(group) for group in found[0].values())
+        learn, test = _split(images[:first], labels[:first]), _split(images[first:], labels[first:])
+    return _Source(classes, learn, test, Augmentation())
+
+
+def _lacks(place: Path, files: Sequence[str]) -> str:
+    if not place.is_dir():
+        return "no such folder"
+    return f"lacks {', '.join(files)}" if files else ""
+
+
+def _find(name: str, places: Sequence[Path], trouble: Callable[[Path], str], fetch: Callable[[], None] | None) -> Path:
+    """The first place without trouble; else `fetch` is to fill the first place."""
+    for place in places:
+        if not trouble(place):
+            return place
+    failure = ""
+    if fetch is not None:
+        try:
+            fetch()
+        except (OSError, RuntimeError) as error:  # no network, no room, a wrong checksum
+            failure = f"\nThe download failed: {error}"
+        else:
+            return places[0]
+    looked = "".join(f"\n  {place}: {trouble(place)}" for place in places)
+    package = "install Debian's package (apt install dataset-fashion-mnist); or " if name == "fashion-mnist" else ""
+    raise FileNotFoundError(
+        f"task {name!r}: the dataset is not found. Looked in{looked}{failure}\nTo get it: {package}let torchvision "
+        "download it (--download, or download=True); or name the folder that holds it (data_dir, or the environment "
+        "variable NAS_GYM_DATA)."
+    )

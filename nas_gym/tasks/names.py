@@ -1,0 +1,15 @@
+"""The tasks by name. Free of torch, so that a command line can list them at once."""
+
+from __future__ import annotations
+
+TASKS: dict[str, str] = {
+    "digits": "1,797 grey handwritten digits of 8x8 pixels, bundled with scikit-learn",
+    "fashion-mnist": "70,000 grey articles of clothing of 28x28 pixels, 10 classes (Xiao et al. 2017)",
+    "mnist": "70,000 grey handwritten digits of 28x28 pixels (LeCun et al. 1998)",
+    "kmnist": "70,000 grey cursive Japanese characters of 28x28 pixels, 10 classes (Clanuwat et al. 2018)",
+    "cifar10": "60,000 colour photographs of 32x32 pixels, 10 classes (Krizhevsky 2009)",
+    "cifar100": "60,000 colour photographs of 32x32 pixels, 100 classes (Krizhevsky 2009)",
+    "svhn": "99,289 colour house-number digits of 32x32 pixels (Netzer et al. 2011)",
+    "folder:PATH": "your own images: PATH/<class>/*, or PATH/train/<class>/* and PATH/test/<class>/*",
+}
+FOLDER = "folder:"
