@@ -16,6 +16,9 @@ EVALUATORS: dict[str, str] = {
     "shared-weights": "nas_gym.evaluators.shared_weights:SharedWeightEvaluator",
 }
 
+TRAINERS = frozenset({"shared-weights"})
+"""Evaluators that train networks on a task: they take `task`, `seed`, `device`, `data_dir` and `download`."""
+
 
 def make_evaluator(
     spec: Evaluator | str, space: SearchSpace, task: str | None = None, kwargs: Mapping[str, Any] | None = None
@@ -42,7 +45,7 @@ def make_evaluator(
     module, _, name = EVALUATORS[spec].partition(":")
     evaluator = getattr(importlib.import_module(module), name)
     arguments = dict(kwargs or {})
-    if spec != "constant":
+    if spec in TRAINERS:
         arguments["task"] = task
     made: Evaluator = evaluator(space, **arguments)
     return made
@@ -52,6 +55,7 @@ __all__ = [
     "EVALUATORS",
     "OBJECTIVES",
     "SCHEDULES",
+    "TRAINERS",
     "Evaluations",
     "Evaluator",
     "FunctionEvaluator",

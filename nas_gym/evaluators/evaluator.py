@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from nas_gym.spaces import SearchSpace, Tokens
 
 Floats = NDArray[np.float64]
+logger = logging.getLogger("nas_gym")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,10 @@ class Evaluations:
         failed = np.zeros(n, dtype=bool) if self.failed is None else np.asarray(self.failed, dtype=bool)
         object.__setattr__(self, "failed", failed)
         object.__setattr__(self, "reasons", tuple(self.reasons) or ("",) * n)
-        columns: dict[str, Sequence[Any]] = {**self.metrics, "failed": failed, "reasons": self.reasons}
-        for name, column in columns.items():
-            if len(column) != n:
-                raise ValueError(f"{name} has {len(column)} rows, accuracy has {n}")
+        lengths = {name: len(column) for name, column in self.metrics.items()}
+        for name, length in {**lengths, "failed": len(failed), "reasons": len(self.reasons)}.items():
+            if length != n:
+                raise ValueError(f"{name} has {length} rows, accuracy has {n}")
         finite = np.isfinite(np.asarray(self.accuracy))
         if not finite[~failed].all():
             raise ValueError("accuracy must be finite wherever an evaluation has not failed")
@@ -79,9 +81,7 @@ class Evaluator(ABC):
         self.space = space
 
     @abstractmethod
-    def evaluate(
-        self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None
-    ) -> Evaluations:
+    def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
         """Scores int64[B, T] on the validation split.
 
         Pure: it never trains shared weights and never advances a random state that matters.
@@ -129,9 +129,7 @@ class FunctionEvaluator(Evaluator):
         self.function = function
         self.accuracy = accuracy
 
-    def evaluate(
-        self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None
-    ) -> Evaluations:
+    def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
         del fidelity, parents
         if self.function is None:
             return Evaluations(np.full(len(tokens), self.accuracy))
@@ -143,10 +141,15 @@ class Schedule:
 
     The base class never trains: it is the schedule of evaluators without state. A schedule is shared by the
     environments that are handed it, like its evaluator.
+
+    Attributes:
+        evaluator: what it trains and scores with.
+        statistics: scalars to log of the training that the last scoring brought, means over its steps.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
+        self.statistics: dict[str, float] = {}
 
     def prepare(self) -> Iterator[dict[str, float]]:
         """Does the training that is due before the next architectures can be scored, an optimiser step an item.
@@ -156,10 +159,13 @@ class Schedule:
         return iter(())
 
     def score(self, tokens: Tokens) -> Evaluations:
-        """Evaluates the architectures int64[B, T] whose episodes have just finished."""
+        """Evaluates the architectures int64[B, T] whose episodes have just finished; logs those that fail."""
         for _ in self.prepare():
             pass
-        return self.evaluator.evaluate(tokens)
+        evaluations = self.evaluator.evaluate(tokens)
+        for row in np.flatnonzero(evaluations.failed):
+            logger.warning("failed trial (%s): %s", evaluations.reasons[row], self.evaluator.space.format(tokens[row]))
+        return evaluations
 
     def state_dict(self) -> dict[str, Any]:
         return {"evaluator": self.evaluator.state_dict()}

@@ -71,11 +71,12 @@ class InterleavedSchedule(Schedule):
         for _ in self.prepare():
             pass
         size = self.settings.architectures_per_step
+        steps = []
         for _ in range(self.settings.steps_per_trial):
             shuffled = self.rng.permutation(tokens)
-            for first in range(0, len(tokens), size):
-                self.evaluator.update(shuffled[first : first + size])
-        return self.evaluator.evaluate(tokens)
+            steps += [self.evaluator.update(shuffled[first : first + size]) for first in range(0, len(tokens), size)]
+        self.statistics = {name: float(np.mean([step[name] for step in steps])) for name in (steps[0] if steps else ())}
+        return super().score(tokens)
 
     def state_dict(self) -> dict[str, Any]:
         # The generator's state holds 128-bit integers, which only text keeps everywhere.
@@ -109,7 +110,7 @@ class EnasSchedule(InterleavedSchedule):
             pass
         if self.trials_in_phase == 0:
             self.played = self.played[:0]
-        evaluations = self.evaluator.evaluate(tokens)
+        evaluations = Schedule.score(self, tokens)
         self.played = np.concatenate([self.played, tokens])
         self.trials_in_phase += len(tokens)
         if self.trials_in_phase >= self.settings.trials_per_phase:
@@ -145,7 +146,7 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
     """
     if isinstance(spec, Schedule):
         return spec
-    fields = {"name": spec} if isinstance(spec, str) else dict(spec)
+    fields: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, seed = fields.pop("name", "interleaved"), fields.pop("seed", 0)
     if name not in SCHEDULES:
         raise ValueError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator
@@ -140,7 +140,7 @@ class SharedWeightEvaluator(Evaluator):
         with mixed_precision(self.device):
             logits = self.supernet(images, tokens).float()
         labels = batch.labels.expand(len(tokens), -1)
-        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
@@ -175,9 +175,7 @@ class SharedWeightEvaluator(Evaluator):
 
     # ------------------------------------------------------------------ scoring
 
-    def evaluate(
-        self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None
-    ) -> Evaluations:
+    def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
         """Accuracy and cross-entropy ``loss`` with the weights as they are."""
         del fidelity, parents
         self.space.check(tokens)
@@ -219,9 +217,7 @@ class SharedWeightEvaluator(Evaluator):
     @staticmethod
     def _losses(logits: Tensor, labels: Tensor) -> Tensor:
         """Summed cross-entropy, float64[B], of logits float[B, N, classes]."""
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1), labels.expand(len(logits), -1).flatten(), reduction="none"
-        )
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.expand(len(logits), -1).flatten(), reduction="none")
         return losses.double().view(len(logits), -1).sum(dim=1)
 
     def _scoring_split(self) -> Split:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_gym.evaluators.evaluator import Floats
@@ -78,14 +78,13 @@ class TrainingCurve:
     reason: str = ""
 
 
-
 def fit(
     networks: Sequence[Network],
     task: Task,
     settings: TrainingSettings,
     *,
     seeds: Sequence[int],
-    on_epoch: Callable[[int, list[TrainingCurve]], None] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> list[TrainingCurve]:
     """Trains independent networks on the training split, each as if it were alone.
 
@@ -94,26 +93,32 @@ def fit(
         task: the task.
         settings: schedule and regularisation.
         seeds: of the order of the images, the augmentation and the dropped paths, one a network.
-        on_epoch: called after each epoch with its number, from 1, and the curves so far.
+        on_step: called after each step of each network, for progress; what it raises ends the training.
 
     Returns:
         A curve for each network. A network that fails is left where it failed; the others go on.
     """
-    runs = [_Run(network, task, settings, seed) for network, seed in zip(networks, seeds, strict=True)]
+    runs = [
+        _Run(network, task, settings, seed, on_step or _nothing) for network, seed in zip(networks, seeds, strict=True)
+    ]
     for epoch in range(1, settings.epochs + 1):
         for run in runs:
             run.train_epoch()
             if settings.record_all_epochs or epoch == settings.epochs:
                 run.record()
-        if on_epoch is not None:
-            on_epoch(epoch, [run.curve for run in runs])
     return [run.curve for run in runs]
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Run:
     """One network in training: its optimiser, its random numbers, its curve."""
 
-    def __init__(self, network: Network, task: Task, settings: TrainingSettings, seed: int) -> None:
+    def __init__(
+        self, network: Network, task: Task, settings: TrainingSettings, seed: int, on_step: Callable[[], None]
+    ) -> None:
         self.network, self.task, self.settings, self.seed = network.to(task.device), task, settings, seed
         self.optimiser = torch.optim.SGD(
             network.parameters(),
@@ -124,6 +129,7 @@ class _Run:
         )
         self.generator = torch.Generator(task.device).manual_seed(seed)
         network.drop_path.generator = self.generator
+        self.on_step = on_step
         self.curve = TrainingCurve()
         self.batches = max(len(task.train) // settings.batch_size, 1)
         self.steps, self.total_steps = 0, self.batches * settings.epochs
@@ -138,6 +144,7 @@ class _Run:
             self.network.train()
             for batch in order[: self.batches * self.settings.batch_size].chunk(self.batches):
                 total += self._step(self.task.train.take(batch))
+                self.on_step()
             loss = float(total) / self.batches
         except (RuntimeError, MemoryError) as error:
             self._fail(memory_reason(error))
@@ -168,7 +175,7 @@ class _Run:
         return loss.detach()
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
 
     def record(self) -> None:
         if self.curve.failed:
@@ -187,7 +194,9 @@ def score(network: Network, task: Task, split: Split, batch_size: int = 500) -> 
     network.eval()
     correct = 0
     with torch.no_grad(), mixed_precision(task.device):
-        for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+        for images, labels in zip(
+            torch.split(split.images, batch_size), torch.split(split.labels, batch_size), strict=True
+        ):
             correct += int((network(task.normalise(images)).argmax(dim=-1) == labels).sum())
     return correct / len(split)
 

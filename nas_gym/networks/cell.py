@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ class CellNetwork(Network):
         before, previous = channels, channels  # channels of the last two outputs
         before_is_larger = False
         stage = ["normal"] * settings.cells_per_stage
-        kinds = [*((stage + ["reduction"]) * settings.reductions), *stage]
+        kinds = [*([*stage, "reduction"] * settings.reductions), *stage]
         auxiliary_at = 2 * len(kinds) // 3
         self.auxiliary_head: Head | None = None
         self.auxiliary_cell = -1
@@ -92,7 +94,7 @@ class Cell(nn.Module):
                 self.operations.append(Bank(banks, network.drop_path))
             combines = allowed[4] if len(self.space.combine) > 1 else (0,)
             self.combines.append(Bank({choice: self._combine_module(choice, channels, norm) for choice in combines}))
-        self.ends = range(self.space.nodes)
+        self.ends: Sequence[int] = range(self.space.nodes)
         if network.architecture is not None:
             tokens = np.asarray(network.architecture.tokens)[None]
             self.ends = np.flatnonzero(self._loose_ends(tokens)[0]).tolist()

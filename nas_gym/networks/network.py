@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -108,7 +108,7 @@ class Network(nn.Module, ABC):
             Logits: float[B, N, classes], or float[N, classes] without tokens.
         """
         logits = self.logits(images, tokens)[0]
-        return logits if tokens is None else logits.unflatten(0, (len(tokens), len(images)))
+        return logits if tokens is None else logits.view(len(tokens), len(images), -1)
 
     def logits(self, images: Tensor, tokens: Tokens | None = None) -> tuple[Tensor, Tensor | None]:
         """As `run`, for the architecture held if no tokens are given.
@@ -156,15 +156,15 @@ class ArchitectureNorm(nn.Module):
             return self._normalise(x, self.weight, self.bias)
         if x.device.type == "cpu":
             # One call an architecture: a call costs a CPU less than the two transpositions below.
-            return torch.cat([self._normalise(part, self.weight, self.bias) for part in x.split(images)])
+            return torch.cat([self._normalise(part, self.weight, self.bias) for part in torch.split(x, images)])
         channels, height, width = x.shape[1:]
-        side_by_side = x.unflatten(0, (batch, images)).transpose(0, 1).flatten(1, 2)
+        side_by_side = x.reshape(batch, images, channels, height, width).transpose(0, 1).flatten(1, 2)
         normal = self._normalise(side_by_side, self.weight.repeat(batch), self.bias.repeat(batch))
         out = normal.view(images, batch, channels, height, width).transpose(0, 1).flatten(0, 1)
         return out.contiguous(memory_format=torch.channels_last)
 
     def _normalise(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return functional.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+        return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
 
 
 class DropPath(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as functional
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]  # channels -> a normalisation layer
@@ -70,7 +70,7 @@ class FactorisedReduction(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(x)
         # One row and column of zeros keep both halves of equal size where the resolution is odd.
-        shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         out: Tensor = self.norm(torch.cat([self.straight(x), self.shifted(shifted)], dim=1))
         return out
 

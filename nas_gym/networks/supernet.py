@@ -52,7 +52,12 @@ def make_network(
     """
     network = _network_class(architecture.space)
     return network(
-        architecture.space, image_shape, num_classes, settings or NetworkSettings(), architecture=architecture, seed=seed
+        architecture.space,
+        image_shape,
+        num_classes,
+        settings or NetworkSettings(),
+        architecture=architecture,
+        seed=seed,
     )
 
 

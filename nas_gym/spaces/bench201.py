@@ -39,14 +39,15 @@ class Bench201Space(SearchSpace):
         return tuple((source, target) for target in range(1, self.nodes) for source in range(target))
 
     @cached_property
-    def decisions(self) -> tuple[Decision, ...]:  # type: ignore[override]
+    def decisions(self) -> tuple[Decision, ...]:
         return tuple(
             Decision(f"edge_{source}_{target}", "operation", target, self.operations) for source, target in self.edges
         )
 
     @property
     def size(self) -> int:
-        return len(self.operations) ** len(self.edges)
+        size: int = len(self.operations) ** len(self.edges)
+        return size
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
         """Node i of the cell is a sum, each edge's operation a node between two sums."""
@@ -104,4 +105,3 @@ class Bench201Space(SearchSpace):
                     terms.append(expressions[source] if operation == SKIP else f"({expressions[source]})@{operation}")
             expressions.append("+".join(sorted(terms)))
         return expressions[-1]
-

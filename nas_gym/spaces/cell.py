@@ -84,7 +84,7 @@ class CellSpace(SearchSpace):
             raise ValueError(f"combine must hold 'add' or 'concat', got {self.combine!r}")
 
     @cached_property
-    def decisions(self) -> tuple[Decision, ...]:  # type: ignore[override]
+    def decisions(self) -> tuple[Decision, ...]:
         decisions: list[Decision] = []
         for cell_index, cell in enumerate(CELLS):
             # The groups of a cell are its two inputs, which hold no decision, and its nodes.
@@ -106,11 +106,12 @@ class CellSpace(SearchSpace):
 
     @property
     def size(self) -> int:
-        a_cell = 1
+        a_cell: int = 1
         for node in range(self.nodes):
             inputs = comb(node + 2, 2) if self.distinct_inputs else (node + 2) ** 2
             a_cell *= inputs * len(self.operations) ** 2 * len(self.combine)
-        return a_cell ** len(CELLS)
+        both: int = a_cell ** len(CELLS)
+        return both
 
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
         weights = super().weights(tokens, position)
@@ -119,11 +120,13 @@ class CellSpace(SearchSpace):
             return weights
         choices = np.arange(self.num_choices)
         if slot == 0:  # a first input leads to as many pairs as there are states behind it
-            return weights * np.maximum(self.choice_counts[position] - 1 - choices, 0)
-        return weights * (choices > tokens[:, position - 1, None])
+            pairs: NDArray[np.float64] = weights * np.maximum(self.choice_counts[position] - 1 - choices, 0)
+            return pairs
+        behind: NDArray[np.bool_] = choices > tokens[:, position - 1, None]
+        return weights * behind
 
     @cached_property
-    def prefix_free(self) -> bool:  # type: ignore[override]
+    def prefix_free(self) -> bool:
         return not self.distinct_inputs
 
     def cells(self, tokens: Tokens | tuple[int, ...]) -> dict[str, tuple[NodeChoice, ...]]:
@@ -153,7 +156,8 @@ class CellSpace(SearchSpace):
         if self.output == "all":
             return np.ones(inputs.shape[:2], dtype=bool)
         states = np.arange(2, self.nodes + 2)
-        return ~(inputs[:, :, :, None] == states).any(axis=(1, 2))
+        read: NDArray[np.bool_] = (inputs[:, :, :, None] == states).any(axis=(1, 2))
+        return ~read
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
         """Both cells side by side, each with its two inputs and its output.

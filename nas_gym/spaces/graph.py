@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 INPUT = "input"
 OUTPUT = "output"
@@ -160,8 +161,9 @@ def _canonical_order(labels: dict[int, str], sources: dict[int, Counter[int]]) -
     return search(refine(_ranks(dict(labels))))
 
 
-def _ranks(signatures: dict[int, str] | dict[int, tuple[object, ...]]) -> dict[int, int]:
-    ordered = {signature: rank for rank, signature in enumerate(sorted(set(signatures.values())))}  # type: ignore[type-var]
+def _ranks(signatures: Mapping[int, Any]) -> dict[int, int]:
+    """The rank of each node's signature among the distinct ones, which must be comparable."""
+    ordered = {signature: rank for rank, signature in enumerate(sorted(set(signatures.values())))}
     return {node: ordered[signature] for node, signature in signatures.items()}
 
 

@@ -149,6 +149,23 @@ class SearchSpace(ABC):
         return np.array([len(decision.choices) for decision in self.decisions], dtype=np.int64)
 
     @cached_property
+    def stop_choices(self) -> NDArray[np.int64]:
+        """int64[T], the index of the choice ``"stop"`` in the decisions of kind ``"stop"``, -1 elsewhere.
+
+        An environment ends the episode when a stop choice is taken, and fills the rest with `absent_choices`.
+        """
+        return np.array([_index(d, "stop") if d.kind == "stop" else -1 for d in self.decisions], dtype=np.int64)
+
+    @cached_property
+    def absent_choices(self) -> NDArray[np.int64]:
+        """int64[T], the index of the choice ``"absent"``, -1 in decisions without it.
+
+        Absent is what a decision on a part that the architecture does not have is filled with: it is either the only
+        legal choice or not legal at all.
+        """
+        return np.array([_index(d, "absent") for d in self.decisions], dtype=np.int64)
+
+    @cached_property
     def _widths(self) -> NDArray[np.float64]:
         return (np.arange(self.num_choices) < self.choice_counts[:, None]).astype(np.float64)
 
@@ -226,7 +243,8 @@ class SearchSpace(ABC):
 
     def one_hot(self, tokens: Tokens) -> NDArray[np.float32]:
         """float32[B, T, A]; undecided positions are all zero."""
-        return (np.asarray(tokens)[..., None] == np.arange(self.num_choices)).astype(np.float32)
+        onehot: NDArray[np.bool_] = np.asarray(tokens)[..., None] == np.arange(self.num_choices)
+        return onehot.astype(np.float32)
 
     def architecture(self, tokens: Sequence[int] | Tokens) -> Architecture:
         return Architecture(self, tuple(int(token) for token in tokens))
@@ -265,6 +283,10 @@ class SearchSpace(ABC):
         return {"name": self.name, **dataclasses.asdict(cast(Any, self))}
 
 
+def _index(decision: Decision, choice: str) -> int:
+    return decision.choices.index(choice) if choice in decision.choices else -1
+
+
 def draw(weights: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
     """Draws one index a row with probability proportional to its weight.
 
@@ -278,7 +300,8 @@ def draw(weights: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
     cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
     # A threshold strictly under the total keeps zero-weight choices out even when the product rounds up to it.
     threshold = np.minimum(rng.random(len(cumulative)) * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0))
-    return np.argmax(cumulative > threshold[:, None], axis=1)
+    drawn: NDArray[np.int64] = np.argmax(cumulative > threshold[:, None], axis=1)
+    return drawn
 
 
 SpaceSpec = SearchSpace | str | Mapping[str, Any]

@@ -1,0 +1,36 @@
+"""The zoo of search agents. They see environments and search spaces only; those with networks are imported on use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .agent import AGENTS, Agent, Callback, SearchResult, agent_class, load_hyperparameters, make_agent, play
+
+if TYPE_CHECKING:
+    from .controllers import LSTMController
+    from .random_search import RandomSearch
+    from .reinforce import Reinforce
+
+_LAZY = {"LSTMController": ".controllers", "RandomSearch": ".random_search", "Reinforce": ".reinforce"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name], __name__), name)
+
+
+__all__ = [
+    "AGENTS",
+    "Agent",
+    "Callback",
+    "LSTMController",
+    "RandomSearch",
+    "Reinforce",
+    "SearchResult",
+    "agent_class",
+    "load_hyperparameters",
+    "make_agent",
+    "play",
+]

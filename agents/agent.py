@@ -1,0 +1,462 @@
+"""What every agent is: it asks for architectures, is told their rewards, and learns through an environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+import yaml
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from nas_gym.spaces import UNDECIDED, Architecture, SearchSpace, Tokens, draw, make_space
+
+Floats = NDArray[np.float64]
+Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
+
+AGENTS: dict[str, str] = {
+    "random": "nas_gym.agents.random_search:RandomSearch",
+    "reinforce": "nas_gym.agents.reinforce:Reinforce",
+}
+
+NUM_ENVS = 10
+"""Sub-environments of an agent that is given an environment's id: ENAS's controller batch."""
+
+
+@dataclass
+class SearchResult:
+    """The history of a search: n trials in the order in which they were asked for.
+
+    Attributes:
+        space: the search space.
+        tokens: int64[n, T].
+        rewards: float64[n].
+        metrics: float64[n] by name: ``accuracy``, ``failed`` and whatever else the evaluator tells; NaN where untold.
+    """
+
+    space: SearchSpace
+    tokens: Tokens
+    rewards: Floats
+    metrics: dict[str, Floats] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def best(self) -> Architecture:
+        """The architecture of the highest reward, the first of them on ties.
+
+        Raises:
+            ValueError: there is no trial yet.
+        """
+        if not len(self):
+            raise ValueError("a search without trials has no best architecture")
+        return self.space.architecture(self.tokens[int(np.argmax(self.rewards))])
+
+    @property
+    def best_reward(self) -> float:
+        """The highest reward; -inf without trials."""
+        return float(self.rewards.max(initial=-np.inf))
+
+    @property
+    def unique_architectures(self) -> int:
+        """How many different sequences were tried."""
+        return len(np.unique(self.tokens, axis=0))
+
+    def rows(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> SearchResult:
+        """The trials at `index`."""
+        metrics = {name: column[index] for name, column in self.metrics.items()}
+        return SearchResult(self.space, self.tokens[index], self.rewards[index], metrics)
+
+
+def _joined(space: SearchSpace, parts: list[SearchResult]) -> SearchResult:
+    names = dict.fromkeys(name for part in parts for name in part.metrics)
+    return SearchResult(
+        space,
+        np.concatenate([np.empty((0, space.length), dtype=np.int64), *(part.tokens for part in parts)]),
+        np.concatenate([np.empty(0), *(part.rewards for part in parts)]),
+        {
+            name: np.concatenate([part.metrics.get(name, np.full(len(part), np.nan)) for part in parts])
+            for name in names
+        },
+    )
+
+
+class Callback:
+    """What `Agent.learn` calls around every batch of trials. Both methods do nothing until they are overridden."""
+
+    def before_trials(self, agent: Agent) -> None:
+        """Called before the agent asks for the next batch: the moment to run training that is due beforehand."""
+
+    def after_trials(self, agent: Agent, trials: SearchResult, statistics: dict[str, float]) -> bool | None:
+        """Called after the agent has learned from a batch, and so the moment to log and to save.
+
+        Args:
+            agent: the agent; `agent.result` is the whole history.
+            trials: the new trials alone.
+            statistics: what the agent's `tell` returned, by TensorBoard tag.
+
+        Returns:
+            False to stop the search here.
+        """
+        return True
+
+
+class Agent(ABC):
+    """A search algorithm: `ask` proposes architectures, `tell` learns from their rewards, `learn` plays the two.
+
+    Args:
+        env: an environment's id (`NUM_ENVS` of them are made, as a vector environment), a construction environment,
+            or a vector of them.
+        seed: of the agent's own random state; global ones are neither read nor changed.
+        hyperparameters: an instance of the agent's `Hyperparameters`, or a mapping of the fields that differ from the
+            agent's settings for this environment (`load_hyperparameters`).
+        device: where the agent's networks run.
+
+    Attributes:
+        env: the environment.
+        space: its search space.
+        rng: the agent's numpy generator.
+
+    Raises:
+        ValueError: the environment has no search space, or a hyperparameter is unknown or out of range.
+    """
+
+    name: ClassVar[str]
+    Hyperparameters: ClassVar[type[Any]]
+
+    def __init__(
+        self,
+        env: Env | str,
+        seed: int = 0,
+        hyperparameters: Mapping[str, Any] | Any = None,
+        device: str = "cpu",
+    ) -> None:
+        self.env: Env = gym.make_vec(env, num_envs=NUM_ENVS) if isinstance(env, str) else env
+        self.space = _search_space(self.env)
+        if not isinstance(hyperparameters, self.Hyperparameters):
+            spec = self.env.spec
+            hyperparameters = load_hyperparameters(self.name, spec.id if spec else None, hyperparameters)
+        self.hyperparameters = hyperparameters
+        self.device = device
+        self.rng = np.random.default_rng(seed)
+        self._history: list[SearchResult] = []
+
+    # ------------------------------------------------------------------ search
+
+    @abstractmethod
+    def ask(self, n: int) -> Tokens:
+        """Proposes n architectures, int64[n, T], legal and filled."""
+
+    @abstractmethod
+    def tell(self, tokens: Tokens, rewards: Floats) -> dict[str, float]:
+        """Learns from the rewards float64[n] of the architectures int64[n, T].
+
+        Returns:
+            Scalars to log by their TensorBoard tag (``train/policy_loss``), empty if nothing was updated.
+        """
+
+    def learn(self, trials: int, callback: Callback | None = None) -> SearchResult:
+        """Searches through the environment, a batch of `num_envs` trials at a time.
+
+        Where the last batch would overrun the budget, its trials of higher index are played but neither told to the
+        agent nor recorded. Called again, the search goes on.
+
+        Args:
+            trials: how many trials to add.
+            callback: called around every batch; may stop the search.
+
+        Returns:
+            The whole history, earlier calls included.
+
+        Raises:
+            ValueError: trials is negative.
+        """
+        if trials < 0:
+            raise ValueError(f"trials must not be negative, got {trials}")
+        callback = callback or Callback()
+        num_envs = self.env.num_envs if isinstance(self.env, VectorEnv) else 1
+        end = self.trials + trials
+        while self.trials < end:
+            callback.before_trials(self)
+            tokens = self.ask(num_envs)
+            new = SearchResult(self.space, tokens, *play(self.env, tokens)).rows(slice(end - self.trials))
+            statistics = self.tell(new.tokens, new.rewards)
+            self._history.append(new)
+            if callback.after_trials(self, new, statistics) is False:
+                break
+        return self.result
+
+    @property
+    def trials(self) -> int:
+        """How many trials `learn` has recorded."""
+        return sum(map(len, self._history))
+
+    @property
+    def result(self) -> SearchResult:
+        """All trials so far."""
+        self._history = [_joined(self.space, self._history)]
+        return self._history[0]
+
+    # ------------------------------------------------------------------ play
+
+    @abstractmethod
+    def policy(self, tokens: Tokens, positions: NDArray[np.int64]) -> Floats:
+        """The probabilities float64[B, A] of the next choice after prefixes.
+
+        Args:
+            tokens: int64[B, T]; only columns before a row's position are read.
+            positions: int64[B], the decision to be taken in each row.
+        """
+
+    def act(
+        self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None, deterministic: bool = False
+    ) -> NDArray[np.int64]:
+        """Chooses the next action from what the environment shows, in either form, ``"onehot"`` or ``"tokens"``.
+
+        Args:
+            observation: one observation, or a batch [B, ...].
+            action_mask: [A] or [B, A], nonzero where legal; without it, what the space finds legal.
+            deterministic: take the likeliest legal action instead of drawing one.
+
+        Returns:
+            int64, 0-dimensional for one observation, or [B]. An episode that is over gets action 0.
+
+        Raises:
+            ValueError: the observation is of neither form, or a mask forbids everything.
+        """
+        tokens = self._tokens(np.asarray(observation))
+        single = tokens.ndim == 1
+        tokens = np.atleast_2d(tokens)
+        positions = (tokens != UNDECIDED).sum(axis=1)
+        playing = positions < self.space.length
+        actions = np.zeros(len(tokens), dtype=np.int64)
+        tokens, positions = tokens[playing], positions[playing]
+        if len(tokens):
+            legal = self.space.legal(tokens, positions)
+            if action_mask is not None:
+                legal &= np.atleast_2d(np.asarray(action_mask, dtype=bool))[playing]
+            if not legal.any(axis=1).all():
+                raise ValueError(f"action_mask leaves no legal action: {action_mask!r}")
+            # A legal choice may underflow to zero; a tiny share keeps it possible.
+            weights = np.where(legal, self.policy(tokens, positions) + np.finfo(np.float64).tiny, 0.0)
+            actions[playing] = weights.argmax(axis=1) if deterministic else draw(weights, self.rng)
+        return actions[0] if single else actions
+
+    def _tokens(self, observation: NDArray[Any]) -> Tokens:
+        """int64[..., T] of an observation of either form, -1 where undecided."""
+        length, choices = self.space.length, self.space.num_choices
+        if np.issubdtype(observation.dtype, np.floating) and observation.shape[-1:] == (length * choices,):
+            onehot = observation.reshape(*observation.shape[:-1], length, choices)
+            return np.where(onehot.any(axis=-1), onehot.argmax(axis=-1), UNDECIDED)
+        if np.issubdtype(observation.dtype, np.integer) and observation.shape[-1:] == (length,):
+            return observation.astype(np.int64)
+        raise ValueError(
+            f"observation must be one-hot, floats of shape (..., {length * choices}), or tokens, integers of shape "
+            f"(..., {length}); got {observation.dtype} of shape {observation.shape}"
+        )
+
+    # ------------------------------------------------------------------ keeping
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to go on exactly from here: tensors, numbers, strings, lists and dicts."""
+        import torch
+
+        result = self.result
+        return {
+            # The generator's state holds 128-bit integers, which only text keeps everywhere.
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "tokens": torch.from_numpy(result.tokens),
+            "rewards": torch.from_numpy(result.rewards),
+            "metrics": {name: torch.from_numpy(column) for name, column in result.metrics.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state_dict` was taken."""
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        metrics = {name: column.numpy() for name, column in state["metrics"].items()}
+        self._history = [SearchResult(self.space, state["tokens"].numpy(), state["rewards"].numpy(), metrics)]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the agent to a file, which at any moment holds either all of it or what was there before."""
+        import torch
+
+        record = {
+            "agent": self.name,
+            "hyperparameters": _plain(dataclasses.asdict(self.hyperparameters)),
+            "space": _plain(self.space.to_dict()),
+            "state": self.state_dict(),
+        }
+        temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+        torch.save(record, temporary)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], env: Env | str, device: str = "cpu") -> Self:
+        """Reads what `save` wrote; called on `Agent` itself it makes whichever agent the file holds.
+
+        Raises:
+            ValueError: the file holds another agent, or one of another space than the environment's.
+        """
+        import torch
+
+        record = torch.load(path, map_location="cpu", weights_only=True)
+        found = agent_class(record["agent"])
+        if not issubclass(found, cls):
+            raise ValueError(f"{os.fspath(path)!r} holds an agent {record['agent']!r}, not {cls.name!r}")
+        agent = found(env, hyperparameters=record["hyperparameters"], device=device)
+        if make_space(record["space"]) != agent.space:
+            raise ValueError(f"{os.fspath(path)!r} is of the space {record['space']}, the environment of {agent.space}")
+        agent.load_state_dict(record["state"])
+        return agent
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    return json.loads(json.dumps(value))
+
+
+def _search_space(env: Env) -> SearchSpace:
+    if not isinstance(env, gym.Env | VectorEnv):
+        raise ValueError(f"env must be an environment's id, an environment or a vector environment; got {env!r}")
+    space = getattr(env.unwrapped, "search_space", None)
+    if space is None and isinstance(env, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv):
+        space = env.get_attr("search_space")[0]
+    if not isinstance(space, SearchSpace):
+        raise ValueError(f"env must be a construction environment, with a `search_space`; got {env!r}")
+    return space
+
+
+# ---------------------------------------------------------------------- playing given architectures
+
+
+def play(env: Env, tokens: Tokens) -> tuple[Floats, dict[str, Floats]]:
+    """Builds given architectures in an environment, one decision a step.
+
+    The sub-environments of a vector need not be in step: each takes the next architecture when its episode ends. One
+    that finds none left repeats the last until the others are done; what it earns is discarded.
+
+    Args:
+        env: a construction environment, or a vector of them in any autoreset mode.
+        tokens: int64[n, T], legal and filled.
+
+    Returns:
+        The rewards float64[n], and the columns of ``info["evaluation"]``, float64[n] each, NaN where untold.
+    """
+    return _play_vector(env, tokens) if isinstance(env, VectorEnv) else _play_scalar(env, tokens)
+
+
+def _play_scalar(env: gym.Env[Any, Any], tokens: Tokens) -> tuple[Floats, dict[str, Floats]]:
+    rewards = np.zeros(len(tokens))
+    columns: dict[str, Floats] = {}
+    for row, sequence in enumerate(tokens):
+        env.reset()
+        for token in sequence:
+            _, reward, terminated, truncated, info = env.step(token)
+            rewards[row] += float(reward)
+            if terminated or truncated:
+                break
+        for name, value in info["evaluation"].items():
+            columns.setdefault(name, np.full(len(tokens), np.nan))[row] = value
+    return rewards, columns
+
+
+def _play_vector(env: VectorEnv[Any, Any, Any], tokens: Tokens) -> tuple[Floats, dict[str, Floats]]:
+    n = len(tokens)
+    mode = env.metadata["autoreset_mode"]
+    rewards, columns = np.zeros(n), dict[str, Floats]()
+    row = np.arange(env.num_envs)  # the architecture that each sub-environment plays
+    queued, unfinished = env.num_envs, n
+    position, earned = np.zeros_like(row), np.zeros(env.num_envs)
+    resetting = np.zeros(env.num_envs, dtype=bool)  # in NEXT_STEP mode, the step that answers with a reset
+    env.reset()
+    while unfinished:
+        _, reward, terminated, truncated, infos = env.step(tokens[np.minimum(row, n - 1), position])
+        earned += reward
+        position[~resetting] += 1
+        done = terminated | truncated
+        resetting = done & (mode == AutoresetMode.NEXT_STEP)
+        if not done.any():
+            continue
+        evaluation = (infos["final_info"] if mode == AutoresetMode.SAME_STEP else infos)["evaluation"]
+        counted = np.flatnonzero(done & (row < n))
+        rewards[row[counted]] = earned[counted]
+        for name, column in evaluation.items():
+            if not name.startswith("_"):
+                told = counted[evaluation.get(f"_{name}", done)[counted]]
+                columns.setdefault(name, np.full(n, np.nan))[row[told]] = column[told]
+        unfinished -= len(counted)
+        ended = int(done.sum())
+        row[done] = np.arange(queued, queued + ended)
+        queued += ended
+        position[done], earned[done] = 0, 0.0
+        if mode == AutoresetMode.DISABLED and unfinished:
+            env.reset(options={"reset_mask": done})
+    return rewards, columns
+
+
+# ---------------------------------------------------------------------- by name
+
+
+def agent_class(name: str) -> type[Agent]:
+    """The class of an agent.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in AGENTS:
+        raise ValueError(f"unknown agent {name!r}; known: {', '.join(AGENTS)}")
+    module, _, attribute = AGENTS[name].partition(":")
+    found: type[Agent] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def make_agent(
+    name: str,
+    env: Env | str,
+    seed: int = 0,
+    hyperparameters: Mapping[str, Any] | Any = None,
+    device: str = "cpu",
+) -> Agent:
+    """Makes an agent by name; see `Agent` for the arguments.
+
+    Raises:
+        ValueError: an unknown name, environment or hyperparameter.
+    """
+    return agent_class(name)(env, seed, hyperparameters, device)
+
+
+def load_hyperparameters(agent: str, env_id: str | None = None, overrides: Mapping[str, Any] | None = None) -> Any:
+    """The settings of an agent for an environment, from ``hyperparameters/<agent>.yaml``.
+
+    The file maps environment ids, and ``default`` for all others, to the fields that differ from the defaults of
+    the agent's `Hyperparameters`.
+
+    Args:
+        agent: name of the agent.
+        env_id: the environment's id; None takes ``default``.
+        overrides: fields that take precedence over the file's.
+
+    Returns:
+        An instance of the agent's `Hyperparameters`.
+
+    Raises:
+        ValueError: an unknown agent or field, or a value out of range.
+    """
+    made = agent_class(agent).Hyperparameters
+    path = Path(__file__).parent / "hyperparameters" / f"{agent}.yaml"
+    settings = yaml.safe_load(path.read_text())
+    values = {**settings[env_id if env_id in settings else "default"], **(overrides or {})}
+    known = {known.name for known in dataclasses.fields(made)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"agent {agent!r} has no hyperparameter {unknown}; known: {', '.join(sorted(known))}")
+    return made(**values)

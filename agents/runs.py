@@ -1,0 +1,588 @@
+"""A run: one search in a folder of its own, logged, saved, resumable, with its best architecture retrained.
+
+The folder holds config.yaml (what was asked for), trials.csv (results only, appended and flushed), timings.csv
+(clocks), TensorBoard's events, checkpoint.pt, and in the end best.json, the picture and the weights.
+
+A run is resumed in one of two ways. Without shared weights it is played again from its seed, and the trials that
+are on record are answered from trials.csv, so that this works for every agent. With shared weights the agent, the
+evaluator and all random states are read from the checkpoint, and trials.csv is cut back to it. Either way the
+finished trials.csv equals that of an uninterrupted run, to the bit, on CPU.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from nas_gym.evaluators import TRAINERS, Evaluations, Evaluator, Schedule
+from nas_gym.registration import ENVIRONMENTS
+from nas_gym.spaces import Architecture, SearchSpace, Tokens, make_space
+
+from .agent import NUM_ENVS, Agent, Callback, SearchResult, agent_class, load_hyperparameters, make_agent
+
+if TYPE_CHECKING:
+    from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
+
+CHECKPOINT_SECONDS = 60.0
+RECENT = 100  # trials that `rollout/ep_rew_mean` averages, as in Stable-Baselines3
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is asked to do; written to config.yaml, and with the seed all that its results depend on.
+
+    Attributes:
+        env: id of a construction environment.
+        agent: name of an agent.
+        trials: architectures to try.
+        task: name of the task; None takes the environment's own.
+        seed: of the agent, the evaluator, and the split of the task.
+        device: where networks run: ``"auto"`` takes CUDA if there is one.
+        data_dir: where data sets are looked for.
+        download: whether a data set that is missing may be downloaded.
+        num_envs: trials that are scored together; None takes the agent's batch size.
+        env_kwargs: further arguments of the environment: ``space``, ``schedule``, ``evaluator_kwargs``...
+        hyperparameters: of the agent, where they differ from its settings for the environment.
+        retrain_epochs: passes over train and validation split in retraining; None takes about 1,000 steps, at least 2
+            passes and at most 30; 0 does not retrain.
+    """
+
+    env: str = "NAS-Cell-v0"
+    agent: str = "reinforce"
+    trials: int = 300
+    task: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    data_dir: str | None = None
+    download: bool = False
+    num_envs: int | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    retrain_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, got {self.trials}")
+        if self.num_envs is not None and self.num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {self.num_envs}")
+        if self.retrain_epochs is not None and self.retrain_epochs < 0:
+            raise ValueError(f"retrain_epochs must not be negative, got {self.retrain_epochs}")
+        if self.env not in gym.registry:
+            known = ", ".join(spec.id for spec in ENVIRONMENTS)
+            raise ValueError(f"unknown environment {self.env!r}; known: {known}")
+        agent_class(self.agent)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved itself."""
+
+
+class Run:
+    """One search in its folder.
+
+    Args:
+        folder: the run's folder.
+        config: what to do; None reads config.yaml, to go on with a run.
+        console: where progress is shown.
+
+    Raises:
+        ValueError: the folder already holds a run (with a config), or none (without one).
+    """
+
+    def __init__(self, folder: Path, config: RunConfig | None = None, console: Console | None = None) -> None:
+        self.folder, self.console = Path(folder), console or Console()
+        if config is not None:
+            _create(self.folder, config)
+        self.config = config or read_config(self.folder)
+        env = self._make_env()
+        agent = make_agent(self.config.agent, env, self.config.seed, self.config.hyperparameters)
+        self.schedule: Schedule = env.unwrapped.schedule  # type: ignore[attr-defined]
+        self.agent: Agent = agent
+
+    def _make_env(self) -> gym.vector.VectorEnv[Any, Any, Any]:
+        config = self.config
+        defaults = gym.spec(config.env).kwargs
+        arguments = {**defaults, **config.env_kwargs}
+        if config.task is not None:
+            arguments["task"] = config.task
+        if arguments.get("evaluator") in TRAINERS:
+            given = arguments.get("evaluator_kwargs", {})
+            chosen = {key: getattr(config, key) for key in ("seed", "device", "data_dir", "download")}
+            arguments["evaluator_kwargs"] = {**chosen, **given}
+        schedule = arguments.get("schedule", "interleaved")
+        named: dict[str, Any] = {"name": schedule} if isinstance(schedule, str) else dict(schedule)
+        arguments["schedule"] = {"seed": config.seed, **named}
+        return gym.make_vec(config.env, num_envs=config.num_envs or self._batch_size(), **arguments)
+
+    def _batch_size(self) -> int:
+        settings = load_hyperparameters(self.config.agent, self.config.env, self.config.hyperparameters)
+        size: int = getattr(settings, "batch_size", NUM_ENVS)
+        return size
+
+    def execute(self) -> dict[str, Any]:
+        """Searches to the end, from wherever the run stands, then retrains.
+
+        Returns:
+            What best.json holds.
+
+        Raises:
+            Interrupted: by Ctrl-C or a termination signal, after saving.
+        """
+        with _progress(self.console) as progress, _stop_on_signal() as stop:
+            recorder = Recorder(self, progress, stop)
+            try:
+                recorder.restore()
+                if self.agent.trials < self.config.trials:
+                    self.agent.learn(self.config.trials - self.agent.trials, recorder)
+                recorder.save()
+            finally:
+                recorder.close()
+            return self._finish(progress, stop)
+
+    # ------------------------------------------------------------------ the best architecture
+
+    def _finish(self, progress: Progress, stop: list[int]) -> dict[str, Any]:
+        result = self.agent.result
+        best = int(np.argmax(result.rewards))
+        # A random architecture of the run stands beside the best, to tell how much the search has brought.
+        others = np.flatnonzero((result.tokens != result.tokens[best]).any(axis=1))
+        rng = np.random.default_rng(self.config.seed)
+        chosen = {"best": best, **({"random": int(rng.choice(others))} if len(others) else {})}
+        record = {role: _trial_record(result, trial) for role, trial in chosen.items()}
+        save_pictures(result.space.architecture(result.tokens[best]), self.folder / "architecture")
+        for role, row in self._retrain(result, chosen, progress, stop).items():
+            record[role]["retrained"] = row
+        _write(self.folder / "best.json", json.dumps(record, indent=2) + "\n")
+        return record
+
+    def _retrain(
+        self, result: SearchResult, chosen: Mapping[str, int], progress: Progress, stop: list[int]
+    ) -> dict[str, dict[str, Any]]:
+        """Trains the chosen architectures from scratch, in the evaluator's own network, and looks up the test split."""
+        if not hasattr(self.schedule.evaluator, "task") or self.config.retrain_epochs == 0:
+            return {}
+        rows = {}
+        for role, trial in chosen.items():
+            # Each one is done for good when its file is there: a run killed here does not train it again.
+            path = self.folder / f"{role}.retrained.json"
+            if not path.exists():
+                architecture = result.space.architecture(result.tokens[trial])
+                row = self._retrain_one(role, architecture, progress, stop)
+                _write(path, json.dumps(row, indent=2) + "\n")
+            rows[role] = json.loads(path.read_text())
+        return rows
+
+    def _retrain_one(
+        self, role: str, architecture: Architecture, progress: Progress, stop: list[int]
+    ) -> dict[str, Any]:
+        from safetensors.torch import save_file
+
+        from nas_gym.evaluators.training import TrainingSettings, fit
+        from nas_gym.networks import make_network
+
+        evaluator: SharedWeightEvaluator = self.schedule.evaluator  # type: ignore[assignment]
+        task = evaluator.task.with_validation_in_training()
+        settings = evaluator.settings.network(min(task.image_shape[1:]))
+        network = make_network(architecture, task.image_shape, task.num_classes, settings, self.config.seed)
+        training = TrainingSettings(record=("test",), record_all_epochs=False)
+        steps = max(len(task.train) // training.batch_size, 1)
+        epochs = self.config.retrain_epochs or min(max(round(1000 / steps), 2), 30)
+        training = dataclasses.replace(training, epochs=epochs)
+        bar = progress.add_task(f"retraining the {role} one", total=epochs * steps, note="")
+
+        def on_step() -> None:
+            progress.advance(bar)
+            if stop:
+                raise Interrupted
+
+        (curve,) = fit([network], task, training, seeds=[self.config.seed], on_step=on_step)
+        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        temporary = self.folder / f"{role}.safetensors.tmp"
+        save_file(weights, temporary, metadata={"architecture": architecture.to_json()})
+        os.replace(temporary, self.folder / f"{role}.safetensors")
+        return {
+            "test_accuracy": None if curve.failed else float(curve.accuracy["test"][-1]),
+            "failed": curve.reason or None,
+            "epochs": epochs,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "weights": f"{role}.safetensors",
+        }
+
+
+class Recorder(Callback):
+    """Writes a run's trials, clocks, scalars and checkpoints, shows its progress, and stops it when asked.
+
+    Args:
+        run: the run.
+        progress: the bars to show.
+        stop: turns non-empty when the run is to stop.
+    """
+
+    def __init__(self, run: Run, progress: Progress, stop: list[int]) -> None:
+        self.run, self.progress, self.stop = run, progress, stop
+        self.trials_path, self.checkpoint_path = run.folder / "trials.csv", run.folder / "checkpoint.pt"
+        self.recorded = 0  # trials that trials.csv holds
+        self.best, self.unique, self.recent = -math.inf, set[bytes](), list[float]()
+        self.started = self.saved = time.monotonic()
+        self.elapsed = 0.0  # seconds of earlier sessions
+        self.writer: Any = None
+        self.search_bar = progress.add_task("searching", total=run.config.trials, note="")
+        self.warmup_bar: TaskID | None = None
+
+    # ------------------------------------------------------------------ going on
+
+    def restore(self) -> None:
+        """Goes back to the last saved state; at the start of a run there is none."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        rows = read_trials(self.trials_path, self.run.agent.space)
+        stateful = self.run.schedule.evaluator.stateful
+        if stateful:
+            rows = rows.rows(slice(0, self._load_checkpoint()))
+        _cut_rows(self.trials_path, len(rows))
+        _cut_rows(self.run.folder / "timings.csv", len(rows))
+        self.recorded = len(rows)
+        self.elapsed = _last_clock(self.run.folder / "timings.csv")
+        self.writer = SummaryWriter(str(self.run.folder), purge_step=self.recorded or None)
+        if stateful:
+            self._count(rows)
+        elif len(rows):
+            self.run.schedule.evaluator = RecordedEvaluator(rows, self.run.schedule.evaluator)
+
+    def _load_checkpoint(self) -> int:
+        import torch
+
+        if not self.checkpoint_path.exists():
+            return 0
+        state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        self.run.agent.load_state_dict(state["agent"])
+        self.run.schedule.load_state_dict(state["schedule"])
+        return self.run.agent.trials
+
+    def save(self) -> None:
+        """Writes the checkpoint of a run with shared weights; others need none."""
+        self.saved = time.monotonic()
+        if self.run.schedule.evaluator.stateful:
+            import torch
+
+            state = {"agent": self.run.agent.state_dict(), "schedule": self.run.schedule.state_dict()}
+            temporary = self.checkpoint_path.with_suffix(".tmp")
+            torch.save(state, temporary)
+            os.replace(temporary, self.checkpoint_path)
+
+    def close(self) -> None:
+        """Flushes what is buffered."""
+        if self.writer is not None:
+            self.writer.close()
+
+    # ------------------------------------------------------------------ in the search
+
+    def before_trials(self, agent: Agent) -> None:
+        for statistics in self.run.schedule.prepare():
+            self._show_training(int(statistics["pending_steps"]))
+            self._scalars(statistics, _training_steps(self.run.schedule))
+            self._save_or_stop()
+
+    def after_trials(self, agent: Agent, trials: SearchResult, statistics: dict[str, float]) -> bool | None:
+        first = agent.trials - len(trials)
+        new = trials.rows(slice(max(self.recorded - first, 0), None))
+        if len(new):
+            self._append(new)
+        self._count(trials)
+        if len(new):
+            self._log(agent, statistics)
+        self._save_or_stop()
+        return None
+
+    def _save_or_stop(self) -> None:
+        if self.stop or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            self.save()
+        if self.stop:
+            raise Interrupted
+
+    def _append(self, trials: SearchResult) -> None:
+        first = self.recorded
+        seconds = f"{self.elapsed + time.monotonic() - self.started:.3f}"
+        clocks = [{"trial": str(first + row), "seconds": seconds} for row in range(len(trials))]
+        # The clocks first: a run killed in between has one too many, which resuming cuts off.
+        _append_rows(self.run.folder / "timings.csv", clocks, header=first == 0)
+        _append_rows(self.trials_path, trial_rows(trials, first), header=first == 0)
+        self.recorded += len(trials)
+
+    def _count(self, trials: SearchResult) -> None:
+        self.best = max(self.best, trials.best_reward)
+        self.unique.update(row.tobytes() for row in trials.tokens)
+        self.recent = [*self.recent, *trials.rewards.tolist()][-RECENT:]
+        self.progress.update(self.search_bar, advance=len(trials), note=f"best {self.best:.4f}")
+
+    def _log(self, agent: Agent, statistics: dict[str, float]) -> None:
+        seconds = time.monotonic() - self.started
+        scalars = {
+            "rollout/ep_rew_mean": float(np.mean(self.recent)),
+            "search/best_reward": self.best,
+            "search/unique_architectures": float(len(self.unique)),
+            "time/fps": agent.trials * agent.space.length / max(self.elapsed + seconds, 1e-9),
+        }
+        self._scalars({**scalars, **statistics}, agent.trials)
+        self._scalars(self.run.schedule.statistics, _training_steps(self.run.schedule))
+
+    def _scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        for tag, value in scalars.items():
+            if "/" in tag:
+                self.writer.add_scalar(tag, value, step)
+
+    def _show_training(self, pending: int) -> None:
+        if self.warmup_bar is None:
+            self.warmup_bar = self.progress.add_task("training shared weights", total=pending + 1, note="")
+        self.progress.advance(self.warmup_bar)
+        if pending == 0:
+            self.progress.remove_task(self.warmup_bar)
+            self.warmup_bar = None
+
+
+def _training_steps(schedule: Schedule) -> int:
+    return int(getattr(schedule.evaluator, "steps", 0))
+
+
+# ---------------------------------------------------------------------- answering from the record
+
+
+class RecordedEvaluator(Evaluator):
+    """Answers what is on record from the record, and asks the evaluator for the rest only.
+
+    Args:
+        rows: the trials on record.
+        evaluator: a deterministic evaluator.
+    """
+
+    def __init__(self, rows: SearchResult, evaluator: Evaluator) -> None:
+        super().__init__(evaluator.space)
+        self.rows, self.evaluator = rows, evaluator
+        self._index = {row.tobytes(): index for index, row in enumerate(rows.tokens)}
+
+    def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
+        found = np.array([self._index.get(row.tobytes(), -1) for row in tokens], dtype=np.int64)
+        recorded = self._on_record(found[found >= 0])
+        if (found >= 0).all():
+            return recorded
+        fresh = self.evaluator.evaluate(tokens[found < 0], fidelity=fidelity, parents=parents)
+        # Where each row stands once the fresh ones follow those on record.
+        order = np.argsort(np.argsort(found < 0, kind="stable"))
+        return joined_evaluations(recorded, fresh).rows(order)
+
+    def _on_record(self, index: NDArray[np.int64]) -> Evaluations:
+        columns = {name: column[index] for name, column in self.rows.metrics.items()}
+        accuracy, failed = columns.pop("accuracy"), columns.pop("failed") > 0
+        return Evaluations(accuracy, columns, failed, ("on record",) * len(index))
+
+
+def joined_evaluations(first: Evaluations, second: Evaluations) -> Evaluations:
+    """One batch behind the other; both have the same metrics."""
+    return Evaluations(
+        np.concatenate([first.accuracy, second.accuracy]),
+        {name: np.concatenate([column, second.metrics[name]]) for name, column in first.metrics.items()},
+        np.concatenate([first.failed, second.failed]),
+        first.reasons + second.reasons,
+    )
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _create(folder: Path, config: RunConfig) -> None:
+    if (folder / "config.yaml").exists():
+        raise ValueError(
+            f"{str(folder)!r} already holds a run; go on with it by `nas-gym resume`, or give another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Reads a run's config.yaml.
+
+    Raises:
+        ValueError: there is none, or it is not one.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise ValueError(f"{str(folder)!r} holds no run: there is no config.yaml in it")
+    values = yaml.safe_load(path.read_text())
+    known = {known.name for known in dataclasses.fields(RunConfig)}
+    if not isinstance(values, dict) or set(values) - known:
+        raise ValueError(f"{str(path)!r} must map some of {', '.join(sorted(known))}; got {values!r}")
+    return RunConfig(**values)
+
+
+def trial_rows(trials: SearchResult, first: int) -> list[dict[str, str]]:
+    """The rows of trials.csv: numbers as Python writes them, which reads back to the bit; NaN as nothing."""
+    return [
+        {
+            "trial": str(first + row),
+            "tokens": " ".join(map(str, trials.tokens[row].tolist())),
+            "reward": repr(float(trials.rewards[row])),
+            **{
+                name: "" if math.isnan(column[row]) else repr(float(column[row]))
+                for name, column in trials.metrics.items()
+            },
+        }
+        for row in range(len(trials))
+    ]
+
+
+def read_trials(path: Path, space: SearchSpace) -> SearchResult:
+    """Reads trials.csv; a last line that was cut off in the middle is passed over.
+
+    Raises:
+        ValueError: a line is not of the file's form.
+    """
+    lines = _whole_lines(path)
+    names = next(csv.reader(lines[:1]), [])
+    rows = list(csv.DictReader(lines))
+    try:
+        tokens = np.array([[int(token) for token in row["tokens"].split()] for row in rows], dtype=np.int64)
+        metrics = {
+            name: np.array([float(row[name] or "nan") for row in rows])
+            for name in names
+            if name not in ("trial", "tokens", "reward")
+        }
+        rewards = np.array([float(row["reward"]) for row in rows])
+        tokens = tokens.reshape(len(rows), space.length)
+        space.check(tokens)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is no record of trials in space {space.name!r}: {error}") from error
+    return SearchResult(space, tokens, rewards, metrics)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return text[: text.rfind("\n") + 1].splitlines(keepends=True)
+
+
+def _cut_rows(path: Path, rows: int) -> None:
+    """Keeps the header and the first rows of a table; without rows it goes."""
+    lines = _whole_lines(path)
+    if rows:
+        _write(path, "".join(lines[: rows + 1]))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _last_clock(path: Path) -> float:
+    lines = _whole_lines(path)
+    return float(lines[-1].split(",")[1]) if len(lines) > 1 else 0.0
+
+
+def _append_rows(path: Path, rows: list[dict[str, str]], header: bool) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    with path.open("a") as file:
+        file.write(buffer.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file that at any moment holds all of the text or what was there before."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _trial_record(result: SearchResult, trial: int) -> dict[str, Any]:
+    architecture = result.space.architecture(result.tokens[trial])
+    return {
+        "trial": trial,
+        "reward": float(result.rewards[trial]),
+        "accuracy": float(result.metrics["accuracy"][trial]),
+        "text": str(architecture),
+        "architecture": json.loads(architecture.to_json()),
+    }
+
+
+def save_pictures(architecture: Architecture, stem: Path) -> list[Path]:
+    """Draws an architecture as PNG and as SVG; returns both paths."""
+    from nas_gym.envs.rendering import save_picture
+
+    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
+    for path in paths:
+        save_picture(architecture, path)
+    return paths
+
+
+def load_best(folder: Path) -> Architecture:
+    """The best architecture of a run, finished or not.
+
+    Raises:
+        ValueError: the folder holds no run, or no trial yet.
+    """
+    config = read_config(folder)
+    space = make_space({**gym.spec(config.env).kwargs, **config.env_kwargs}["space"])
+    return read_trials(folder / "trials.csv", space).best
+
+
+# ---------------------------------------------------------------------- progress and signals
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[list[int]]:
+    """A list that holds the signal once Ctrl-C or a termination has asked to stop; asked twice, it stops at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread, where signals do not arrive
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,274 @@
+"""Any search space as a Gymnasium environment: one decision a step, the reward at the end."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsFloat, SupportsIndex
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+from nas_gym.evaluators import Evaluator, Objective, Schedule, make_evaluator, make_objective, make_schedule
+from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, make_space
+
+OBSERVATIONS = ("onehot", "tokens")
+ON_INVALID = ("remap", "penalise")
+
+
+class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
+    """An architecture is built, one decision a step, and scored when it is complete.
+
+    ## Description
+
+    A search space is a sequence of T masked categorical decisions with at most A choices each. The agent takes them
+    in their order; after the last one the architecture is evaluated, and the episode ends with its reward. The
+    transitions are deterministic and known: the problem is to find out, in few trials, which architectures are good.
+
+    ## Action Space
+
+    `Discrete(A)`: the choice for the decision at hand. Which choices are legal may depend on the decision and on
+    those taken before. The mask of legal choices is given as `info["action_mask"]` (int8[A], as
+    `Discrete.sample(mask=...)` takes it) and by `action_masks()` (bool[A], as sb3-contrib's MaskablePPO calls it). An
+    illegal choice never raises; see `on_invalid`.
+
+    ## Observation Space
+
+    - `observation="onehot"`: `Box(0, 1, (T * A,), float32)`, the decisions so far, A numbers a decision; the rows of
+      undecided ones are zero.
+    - `observation="tokens"`: `Box(-1, A - 1, (T,), int64)`, the choices so far; undecided ones are -1.
+
+    ## Starting State
+
+    No decision is taken. `reset(options={"architecture": prefix})` starts after the choices of `prefix` instead: fewer
+    than T integers, legal in their order. The seed seeds `np_random`, from which the environment draws nothing.
+
+    ## Rewards
+
+    0.0 until the architecture is complete, then `objective` of its evaluation: by default the accuracy on the
+    validation split. A failed evaluation, and a penalised illegal choice, give the objective's `worst`.
+
+    ## Episode End
+
+    An episode terminates with the last decision, or with an illegal choice under `on_invalid="penalise"`. It is never
+    truncated.
+
+    ## Information
+
+    After `reset` and every step:
+
+    - `action_mask`: int8[A], 1 for the choices that are legal next; after the end of an episode all ones, so that it
+      is never empty.
+    - `invalid_action`: bool, whether the choice was illegal.
+
+    At the end of an episode also:
+
+    - `architecture`: int64[T], the choices; -1 for decisions that a penalised episode left undecided.
+    - `evaluation`: floats by name: `accuracy` in [0, 1], `failed` (0 or 1), and the evaluator's metrics. A penalised
+      episode is not evaluated: its accuracy is 0, its `failed` 1, and it has no metrics.
+
+    ## Arguments
+
+    All can be given to `gymnasium.make`, in JSON-able form or as objects. Environments share an evaluator or a
+    schedule by being handed the same object.
+
+    - `space`: the search space: a preset's name, a mapping, or a `SearchSpace`.
+    - `task`: the name of the task, for evaluators that train on one.
+    - `evaluator`: what scores architectures: a name, or an `Evaluator`.
+    - `evaluator_kwargs`: further arguments for an evaluator that is given by name.
+    - `schedule`: when an evaluator with shared weights trains: `"interleaved"`, `"enas"`, a mapping with settings, or
+      a `Schedule`, which brings its own evaluator.
+    - `objective`: from evaluations to rewards: a name, or an `Objective`.
+    - `observation`: `"onehot"` or `"tokens"`.
+    - `on_invalid`: an illegal choice becomes (`"remap"`) the legal choice of rank `action % number of legal choices`,
+      or ends the episode (`"penalise"`).
+    - `render_mode`: `"ansi"` (a line of text for each decision taken) or `"rgb_array"` (a picture), or None.
+
+    A ValueError names an argument that is not understood.
+
+    ## References
+
+    Zoph & Le 2017, "Neural Architecture Search with Reinforcement Learning", section 3: architectures as sequences of
+    decisions, the accuracy as the reward at the end. Pham et al. 2018, "Efficient Neural Architecture Search via
+    Parameter Sharing": shared weights as evaluator.
+
+    ## Version History
+
+    - v0: initial version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium's
+
+    def __init__(
+        self,
+        space: SearchSpace | str | Mapping[str, Any],
+        *,
+        task: str | None = None,
+        evaluator: Evaluator | str = "shared-weights",
+        evaluator_kwargs: Mapping[str, Any] | None = None,
+        schedule: Schedule | str | Mapping[str, Any] = "interleaved",
+        objective: Objective | str = "accuracy",
+        observation: str = "onehot",
+        on_invalid: str = "remap",
+        render_mode: str | None = None,
+    ) -> None:
+        _one_of("observation", observation, OBSERVATIONS)
+        _one_of("on_invalid", on_invalid, ON_INVALID)
+        _one_of("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        if isinstance(schedule, Schedule):
+            if isinstance(evaluator, Evaluator) and evaluator is not schedule.evaluator:
+                raise ValueError(f"evaluator {evaluator!r} is not the schedule's own, {schedule.evaluator!r}; give one")
+            evaluator = schedule.evaluator
+        self.search_space = make_space(space)
+        self.evaluator = make_evaluator(evaluator, self.search_space, task, evaluator_kwargs)
+        self.schedule = make_schedule(schedule, self.evaluator)
+        self.objective = make_objective(objective)
+        self.observation = observation
+        self.on_invalid = on_invalid
+        self.render_mode = render_mode
+
+        self._length, self._width = self.search_space.length, self.search_space.num_choices
+        self.action_space: Discrete = Discrete(self._width)
+        self.observation_space: Box = (
+            Box(0.0, 1.0, (self._length * self._width,), np.float32)
+            if observation == "onehot"
+            else Box(UNDECIDED, self._width - 1, (self._length,), np.int64)
+        )
+        self._tokens: Tokens = np.full((1, self._length), UNDECIDED, dtype=np.int64)
+        self._onehot = np.zeros(self._length * self._width, dtype=np.float32)
+        self._observed: NDArray[Any] = self._onehot if observation == "onehot" else self._tokens[0]
+        self._position = self._length  # as at the end of an episode, until the first reset
+        # Without decisions that depend on earlier ones, the legal choices and masks are known beforehand.
+        free = self.search_space.prefix_free
+        self._known = [self._options(position) for position in range(self._length + 1)] if free else None
+        self._legal, self._mask = self._options(self._length)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Starts an episode; see the class for `options`.
+
+        Raises:
+            ValueError: `options["architecture"]` is no legal prefix.
+        """
+        super().reset(seed=seed)
+        prefix = starting_prefix(self.search_space, options)
+        self._tokens.fill(UNDECIDED)
+        self._onehot.fill(0.0)
+        self._move_to(0)
+        for choice in prefix:
+            self._decide(choice)
+        return self._observed.copy(), self._info(False)
+
+    def step(self, action: SupportsIndex) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
+        """Takes the decision at hand.
+
+        Raises:
+            ResetNeeded: the episode has ended, or none was started.
+            ValueError: the action is not an integer in [0, A).
+        """
+        if self._position == self._length:
+            raise ResetNeeded("no episode is running: call reset() before step()")
+        choice = self._checked(action)
+        invalid = choice not in self._legal
+        if invalid:
+            if self.on_invalid == "penalise":
+                self._move_to(self._length)
+                return self._end(self.objective.worst, {"accuracy": 0.0, "failed": 1.0}, True)
+            choice = self._legal[choice % len(self._legal)]
+        self._decide(choice)
+        if self._position < self._length:
+            return self._observed.copy(), 0.0, False, False, self._info(invalid)
+        evaluations = self.schedule.score(self._tokens.copy())
+        evaluation = {name: float(column[0]) for name, column in evaluations.columns().items()}
+        return self._end(float(self.objective(evaluations)[0]), evaluation, invalid)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """The choices that are legal next, bool[A]; all True after the end of an episode."""
+        return self._mask.astype(bool)
+
+    def render(self) -> Any:
+        """The decisions so far, as text or as a picture, uint8[height, width, 3]."""
+        return self.draw(self._tokens[0].copy())
+
+    def draw(self, tokens: Tokens) -> Any:
+        """Renders the decisions int64[T], undecided ones -1, in the environment's render mode."""
+        if self.render_mode == "rgb_array":
+            from .rendering import draw_rgb
+
+            return draw_rgb(self.search_space, tokens)
+        if self.render_mode == "ansi":
+            taken = zip(self.search_space.decisions, tokens.tolist(), strict=True)
+            return "".join(f"{decision.name}: {decision.choices[token]}\n" for decision, token in taken if token >= 0)
+        gymnasium.logger.warn(f"render() needs a render_mode among {', '.join(self.metadata['render_modes'])}")
+        return None
+
+    def _checked(self, action: SupportsIndex) -> int:
+        try:
+            choice = operator.index(action)
+        except TypeError:
+            choice = -1
+        if not 0 <= choice < self._width:
+            raise ValueError(f"action must be an integer in [0, {self._width}), got {action!r}")
+        return choice
+
+    def _decide(self, choice: int) -> None:
+        self._tokens[0, self._position] = choice
+        self._onehot[self._position * self._width + choice] = 1.0
+        self._move_to(self._position + 1)
+
+    def _move_to(self, position: int) -> None:
+        self._position = position
+        self._legal, self._mask = self._options(position) if self._known is None else self._known[position]
+
+    def _options(self, position: int) -> tuple[list[int], NDArray[np.int8]]:
+        """The legal choices at a position, as a list and as a mask; all of them behind the last one."""
+        if position == self._length:
+            return list(range(self._width)), np.ones(self._width, dtype=np.int8)
+        mask = self.search_space.legal(self._tokens, position)[0]
+        return np.flatnonzero(mask).tolist(), mask.astype(np.int8)
+
+    def _info(self, invalid: bool) -> dict[str, Any]:
+        return {"action_mask": self._mask.copy(), "invalid_action": invalid}
+
+    def _end(
+        self, reward: float, evaluation: dict[str, float], invalid: bool
+    ) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
+        info = {**self._info(invalid), "architecture": self._tokens[0].copy(), "evaluation": evaluation}
+        return self._observed.copy(), reward, True, False, info
+
+
+def starting_prefix(space: SearchSpace, options: Mapping[str, Any] | None) -> list[int]:
+    """The choices that `options["architecture"]` starts an episode with; none without it.
+
+    Raises:
+        ValueError: they are not fewer than T integers, legal in their order.
+    """
+    prefix: Sequence[int] | None = (options or {}).get("architecture")
+    if prefix is None or len(prefix) == 0:
+        return []
+    choices = np.asarray(prefix)
+    if choices.ndim != 1 or choices.dtype.kind not in "iu" or len(choices) >= space.length:
+        raise ValueError(
+            f"options['architecture'] must be fewer than {space.length} integers, the first choices of an architecture "
+            f"of space {space.name!r}; got {prefix!r}"
+        )
+    tokens = np.full((1, space.length), UNDECIDED, dtype=np.int64)
+    for position, choice in enumerate(choices.tolist()):
+        legal = np.flatnonzero(space.legal(tokens, position)[0]).tolist()
+        if choice not in legal:
+            raise ValueError(
+                f"options['architecture'][{position}] = {choice} is not legal for decision "
+                f"{space.decisions[position].name!r}; legal: {legal}"
+            )
+        tokens[0, position] = choice
+    decided: list[int] = choices.tolist()
+    return decided
+
+
+def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")

@@ -1,0 +1,312 @@
+"""N construction environments at once, as numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, NDArray
+
+from nas_gym.spaces import UNDECIDED, Tokens
+
+from .construction import ConstructionEnv, starting_prefix
+
+Bools = NDArray[np.bool_]
+Step = tuple[NDArray[Any], NDArray[np.float64], Bools, Bools, dict[str, Any]]
+
+
+class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
+    """N copies of a `ConstructionEnv` that share one evaluator, stepped together.
+
+    Step for step equal to `gymnasium.vector.SyncVectorEnv` of N scalar environments, with two differences. The
+    architectures that are completed in one step are evaluated as one batch. And in SAME_STEP, `infos["final_obs"]` is
+    one array with a row for each sub-environment (zero where `infos["_final_obs"]` is False) instead of an array of
+    objects. Like there, `infos["final_info"]` holds columns: `infos["final_info"]["architecture"]` is int64[N, T].
+
+    Every array that is returned is a copy.
+
+    Args:
+        num_envs: N, at least 1.
+        autoreset_mode: what happens after the end of an episode, an `AutoresetMode` or its value. SAME_STEP: the next
+            episode starts in the same step. NEXT_STEP: the next step starts it, and ignores the action. DISABLED: by
+            `reset(options={"reset_mask": ...})`, which takes bool[N].
+        **arguments: those of `ConstructionEnv`.
+
+    Raises:
+        ValueError: an argument is not understood.
+    """
+
+    def __init__(
+        self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self._single = single = ConstructionEnv(**arguments)
+        self.num_envs = num_envs
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**single.metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = single.render_mode
+        self.search_space, self.evaluator = single.search_space, single.evaluator
+        self.schedule, self.objective = single.schedule, single.objective
+        self.single_action_space, self.single_observation_space = single.action_space, single.observation_space
+        self.action_space = batch_space(single.action_space, num_envs)
+        self.observation_space = batch_space(single.observation_space, num_envs)
+
+        self._length, self._width = self.search_space.length, self.search_space.num_choices
+        self._penalise = single.on_invalid == "penalise"
+        self._tokens: Tokens = np.full((num_envs, self._length), UNDECIDED, dtype=np.int64)
+        self._onehot: NDArray[np.float32] | None = None
+        if single.observation == "onehot":
+            self._onehot = np.zeros((num_envs, self._length * self._width), dtype=np.float32)
+        # The next decision of each sub-environment, T at the end of an episode; one number when they march in lockstep.
+        self._position: int | NDArray[np.int64] = self._length
+        self._started = False
+        self._rows = np.arange(num_envs)
+        self._cells = self._rows * (self._length * self._width)  # where each row of the one-hot array begins
+        # Masks by position, the last one for ended episodes; known beforehand where they do not depend on the prefix.
+        self._known: Bools | None = None
+        self._known_batches: list[Bools] = []
+        self._known_bounds: list[int] = []
+        if self.search_space.prefix_free:
+            legal = [self.search_space.legal(self._tokens[:1], position) for position in range(self._length)]
+            self._known = np.concatenate([*legal, np.ones((1, self._width), dtype=bool)])
+            batches = {row.tobytes(): np.tile(row, (num_envs, 1)) for row in self._known}
+            self._known_batches = [batches[row.tobytes()] for row in self._known]
+            # Every choice under the bound is legal.
+            self._known_bounds = [int(np.argmin(np.append(row, False))) for row in self._known]
+        self._masks = self._current_masks()
+        # Until it has seen a large block freed, glibc returns the memory of freed arrays to the system, and the copies
+        # that each step hands out are paid for page by page: half of the time of a step at 4,096 environments.
+        np.empty(2**25 - 2**16, dtype=np.uint8)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Starts episodes, in all sub-environments or in those of `options["reset_mask"]`.
+
+        Args:
+            seed: an int, or one for each sub-environment; the (first) one seeds `np_random`, from which the
+                environment draws nothing.
+            options: ``"reset_mask"``: bool[N], with at least one True. ``"architecture"``: the prefix that the episodes
+                start from, as for `ConstructionEnv`.
+
+        Returns:
+            Observations of all sub-environments, and the information of those that were reset.
+
+        Raises:
+            ValueError: the seeds, the mask or the prefix are not of that form.
+            ResetNeeded: the very first reset is by a mask.
+        """
+        super().reset(seed=self._checked_seed(seed))
+        mask = self._checked_reset_mask(options)
+        prefix = starting_prefix(self.search_space, options)
+        self._clear(mask, prefix)
+        self._move_to(np.where(mask, len(prefix), self._position))
+        self._started = True
+        infos = self._infos(np.zeros(self.num_envs, dtype=bool))
+        return self._observe(), {key: _only(column, mask) for key, column in infos.items()}
+
+    def step(self, actions: ArrayLike) -> Step:
+        """Takes the decision at hand in each sub-environment.
+
+        Args:
+            actions: integers in [0, A), of shape (N,).
+
+        Returns:
+            Observations, rewards float64[N], terminations bool[N], truncations bool[N] (all False), and infos.
+
+        Raises:
+            ValueError: actions of another form.
+            ResetNeeded: before the first reset, or where an episode has ended under DISABLED.
+        """
+        choices, invalid = self._choices(self._checked_actions(actions))
+        terminations = self._advance(choices, invalid)
+        rewards = np.zeros(self.num_envs)
+        truncations = np.zeros(self.num_envs, dtype=bool)
+        if not terminations.any():
+            return self._observe(), rewards, terminations, truncations, self._infos(invalid)
+        ending = self._score(terminations, terminations & invalid & self._penalise, rewards)
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            return self._observe(), rewards, terminations, truncations, {**self._infos(invalid), **ending}
+        infos = self._restart_at_once(terminations, invalid, ending)
+        return self._observe(), rewards, terminations, truncations, infos
+
+    def action_masks(self) -> Bools:
+        """The choices that are legal next, bool[N, A]; all True where an episode has ended."""
+        return self._masks.copy()
+
+    def render(self) -> tuple[Any, ...]:
+        """What `ConstructionEnv.render` gives, for each sub-environment."""
+        return tuple(self._single.draw(tokens) for tokens in self._tokens.copy())
+
+    # ------------------------------------------------------------------ the moves
+
+    def _choices(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.int64], Bools]:
+        """The legal choices that the actions stand for, and which actions were illegal."""
+        # Where all are known to be legal, one pass over the actions tells.
+        position = self._position
+        if self._known_bounds and isinstance(position, int) and actions.max() < self._known_bounds[position]:
+            return actions, np.zeros(self.num_envs, dtype=bool)
+        invalid = ~self._masks[self._rows, actions]
+        if invalid.any():
+            masks = self._masks[invalid]
+            ranks = actions[invalid] % masks.sum(axis=1)
+            actions = actions.copy()
+            actions[invalid] = np.argmax(masks.cumsum(axis=1) > ranks[:, None], axis=1)
+        return actions, invalid
+
+    def _advance(self, choices: NDArray[np.int64], invalid: Bools) -> Bools:
+        """Takes the decisions, starts the episodes that wait for it; returns which episodes end with this step."""
+        position = self._position
+        if isinstance(position, int) and position < self._length and not (self._penalise and invalid.any()):
+            self._tokens[:, position] = choices
+            if self._onehot is not None:
+                self._onehot.reshape(-1)[position * self._width :][self._cells + choices] = 1.0
+            self._move_to(position + 1)
+            return np.full(self.num_envs, position + 1 == self._length)
+        positions = np.broadcast_to(position, self.num_envs).copy()
+        waiting = positions == self._length
+        if waiting.any():
+            self._check_waiting(waiting)
+            self._clear(waiting)
+            positions[waiting] = 0
+        penalised = invalid & self._penalise
+        rows = np.flatnonzero(~(waiting | penalised))
+        self._tokens[rows, positions[rows]] = choices[rows]
+        if self._onehot is not None:
+            self._onehot[rows, positions[rows] * self._width + choices[rows]] = 1.0
+        positions[rows] += 1
+        positions[penalised] = self._length
+        self._move_to(positions)
+        terminations: Bools = positions == self._length
+        return terminations
+
+    def _score(self, ended: Bools, penalised: Bools, rewards: NDArray[np.float64]) -> dict[str, Any]:
+        """Evaluates what was completed, as one batch; fills in the rewards, and returns the information on it."""
+        scored = ended & ~penalised
+        columns = {"accuracy": np.zeros(self.num_envs), "failed": penalised.astype(np.float64)}
+        present = {"accuracy": ended, "failed": ended}
+        rewards[penalised] = self.objective.worst
+        if scored.any():
+            evaluations = self.schedule.score(self._tokens.copy() if scored.all() else self._tokens[scored])
+            rewards[scored] = self.objective(evaluations)
+            for name, column in evaluations.columns().items():
+                columns.setdefault(name, np.zeros(self.num_envs))[scored] = column
+                present.setdefault(name, scored)
+        evaluation = {key: value for name in columns for key, value in _column(name, columns[name], present[name])}
+        architecture = _only(self._tokens.copy(), ended)
+        return dict((*_column("architecture", architecture, ended), *_column("evaluation", evaluation, ended)))
+
+    def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
+        """Starts the next episodes in the step that ended the last ones, whose remains go into `final_*`."""
+        final_obs = _only(self._observe(), ended)
+        final_info = {key: _only(column, ended) for key, column in self._infos(invalid.copy()).items()}
+        self._clear(ended)
+        self._move_to(np.where(ended, 0, self._position))
+        final = (*_column("final_obs", final_obs, ended), *_column("final_info", {**final_info, **ending}, ended))
+        return {**self._infos(invalid & ~ended), **dict(final)}
+
+    def _clear(self, mask: Bools, prefix: list[int] | None = None) -> None:
+        """Forgets the decisions of the masked sub-environments, but for the choices of `prefix`."""
+        rows = slice(None) if mask.all() else mask
+        start: Any = UNDECIDED
+        if prefix:
+            start = np.array(prefix + [UNDECIDED] * (self._length - len(prefix)))
+        self._tokens[rows] = start
+        if self._onehot is not None:
+            self._onehot[rows] = self.search_space.one_hot(start).reshape(-1) if prefix else 0.0
+
+    def _move_to(self, position: int | NDArray[np.int64]) -> None:
+        if not isinstance(position, int) and (position == position[0]).all():
+            position = int(position[0])
+        self._position = position
+        self._masks = self._current_masks()
+
+    def _current_masks(self) -> Bools:
+        """bool[N, A], not to be handed out: in lockstep it may be a constant."""
+        position = self._position
+        if self._known is not None:
+            return self._known_batches[position] if isinstance(position, int) else self._known[position]
+        if isinstance(position, int) and position < self._length:
+            return self.search_space.legal(self._tokens, position)
+        masks = np.ones((self.num_envs, self._width), dtype=bool)
+        if not isinstance(position, int):
+            playing = position < self._length
+            masks[playing] = self.search_space.legal(self._tokens[playing], position[playing])
+        return masks
+
+    # ------------------------------------------------------------------ what is handed out
+
+    def _observe(self) -> NDArray[Any]:
+        return (self._tokens if self._onehot is None else self._onehot).copy()
+
+    def _infos(self, invalid: Bools) -> dict[str, Any]:
+        """What every sub-environment tells after every step."""
+        return {
+            "action_mask": self._masks.view(np.int8).copy(),
+            "_action_mask": np.ones(self.num_envs, dtype=bool),
+            "invalid_action": invalid,
+            "_invalid_action": np.ones(self.num_envs, dtype=bool),
+        }
+
+    # ------------------------------------------------------------------ what is handed in
+
+    def _checked_actions(self, actions: ArrayLike) -> NDArray[np.int64]:
+        given = np.asarray(actions)
+        if given.shape != (self.num_envs,) or given.dtype.kind not in "iu":
+            raise ValueError(
+                f"actions must be integers of shape ({self.num_envs},), got {given.dtype} of shape {given.shape}"
+            )
+        checked = given.astype(np.int64, copy=False)
+        # Seen as unsigned, a negative number is a huge one.
+        if checked.view(np.uint64).max() >= self._width:
+            row = int(np.argmax((checked < 0) | (checked >= self._width)))
+            raise ValueError(f"actions must be in [0, {self._width}), got actions[{row}] = {given[row]}")
+        return checked
+
+    def _check_waiting(self, waiting: Bools) -> None:
+        if not self._started or self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+            raise ResetNeeded(f"no episode is running in sub-environments {np.flatnonzero(waiting).tolist()}: reset()")
+
+    def _checked_seed(self, seed: int | Sequence[int | None] | None) -> int | None:
+        if seed is None or isinstance(seed, int):
+            return seed
+        if len(seed) != self.num_envs:
+            raise ValueError(f"seed must be an int or a list of {self.num_envs}, got a list of {len(seed)}")
+        return seed[0]
+
+    def _checked_reset_mask(self, options: dict[str, Any] | None) -> Bools:
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return np.ones(self.num_envs, dtype=bool)
+        if not self._started:
+            raise ResetNeeded("the first reset must be of all sub-environments, without a reset_mask")
+        good = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,) and mask.dtype == np.bool_
+        if not good or not mask.any():
+            raise ValueError(f"options['reset_mask'] must be a bool[{self.num_envs}] with a True in it; got {mask!r}")
+        checked: Bools = mask
+        return checked
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        known = ", ".join(repr(known.value) for known in AutoresetMode)
+        raise ValueError(f"autoreset_mode must be an AutoresetMode or one of {known}; got {mode!r}") from None
+
+
+def _column(name: str, value: Any, present: Bools) -> tuple[tuple[str, Any], tuple[str, Bools]]:
+    """A column of Gymnasium's vector infos with its mask of presence."""
+    return (name, value), (f"_{name}", present.copy())
+
+
+def _only(column: NDArray[Any], mask: Bools) -> NDArray[Any]:
+    """The column with zeros where the mask is False, in place: what Gymnasium's vector infos hold of absent ones."""
+    if not mask.all():
+        column[~mask] = 0
+    return column

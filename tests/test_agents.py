@@ -1,0 +1,437 @@
+"""Agents: playing through environments, learning, saving, and what REINFORCE computes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from nas_gym.agents import (
+    AGENTS,
+    Agent,
+    Callback,
+    RandomSearch,
+    Reinforce,
+    SearchResult,
+    agent_class,
+    load_hyperparameters,
+    make_agent,
+    play,
+)
+from nas_gym.agents.reinforce import MovingAverage
+from nas_gym.envs.construction import ConstructionEnv
+from nas_gym.envs.construction_vector import ConstructionVectorEnv
+from nas_gym.evaluators import Evaluations, FunctionEvaluator
+from nas_gym.registration import ENTRY_POINT, ENVIRONMENTS, VECTOR_ENTRY_POINT
+from nas_gym.spaces import Bench201Space, SearchSpace, make_space
+
+BENCH = make_space("bench201")
+DARTS = make_space("cell:darts")
+CONV = BENCH.operations.index("nor_conv_3x3")
+
+
+def checksum(tokens):
+    """A different score in [0, 1] for nearly every sequence."""
+    return (tokens @ (7 ** np.arange(tokens.shape[1], dtype=np.int64) % 1009)) % 1009 / 1009
+
+
+class Measured(FunctionEvaluator):
+    """Scores by the checksum, tells a metric, and fails where the sum of the tokens is a multiple of four."""
+
+    def evaluate(self, tokens, *, fidelity=None, parents=None):
+        failed = tokens.sum(1) % 4 == 0
+        return Evaluations(checksum(tokens), {"parameters": tokens.sum(1).astype(float)}, failed)
+
+
+def vector(num_envs: int, space: SearchSpace = BENCH, function=checksum, **arguments: Any) -> ConstructionVectorEnv:
+    return ConstructionVectorEnv(num_envs, space=space, evaluator=FunctionEvaluator(space, function), **arguments)
+
+
+def share_of_convolutions(tokens):
+    return 0.6 + 0.3 * (tokens == CONV).mean(axis=1)
+
+
+# ---------------------------------------------------------------------- playing
+
+
+def environments(mode: AutoresetMode, **arguments: Any):
+    yield ConstructionVectorEnv(3, autoreset_mode=mode, **arguments)
+    yield SyncVectorEnv([lambda: ConstructionEnv(**arguments)] * 3, autoreset_mode=mode)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_play_is_the_same_in_every_environment_even_out_of_step(mode, n):
+    tokens = DARTS.sample(np.random.default_rng(0), n)
+    tokens[::3, 1] = 0  # an illegal second input: penalised, the episode ends early
+    tokens[1::4, 9] = 0
+    arguments = {"space": DARTS, "evaluator": Measured(DARTS), "on_invalid": "penalise", "observation": "tokens"}
+    rewards, columns = play(gym.wrappers.TimeLimit(ConstructionEnv(**arguments), 100), tokens)
+    legal = np.array([DARTS.legal(tokens, t)[np.arange(n), tokens[:, t]] for t in range(DARTS.length)]).all(axis=0)
+    assert not legal.all()
+    failed = ~legal | (tokens.sum(1) % 4 == 0)
+    np.testing.assert_array_equal(rewards, np.where(failed, 0.0, checksum(tokens)))
+    np.testing.assert_array_equal(columns["failed"], failed)
+    if legal.any():
+        np.testing.assert_array_equal(columns["parameters"], np.where(legal, tokens.sum(1), np.nan))
+    for env in environments(mode, **arguments):
+        found, found_columns = play(env, tokens)
+        np.testing.assert_array_equal(found, rewards)
+        assert found_columns.keys() == columns.keys()
+        for name, column in columns.items():
+            np.testing.assert_array_equal(found_columns[name], column)
+
+
+def test_an_agent_plays_scalar_environments_and_ids():
+    kwargs = {"space": BENCH, "evaluator": "constant"}
+    gym.register("Constant-v0", ENTRY_POINT, vector_entry_point=VECTOR_ENTRY_POINT, kwargs=kwargs)
+    try:
+        for env in ("Constant-v0", gym.make("Constant-v0"), SyncVectorEnv([lambda: gym.make("Constant-v0")] * 2)):
+            result = Reinforce(env).learn(5)
+            assert result.rewards.tolist() == result.metrics["accuracy"].tolist() == [0.5] * 5
+    finally:
+        del gym.registry["Constant-v0"]
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", 3, None])
+def test_environments_without_a_search_space_are_refused(env):
+    env = gym.make(env) if isinstance(env, str) else env
+    with pytest.raises(ValueError, match="env must be"):
+        RandomSearch(env)
+
+
+# ---------------------------------------------------------------------- learning
+
+
+def test_the_budget_is_cut_by_index():
+    told = []
+
+    class Spy(RandomSearch):
+        def tell(self, tokens, rewards):
+            told.append(len(tokens))
+            return super().tell(tokens, rewards)
+
+    agent = Spy(vector(4))
+    result = agent.learn(10)
+    asked = RandomSearch(vector(4))
+    np.testing.assert_array_equal(result.tokens, np.concatenate([asked.ask(4) for _ in range(3)])[:10])
+    np.testing.assert_array_equal(result.rewards, checksum(result.tokens))
+    assert told == [4, 4, 2]
+    assert len(agent.learn(3)) == agent.trials == 13
+    assert len(agent.learn(0)) == 13
+    with pytest.raises(ValueError, match="-1"):
+        agent.learn(-1)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_ask_and_tell_equal_learn(name):
+    learned = make_agent(name, vector(5), seed=3).learn(40)
+    agent = make_agent(name, vector(5), seed=3)
+    batches = []
+    for _ in range(8):
+        batches.append(agent.ask(5))
+        agent.tell(batches[-1], checksum(batches[-1]))
+    np.testing.assert_array_equal(np.concatenate(batches), learned.tokens)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_seeds_decide_and_global_ones_do_not(name):
+    def search(seed: int, global_seed: int):
+        torch.manual_seed(global_seed)
+        np.random.seed(global_seed)
+        before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+        agent = make_agent(name, vector(5), seed=seed)
+        tokens = agent.learn(30).tokens
+        agent.act(np.full(6, -1))
+        assert torch.equal(before[0], torch.get_rng_state())
+        assert before[1] == np.random.get_state()[1].tolist()
+        return tokens
+
+    first = search(0, 1)
+    np.testing.assert_array_equal(first, search(0, 2))
+    assert (first != search(1, 1)).any()
+
+
+def test_callbacks_see_new_trials_and_may_stop_the_search():
+    calls = []
+
+    class Recorder(Callback):
+        def before_trials(self, agent):
+            calls.append(("before", agent.trials))
+
+        def after_trials(self, agent, trials, statistics):
+            calls.append(("after", agent.trials, len(trials), sorted(statistics)[:1]))
+            np.testing.assert_array_equal(agent.result.tokens[-len(trials) :], trials.tokens)
+            return agent.trials < 12
+
+    Reinforce(vector(6), hyperparameters={"batch_size": 12}).learn(100, Recorder())
+    assert calls == [
+        ("before", 0),
+        ("after", 6, 6, []),
+        ("before", 6),
+        ("after", 12, 6, ["train/advantage_std"]),
+    ]
+
+
+def test_search_result():
+    tokens = np.array([[0] * 6, [1] * 6, [0] * 6, [2] * 6])
+    result = SearchResult(BENCH, tokens, np.array([0.1, 0.7, 0.1, 0.7]), {"accuracy": np.arange(4.0)})
+    assert result.best == BENCH.architecture([1] * 6)
+    assert result.best_reward == 0.7
+    assert result.unique_architectures == 3
+    assert result.rows(slice(1, 3)).metrics["accuracy"].tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match="without trials"):
+        _ = result.rows(slice(0)).best
+
+
+# ---------------------------------------------------------------------- keeping
+
+
+def assert_plain(value: Any) -> None:
+    if isinstance(value, dict):
+        assert all(isinstance(key, str | int) for key in value)
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            assert_plain(item)
+    else:
+        assert value is None or isinstance(value, torch.Tensor | int | float | str)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_saved_agent_continues_to_the_bit(name, tmp_path):
+    agent = make_agent(name, vector(4, DARTS), seed=5)
+    agent.learn(18)  # not a multiple of the controller's batch: episodes are pending
+    agent.act(np.full(DARTS.length, -1))
+    agent.save(tmp_path / "agent.pt")
+    assert_plain(torch.load(tmp_path / "agent.pt", weights_only=True))
+    state = agent.state_dict()
+    action = agent.act(np.full(DARTS.length, -1))
+    expected = agent.learn(30)
+
+    read = Agent.load(tmp_path / "agent.pt", vector(4, DARTS))
+    restored = make_agent(name, vector(4, DARTS), seed=99)
+    restored.load_state_dict(state)
+    for other in (read, restored):
+        assert type(other) is type(agent)
+        assert other.trials == 18
+        assert other.act(np.full(DARTS.length, -1)) == action
+        found = other.learn(30)
+        np.testing.assert_array_equal(found.tokens, expected.tokens)
+        np.testing.assert_array_equal(found.rewards, expected.rewards)
+        np.testing.assert_array_equal(found.metrics["accuracy"], expected.metrics["accuracy"])
+    if isinstance(agent, Reinforce):
+        for one, other in zip(agent.controller.parameters(), read.controller.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_hyperparameters_are_saved_and_wrong_files_refused(tmp_path):
+    agent = Reinforce(vector(2), hyperparameters={"hidden_size": 16, "choice_bias": [{"pattern": "*", "fixed": 0.5}]})
+    agent.save(tmp_path / "agent.pt")
+    assert Reinforce.load(tmp_path / "agent.pt", vector(2)).hyperparameters == agent.hyperparameters
+    with pytest.raises(ValueError, match="'reinforce', not 'random'"):
+        RandomSearch.load(tmp_path / "agent.pt", vector(2))
+    with pytest.raises(ValueError, match="is of the space"):
+        Reinforce.load(tmp_path / "agent.pt", vector(2, Bench201Space(nodes=3)))
+
+
+def test_a_save_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
+    agent = RandomSearch(vector(2))
+    agent.learn(2)
+    agent.save(tmp_path / "agent.pt")
+
+    def breaks(record, path):
+        path.write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        agent.save(tmp_path / "agent.pt")
+    assert Agent.load(tmp_path / "agent.pt", vector(2)).trials == 2
+
+
+# ---------------------------------------------------------------------- acting
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("observation", ["onehot", "tokens"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_act_builds_legal_architectures(name, observation, deterministic):
+    arguments = {"space": DARTS, "evaluator": "constant", "observation": observation, "on_invalid": "penalise"}
+    env = ConstructionEnv(**arguments)
+    agent = make_agent(name, env, seed=1)
+    seen, info = env.reset()
+    ended = False
+    while not ended:
+        action = agent.act(seen, info["action_mask"], deterministic)
+        assert action.shape == ()
+        seen, _, ended, _, info = env.step(action)
+        assert not info["invalid_action"]
+    DARTS.check(info["architecture"][None])
+    assert agent.act(seen, info["action_mask"]) == 0
+
+    envs = ConstructionVectorEnv(4, **arguments)
+    seen, infos = envs.reset()
+    for _ in range(DARTS.length):
+        seen, _, ended, _, infos = envs.step(agent.act(seen, infos["action_mask"], deterministic))
+    assert ended.all()
+    assert infos["final_info"]["evaluation"]["failed"].tolist() == [0.0] * 4
+
+
+def test_act_follows_the_policy_and_the_mask():
+    agent = Reinforce(vector(1), hyperparameters={"tanh_constant": None}, seed=2)
+    with torch.no_grad():
+        agent.controller.heads[0].bias.copy_(torch.tensor([0.0, 3.0, 2.0, 0.0, 0.0]))
+    prefixes = np.array([[1, 2, -1, -1, -1, -1]] * 20_000)
+    expected = agent.policy(prefixes[:1], np.array([2]))[0]
+    np.testing.assert_allclose(np.bincount(agent.act(prefixes), minlength=5) / len(prefixes), expected, atol=0.015)
+    assert agent.act(prefixes[0], deterministic=True) == 1
+    assert agent.act(prefixes[0], np.array([1, 0, 1, 1, 1]), deterministic=True) == 2
+    assert set(agent.act(prefixes[:500], np.array([[1, 0, 0, 1, 0]] * 500)).tolist()) == {0, 3}
+    with pytest.raises(ValueError, match="no legal action"):
+        agent.act(prefixes[0], np.zeros(5))
+    with pytest.raises(ValueError, match="one-hot"):
+        agent.act(np.zeros(7))
+
+
+def test_a_random_agent_acts_uniformly_over_sequences():
+    agent = RandomSearch(vector(1, DARTS))
+    empty = np.full((30_000, DARTS.length), -1)
+    empty[:, :4] = [0, 1, 0, 0]  # the second node: pairs (0, 1), (0, 2), (1, 2)
+    shares = np.bincount(agent.act(empty), minlength=3) / len(empty)
+    np.testing.assert_allclose(shares[:3], [2 / 3, 1 / 3, 0], atol=0.015)
+
+
+# ---------------------------------------------------------------------- REINFORCE
+
+
+def test_moving_average_is_corrected_for_its_start():
+    values = np.random.default_rng(0).normal(size=23)
+    average = MovingAverage(0.9)
+    found = [average.update(part) for part in np.split(values, [1, 10, 10 + 4])]
+    for mean, n in zip(found, (1, 10, 14, 23), strict=True):
+        weights = 0.9 ** np.arange(n)[::-1]
+        assert mean == pytest.approx(np.average(values[:n], weights=weights))
+    # Adam's form of the same: a moment that starts at zero, divided by 1 - decay^n.
+    moment = 0.0
+    for value in values:
+        moment = 0.9 * moment + 0.1 * value
+    assert found[-1] == pytest.approx(moment / (1 - 0.9**23))
+
+
+def test_the_gradient_of_a_single_softmax_is_the_textbook_one():
+    space = Bench201Space(nodes=2, operations=("none", "skip_connect", "avg_pool_3x3"))
+    settings = {"tanh_constant": None, "entropy_weight": 0.3, "max_grad_norm": None, "baseline_decay": 0.8}
+    agent = Reinforce(vector(1, space), hyperparameters=settings)
+    head = agent.controller.heads[0]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.5, -0.2, 0.1]))
+    p = np.exp([0.5, -0.2, 0.1]) / np.exp([0.5, -0.2, 0.1]).sum()
+    chosen = np.array([0, 2, 2, 1, 0, 0, 1, 2, 2, 2])
+    rewards = np.linspace(0.1, 0.9, 10) ** 2
+    statistics = agent.tell(chosen[:, None], rewards)
+
+    entropy = -(p * np.log(p)).sum()
+    returns = rewards + 0.3 * entropy
+    advantages = returns - np.average(returns, weights=0.8 ** np.arange(10)[::-1])
+    gradient = (advantages[:, None] * (p - np.eye(3)[chosen])).mean(axis=0)
+    np.testing.assert_allclose(head.bias.grad, gradient, atol=1e-6)
+    assert statistics["train/entropy_loss"] == pytest.approx(-entropy)
+    assert statistics["train/advantage_std"] == pytest.approx(advantages.std())
+    assert statistics["train/policy_loss"] == pytest.approx(-(advantages * np.log(p[chosen])).mean(), abs=1e-6)
+    # The first step of Adam without momentum is the learning rate along the gradient's sign.
+    moved = head.bias.detach().numpy() - [0.5, -0.2, 0.1]
+    np.testing.assert_allclose(moved, -3.5e-3 * np.sign(gradient), rtol=1e-3)
+
+
+def test_an_update_waits_for_a_batch_and_takes_all_that_is_there():
+    tokens = BENCH.sample(np.random.default_rng(0), 27)
+    one, other = (Reinforce(vector(1), hyperparameters={"batch_size": 20}) for _ in range(2))
+    assert one.tell(tokens[:19], checksum(tokens[:19])) == {}
+    assert one.tell(tokens[19:], checksum(tokens[19:])) == other.tell(tokens, checksum(tokens)) != {}
+    assert one.tell(tokens[:19], checksum(tokens[:19])) == {}
+
+
+def test_gradients_are_clipped():
+    agents = [Reinforce(vector(1), hyperparameters={"max_grad_norm": bound}) for bound in (None, 1e-3)]
+    tokens = BENCH.sample(np.random.default_rng(0), 10)
+    norms = [agent.tell(tokens, checksum(tokens))["train/grad_norm"] for agent in agents]
+    assert norms[0] == norms[1] > 1e-3
+    found = [sum(p.grad.square().sum() for p in a.controller.parameters() if p.numel()) ** 0.5 for a in agents]
+    assert found[0].item() == pytest.approx(norms[0], rel=1e-5)
+    assert found[1].item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_reinforce_beats_random_search():
+    settings = load_hyperparameters("reinforce", "NAS-Bench201-v0")
+    for seed in range(4):
+        learned = Reinforce(vector(10, function=share_of_convolutions), seed, settings).learn(300)
+        random = RandomSearch(vector(10, function=share_of_convolutions), seed).learn(300)
+        assert learned.rewards[-100:].mean() > 0.85  # of 0.6 to 0.9; uniform sampling gives 0.66
+        assert random.rewards[-100:].mean() < 0.69
+        assert learned.best_reward > random.best_reward
+        assert learned.best == BENCH.architecture([CONV] * 6)
+
+
+def test_reinforce_learns_where_to_point():
+    """Reward for reading the network's first input everywhere, which only attention over anchors can express."""
+    space = make_space("cell:enas")
+    pointing = [t for t, decision in enumerate(space.decisions) if decision.kind == "input"]
+    env = vector(10, space, lambda tokens: (tokens[:, pointing] == 0).mean(axis=1))
+    rewards = Reinforce(env, hyperparameters={"tanh_constant": None, "learning_rate": 0.01}).learn(300).rewards
+    assert rewards[-50:].mean() > rewards[:50].mean() + 0.2
+
+
+# ---------------------------------------------------------------------- by name
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_has_settings_for_every_environment(name):
+    made = agent_class(name).Hyperparameters
+    for env_id in (None, *(spec.id for spec in ENVIRONMENTS)):
+        assert isinstance(load_hyperparameters(name, env_id), made)
+    with pytest.raises(ValueError, match="has no hyperparameter"):
+        load_hyperparameters(name, overrides={"unknown": 1})
+
+
+def test_overrides_go_over_the_file():
+    assert load_hyperparameters("reinforce", "NAS-Bench201-v0").tanh_constant == 2.5
+    assert load_hyperparameters("reinforce", "NAS-Bench201-v0", {"tanh_constant": None}).tanh_constant is None
+    assert load_hyperparameters("reinforce", "Another-v0").tanh_constant == 1.10
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", 0),
+        ("batch_size", 2.5),
+        ("learning_rate", "1e-3"),
+        ("learning_rate", float("nan")),
+        ("adam_epsilon", 0.0),
+        ("temperature", -1.0),
+        ("baseline_decay", 1.0),
+        ("entropy_weight", -1e-4),
+        ("choice_bias", [{"patern": "*"}]),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        load_hyperparameters("reinforce", overrides={field: value})
+
+
+def test_unknown_agents_are_refused():
+    with pytest.raises(ValueError, match="unknown agent 'annealing'; known: random, reinforce"):
+        make_agent("annealing", vector(1))
+
+
+def test_importing_the_agents_does_not_import_torch():
+    code = "import sys, nas_gym.agents as agents; print('torch' in sys.modules, agents.Reinforce.name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "reinforce"]
