@@ -8,6 +8,8 @@ import os
 # OpenMP reads this when it is loaded, so it stands before everything else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import ast
+import importlib.util
 import logging
 import sys
 from datetime import datetime
@@ -100,7 +102,7 @@ def list_() -> None:
     from nas_gym.spaces import PRESETS, make_space
     from nas_gym.tasks.names import TASKS
 
-    from .agent import AGENTS, agent_class
+    from .agent import AGENTS
 
     environments = _table("Environments", "id", "decisions", "architectures", "evaluator", "task", "what is built")
     for spec in ENVIRONMENTS:
@@ -110,7 +112,7 @@ def list_() -> None:
         environments.add_row(spec.id, *sizes, kwargs["evaluator"], kwargs["task"], spec.description)
     agents = _table("Agents", "name", "what it does")
     for name in AGENTS:
-        agents.add_row(name, (agent_class(name).__doc__ or "").splitlines()[0])
+        agents.add_row(name, _summary(AGENTS[name]))
     spaces = _table("Spaces", "name", "decisions", "choices at most", "architectures")
     for name, space in PRESETS.items():
         spaces.add_row(name, str(space.length), str(space.num_choices), _count(space.size))
@@ -119,6 +121,17 @@ def list_() -> None:
         tasks.add_row(name, description)
     for table in (environments, agents, spaces, tasks):
         console.print(table)
+
+
+def _summary(place: str) -> str:
+    """The first line of a class's docstring, read from the source of its module: importing an agent brings torch."""
+    module, _, name = place.partition(":")
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return (ast.get_docstring(found) or "").partition("\n")[0]
 
 
 @app.command
@@ -134,7 +147,7 @@ def show(what: Annotated[str, tyro.conf.Positional], space: str | None = None, o
 
     from .runs import load_best, save_pictures
 
-    is_run = Path(what).is_dir()
+    is_run = os.path.isdir(what)  # unlike Path.is_dir, it takes text too long for a path
     architecture = load_best(Path(what)) if is_run else _read_architecture(what, space)
     stem = out or (Path(what) if is_run else Path()) / "architecture"
     console.print(to_text(architecture), highlight=False, markup=False)
@@ -192,12 +205,19 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 raise ValueError(f"{pair!r} puts a key under a value given before")
-        inner[last] = _number(yaml.safe_load(value))
+        if isinstance(inner.get(last), dict):
+            raise ValueError(f"{pair!r} gives a value to a key with keys under it")
+        try:
+            inner[last] = _number(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{pair!r} has no value that YAML can read") from error
     return parsed
 
 
 def _number(value: Any) -> Any:
     """YAML 1.1 takes 1e-3, without a dot, for text; people mean a number."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
     if not isinstance(value, str):
         return value
     try:
@@ -222,7 +242,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)])
     try:
         app.cli(prog="nas-gym", description="Neural architecture search with Gymnasium environments.")
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         console.print(f"nas-gym: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 

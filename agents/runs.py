@@ -87,12 +87,17 @@ class RunConfig:
     retrain_epochs: int | None = None
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"trials must be at least 1, got {self.trials}")
-        if self.num_envs is not None and self.num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {self.num_envs}")
-        if self.retrain_epochs is not None and self.retrain_epochs < 0:
-            raise ValueError(f"retrain_epochs must not be negative, got {self.retrain_epochs}")
+        for name, least in (("trials", 1), ("seed", 0), ("num_envs", 1), ("retrain_epochs", 0)):
+            value = getattr(self, name)
+            left_open = value is None and name in ("num_envs", "retrain_epochs")
+            if not left_open and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        for name in ("env_kwargs", "hyperparameters"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} must be a mapping of names to values, got {getattr(self, name)!r}")
+        for name in ("env", "agent"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a name, got {getattr(self, name)!r}")
         if self.env not in gym.registry:
             known = ", ".join(spec.id for spec in ENVIRONMENTS)
             raise ValueError(f"unknown environment {self.env!r}; known: {known}")
@@ -118,12 +123,15 @@ class Run:
     def __init__(self, folder: Path, config: RunConfig | None = None, console: Console | None = None) -> None:
         self.folder, self.console = Path(folder), console or Console()
         if config is not None:
-            _create(self.folder, config)
+            _check_free(self.folder)
         self.config = config or read_config(self.folder)
         env = self._make_env()
         agent = make_agent(self.config.agent, env, self.config.seed, self.config.hyperparameters)
         self.schedule: Schedule = env.unwrapped.schedule  # type: ignore[attr-defined]
         self.agent: Agent = agent
+        # Last, so that a config that cannot be run leaves no folder behind.
+        if config is not None:
+            _create(self.folder, config)
 
     def _make_env(self) -> gym.vector.VectorEnv[Any, Any, Any]:
         config = self.config
@@ -138,7 +146,10 @@ class Run:
         schedule = arguments.get("schedule", "interleaved")
         named: dict[str, Any] = {"name": schedule} if isinstance(schedule, str) else dict(schedule)
         arguments["schedule"] = {"seed": config.seed, **named}
-        return gym.make_vec(config.env, num_envs=config.num_envs or self._batch_size(), **arguments)
+        try:
+            return gym.make_vec(config.env, num_envs=config.num_envs or self._batch_size(), **arguments)
+        except TypeError as error:
+            raise ValueError(f"environment {config.env!r} cannot be made with {arguments}: {error}") from error
 
     def _batch_size(self) -> int:
         settings = load_hyperparameters(self.config.agent, self.config.env, self.config.hyperparameters)
@@ -269,7 +280,8 @@ class Recorder(Callback):
         _cut_rows(self.run.folder / "timings.csv", len(rows))
         self.recorded = len(rows)
         self.elapsed = _last_clock(self.run.folder / "timings.csv")
-        self.writer = SummaryWriter(str(self.run.folder), purge_step=self.recorded or None)
+        # Nothing is purged: what is logged twice is equal, and a step counts trials in some tags, updates in others.
+        self.writer = SummaryWriter(str(self.run.folder))
         if stateful:
             self._count(rows)
         elif len(rows):
@@ -287,6 +299,7 @@ class Recorder(Callback):
 
     def save(self) -> None:
         """Writes the checkpoint of a run with shared weights; others need none."""
+        self.writer.flush()
         self.saved = time.monotonic()
         if self.run.schedule.evaluator.stateful:
             import torch
@@ -312,11 +325,11 @@ class Recorder(Callback):
     def after_trials(self, agent: Agent, trials: SearchResult, statistics: dict[str, float]) -> bool | None:
         first = agent.trials - len(trials)
         new = trials.rows(slice(max(self.recorded - first, 0), None))
-        if len(new):
-            self._append(new)
         self._count(trials)
         if len(new):
+            # The scalars first: a run killed in between logs them again; those of trials on record it does not.
             self._log(agent, statistics)
+            self._append(new)
         self._save_or_stop()
         return None
 
@@ -351,6 +364,7 @@ class Recorder(Callback):
         }
         self._scalars({**scalars, **statistics}, agent.trials)
         self._scalars(self.run.schedule.statistics, _training_steps(self.run.schedule))
+        self.writer.flush()
 
     def _scalars(self, scalars: Mapping[str, float], step: int) -> None:
         for tag, value in scalars.items():
@@ -415,11 +429,14 @@ def joined_evaluations(first: Evaluations, second: Evaluations) -> Evaluations:
 # ---------------------------------------------------------------------- files
 
 
-def _create(folder: Path, config: RunConfig) -> None:
+def _check_free(folder: Path) -> None:
     if (folder / "config.yaml").exists():
         raise ValueError(
             f"{str(folder)!r} already holds a run; go on with it by `nas-gym resume`, or give another folder"
         )
+
+
+def _create(folder: Path, config: RunConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
 
@@ -433,7 +450,10 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / "config.yaml"
     if not path.exists():
         raise ValueError(f"{str(folder)!r} holds no run: there is no config.yaml in it")
-    values = yaml.safe_load(path.read_text())
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is not YAML: {error}") from error
     known = {known.name for known in dataclasses.fields(RunConfig)}
     if not isinstance(values, dict) or set(values) - known:
         raise ValueError(f"{str(path)!r} must map some of {', '.join(sorted(known))}; got {values!r}")
@@ -462,10 +482,9 @@ def read_trials(path: Path, space: SearchSpace) -> SearchResult:
     Raises:
         ValueError: a line is not of the file's form.
     """
-    lines = _whole_lines(path)
-    names = next(csv.reader(lines[:1]), [])
-    rows = list(csv.DictReader(lines))
     try:
+        names, *lines = list(csv.reader(_whole_lines(path))) or [[]]
+        rows = [dict(zip(names, line, strict=True)) for line in lines]
         tokens = np.array([[int(token) for token in row["tokens"].split()] for row in rows], dtype=np.int64)
         metrics = {
             name: np.array([float(row[name] or "nan") for row in rows])
@@ -475,7 +494,7 @@ def read_trials(path: Path, space: SearchSpace) -> SearchResult:
         rewards = np.array([float(row["reward"]) for row in rows])
         tokens = tokens.reshape(len(rows), space.length)
         space.check(tokens)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is no record of trials in space {space.name!r}: {error}") from error
     return SearchResult(space, tokens, rewards, metrics)
 

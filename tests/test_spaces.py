@@ -138,7 +138,8 @@ def test_decisions_fit_together(space: SearchSpace) -> None:
         assert len(set(decision.choices)) == len(decision.choices)
         if decision.targets is not None:
             assert all(target is None or target < decision.group for target in decision.targets), "points back only"
-            assert len(set(decision.targets)) == len(decision.targets)
+            pointing = [target for target in decision.targets if target is not None]
+            assert len(set(pointing)) == len(pointing)
 
 
 def test_inputs_point_into_their_own_cell() -> None:
@@ -168,7 +169,10 @@ def test_decision_rejects_nonsense() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(sorted(VARIED)), st.data())
+@given(
+    st.sampled_from(sorted(name for name, space in VARIED.items() if isinstance(space, Bench201Space | CellSpace))),
+    st.data(),
+)
 def test_legal_check_and_the_rule_agree(name: str, data: st.DataObject) -> None:
     space = VARIED[name]
     # Mostly legal sequences, each then spoilt at one place or none.
@@ -413,10 +417,10 @@ def test_importing_spaces_is_light() -> None:
     [
         ("celll", r"unknown space 'celll'; known: cell, cell:enas"),
         ({}, r"a space needs a 'name' among cell, bench201"),
-        ({"name": "nope"}, r"'name' among cell, bench201; got .*nope"),
+        ({"name": "nope"}, r"'name' among cell, bench201, .*; got .*nope"),
         ({"name": ["cell"]}, r"'name' among cell, bench201"),
-        (None, r"'name' among cell, bench201; got None"),
-        (7, r"'name' among cell, bench201; got 7"),
+        (None, r"'name' among cell, bench201, .*; got None"),
+        (7, r"'name' among cell, bench201, .*; got 7"),
         ({"name": "cell", "node": 4}, r"space 'cell' has no field \['node'\]; fields: .*'nodes'"),
         ({"name": "cell", "nodes": 0}, r"nodes must be at least 1, got 0"),
         ({"name": "cell", "nodes": "4"}, r"nodes .*'4'"),

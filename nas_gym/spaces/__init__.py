@@ -6,18 +6,48 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from nas_gym.spaces.bench101 import Bench101Space
 from nas_gym.spaces.bench201 import Bench201Space
+from nas_gym.spaces.bench_graph import PROTEINS_OPERATIONS, BenchGraphSpace
 from nas_gym.spaces.cell import DARTS, ENAS, NASNET, CellSpace
+from nas_gym.spaces.chain import ChainSpace
 from nas_gym.spaces.graph import ArchitectureGraph, Node
+from nas_gym.spaces.hierarchical import HierarchicalSpace
+from nas_gym.spaces.macro import MacroSpace
+from nas_gym.spaces.mobile import MobileSpace
+from nas_gym.spaces.size import SizeSpace
 from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, SpaceSpec, Tokens, draw
 
-SPACES: dict[str, type[SearchSpace]] = {space.name: space for space in (CellSpace, Bench201Space)}
+SPACES: dict[str, type[SearchSpace]] = {
+    space.name: space
+    for space in (
+        CellSpace,
+        Bench201Space,
+        ChainSpace,
+        MacroSpace,
+        SizeSpace,
+        Bench101Space,
+        HierarchicalSpace,
+        BenchGraphSpace,
+        MobileSpace,
+    )
+}
 PRESETS: dict[str, SearchSpace] = {
     "cell": ENAS,
     "cell:enas": ENAS,
     "cell:nasnet": NASNET,
     "cell:darts": DARTS,
     "bench201": Bench201Space(),
+    "chain": ChainSpace(),
+    "chain:strides": ChainSpace(strides=(1, 2, 3)),
+    "chain:stop": ChainSpace(layers=15, depth="stop"),  # the depth of the paper's first network, section 4.1
+    "macro": MacroSpace(),
+    "size": SizeSpace(),
+    "bench101": Bench101Space(),
+    "hierarchical": HierarchicalSpace(),
+    "bench_graph": BenchGraphSpace(),
+    "bench_graph:proteins": BenchGraphSpace(operations=PROTEINS_OPERATIONS),
+    "mobile": MobileSpace(),
 }
 
 
@@ -37,7 +67,7 @@ def make_space(spec: SpaceSpec) -> SearchSpace:
         if spec not in PRESETS:
             raise ValueError(f"unknown space {spec!r}; known: {', '.join(PRESETS)}")
         return PRESETS[spec]
-    if not isinstance(spec, Mapping) or spec.get("name") not in SPACES:
+    if not isinstance(spec, Mapping) or spec.get("name") not in list(SPACES):
         raise ValueError(f"a space needs a 'name' among {', '.join(SPACES)}; got {spec!r}")
     space = SPACES[spec["name"]]
     fields = {field.name for field in dataclasses.fields(space)}  # type: ignore[arg-type]
@@ -57,11 +87,18 @@ __all__ = [
     "UNDECIDED",
     "Architecture",
     "ArchitectureGraph",
+    "Bench101Space",
     "Bench201Space",
+    "BenchGraphSpace",
     "CellSpace",
+    "ChainSpace",
     "Decision",
+    "HierarchicalSpace",
+    "MacroSpace",
+    "MobileSpace",
     "Node",
     "SearchSpace",
+    "SizeSpace",
     "Tokens",
     "draw",
     "make_space",

@@ -33,6 +33,12 @@ class Bench201Space(SearchSpace):
 
     name = "bench201"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.nodes, int) or self.nodes < 2:
+            raise ValueError(f"nodes must be at least 2, got {self.nodes!r}")
+        if not self.operations:
+            raise ValueError("operations must hold at least one name")
+
     @cached_property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """(source, target) of each decision, in the benchmark's order."""

@@ -76,8 +76,8 @@ class CellSpace(SearchSpace):
     name = "cell"
 
     def __post_init__(self) -> None:
-        if self.nodes < 1:
-            raise ValueError(f"nodes must be at least 1, got {self.nodes}")
+        if not isinstance(self.nodes, int) or self.nodes < 1:
+            raise ValueError(f"nodes must be at least 1, got {self.nodes!r}")
         if self.output not in ("loose", "all"):
             raise ValueError(f"output must be 'loose' or 'all', got {self.output!r}")
         if not set(self.combine) <= {ADD, CONCAT} or not self.combine:
@@ -183,7 +183,9 @@ class CellSpace(SearchSpace):
                     label = f"{operation}/2" if strided else operation
                     operands.append(add(Node(name, label, cell, decision=name), states[source]))
                 joined = SUM if choice.combine == ADD else CONCAT
-                states.append(add(Node(f"{cell}/node_{index}", joined, cell), *operands))
+                node = f"{cell}/node_{index}"
+                combine = f"{node}/combine" if len(self.combine) > 1 else None
+                states.append(add(Node(node, joined, cell, decision=combine), *operands))
             inputs = np.array([[choice.inputs for choice in choices]])
             ends = [states[2 + node] for node in np.flatnonzero(self.loose_ends(inputs)[0])]
             joined_ends = add(Node(f"{cell}/concat", CONCAT, cell), *ends)

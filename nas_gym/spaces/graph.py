@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ SUM = "sum"
 CONCAT = "concat"
 SKIP = "skip_connect"
 NONE = "none"
+
+Adjacency = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class ArchitectureGraph:
         """The live operations with their labels, and the multiset of live operations that each one reads."""
         labels: dict[int, str] = {}
         sources: dict[int, Counter[int]] = {}  # of operations, and kept sums, that carry data
+        sums: dict[tuple[object, ...], int] = {}  # the kept sums by their terms: equal ones are one value
         terms: list[Counter[int]] = []  # each node's value as a sum of operations' outputs
         for index, (node, incoming) in enumerate(zip(self.nodes, self.predecessors(), strict=True)):
             summed: Counter[int] = Counter()
@@ -96,7 +99,7 @@ class ArchitectureGraph:
             elif node.operation == CONCAT:
                 labels[index], sources[index] = label, Counter()
                 for source in incoming:
-                    sources[index].update(self._operand(source, terms[source], labels, sources))
+                    sources[index].update(self._operand(source, terms[source], labels, sources, sums))
                 terms.append(Counter({index: 1}))
             else:
                 labels[index], sources[index] = label, summed
@@ -111,13 +114,20 @@ class ArchitectureGraph:
         return {i: labels[i] for i in sorted(live)}, {i: sources[i] for i in sorted(live)}
 
     def _operand(
-        self, node: int, terms: Counter[int], labels: dict[int, str], sources: dict[int, Counter[int]]
+        self,
+        node: int,
+        terms: Counter[int],
+        labels: dict[int, str],
+        sources: dict[int, Counter[int]],
+        sums: dict[tuple[object, ...], int],
     ) -> Counter[int]:
         """One operand of a concatenation: an operation, or a sum that must stay a node of its own."""
         if terms.total() <= 1:
             return terms
-        labels[node], sources[node] = f"{self.nodes[node].cluster}:{SUM}", terms
-        return Counter({node: 1})
+        label = f"{self.nodes[node].cluster}:{SUM}"
+        kept = sums.setdefault((label, _frozen(terms)), node)
+        labels[kept], sources[kept] = label, terms
+        return Counter({kept: 1})
 
 
 def _canonical_order(labels: dict[int, str], sources: dict[int, Counter[int]]) -> list[int]:
@@ -142,20 +152,34 @@ def _canonical_order(labels: dict[int, str], sources: dict[int, Counter[int]]) -
                 return refined
             colours = refined
 
-    def search(colours: dict[int, int]) -> list[int]:
+    def tied(colours: dict[int, int]) -> list[int]:
         classes: dict[int, list[int]] = {}
         for node, colour in colours.items():
             classes.setdefault(colour, []).append(node)
-        tied = next((classes[colour] for colour in sorted(classes) if len(classes[colour]) > 1), None)
-        if tied is None:
+        return next((classes[colour] for colour in sorted(classes) if len(classes[colour]) > 1), [])
+
+    def individualise(colours: dict[int, int], node: int) -> dict[int, int]:
+        doubled = {other: 2 * colour + 1 for other, colour in colours.items()}
+        doubled[node] -= 1
+        return refine(doubled)
+
+    def first_leaf(colours: dict[int, int]) -> Adjacency:
+        while ties := tied(colours):
+            colours = individualise(colours, ties[0])
+        return _adjacency(sorted(labels, key=colours.__getitem__), labels, sources)
+
+    def search(colours: dict[int, int]) -> list[int]:
+        ties = tied(colours)
+        if not ties:
             return sorted(labels, key=colours.__getitem__)
-        # Twins read the same nodes and are read by the same: any of them may go first, so one is tried.
-        twins = {(_frozen(sources[n]), _frozen(targets[n])): n for n in reversed(tied)}
-        orders = []
+        # Twins read the same nodes and are read by the same: any of them may go first, so one is tried. So it is with
+        # any two nodes whose branches hold one equal leaf, for then a symmetry of the graph maps branch to branch.
+        twins = {(_frozen(sources[n]), _frozen(targets[n])): n for n in reversed(ties)}
+        branches: dict[Adjacency, dict[int, int]] = {}
         for node in twins.values():
-            doubled = {other: 2 * colour + 1 for other, colour in colours.items()}
-            doubled[node] -= 1
-            orders.append(search(refine(doubled)))
+            branch = individualise(colours, node)
+            branches.setdefault(first_leaf(branch), branch)
+        orders = [search(branch) for branch in branches.values()]
         return min(orders, key=lambda order: _adjacency(order, labels, sources))
 
     return search(refine(_ranks(dict(labels))))
@@ -171,8 +195,6 @@ def _frozen(multiset: Counter[int]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(multiset.items()))
 
 
-def _adjacency(
-    order: Sequence[int], labels: dict[int, str], sources: dict[int, Counter[int]]
-) -> list[tuple[str, Iterable[tuple[int, int]]]]:
+def _adjacency(order: Sequence[int], labels: dict[int, str], sources: dict[int, Counter[int]]) -> Adjacency:
     rank = {node: position for position, node in enumerate(order)}
-    return [(labels[n], tuple(sorted((rank[s], count) for s, count in sources[n].items()))) for n in order]
+    return tuple((labels[n], tuple(sorted((rank[s], count) for s, count in sources[n].items()))) for n in order)

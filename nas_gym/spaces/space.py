@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,10 @@ class Architecture:
     tokens: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        tokens = tuple(int(token) for token in self.tokens)
+        try:
+            tokens = tuple(operator.index(token) for token in self.tokens)
+        except TypeError:
+            raise ValueError(f"tokens must be a sequence of integers, got {self.tokens!r}") from None
         object.__setattr__(self, "tokens", tokens)
         self.space.check(np.asarray(tokens, dtype=np.int64)[None])
 
@@ -86,7 +90,7 @@ class Architecture:
             space, tokens = record["space"], record["tokens"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"not an architecture's JSON (an object with 'space' and 'tokens'): {text!r}") from error
-        return Architecture(make_space(space), tuple(tokens))
+        return Architecture(make_space(space), tokens)
 
 
 class SearchSpace(ABC):

@@ -1,0 +1,151 @@
+"""The hierarchical space of Liu et al. 2018: motifs of motifs of primitive operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from nas_gym.spaces.graph import CONCAT, INPUT, NONE, OUTPUT, SKIP, ArchitectureGraph, Node
+from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+
+PRIMITIVES = ("conv_1x1", "depthwise_conv_3x3", "sep_conv_3x3", "max_pool_3x3", "avg_pool_3x3", SKIP)
+
+Motif = tuple[tuple[int, int, str], ...]
+"""The edges of a motif that are not `none`: (source, target, primitive), by target and source."""
+
+
+@dataclass(frozen=True)
+class HierarchicalCell:
+    """A cell, decoded.
+
+    Attributes:
+        motifs: the motifs of level two.
+        edges: the edges of the cell that are not `none`: (source, target, index of a motif), by target and source.
+    """
+
+    motifs: tuple[Motif, ...]
+    edges: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class HierarchicalSpace(SearchSpace):
+    """Three levels: primitives; motifs, whose edges are primitives; a cell, whose edges are motifs. Edges may be none.
+
+    Source: Liu et al. 2018, "Hierarchical Representations for Efficient Architecture Search", sections 2 and 4.1: six
+    primitives and `none`, six motifs of four nodes, a cell of five. A motif, and the cell, is the complete directed
+    acyclic graph of its nodes, from the first to the last; a node concatenates the results of its edges. A motif may
+    stand on several edges of the cell, each time with weights of its own.
+
+    All sequences are legal. A motif without a way from its first to its last node is zero, as an edge `none` is;
+    nodes without a live edge are zero too and are left out of concatenations; a cell that is zero has no edge
+    to its output, and a network of it predicts the same for all images.
+
+    Decisions: an operation for each edge of the first motif, then of the others, then a motif for each edge of the
+    cell. Motifs are groups, and the edges of the cell point to them.
+
+    Args:
+        motifs: number of motifs.
+        motif_nodes: nodes of a motif.
+        cell_nodes: nodes of the cell.
+        primitives: names of the primitives, `none` not among them.
+
+    Raises:
+        ValueError: a number out of range, or primitives that are none or hold `none`.
+    """
+
+    motifs: int = 6
+    motif_nodes: int = 4
+    cell_nodes: int = 5
+    primitives: tuple[str, ...] = PRIMITIVES
+
+    name = "hierarchical"
+
+    def __post_init__(self) -> None:
+        for name, least in (("motifs", 1), ("motif_nodes", 2), ("cell_nodes", 2)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value!r}")
+        if not self.primitives or NONE in self.primitives:
+            raise ValueError(f"primitives must name operations, {NONE!r} not among them, got {self.primitives!r}")
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        operations = (NONE, *self.primitives)
+        decisions = [
+            Decision(f"motif_{motif}/edge_{source}_{target}", "operation", motif, operations)
+            for motif in range(self.motifs)
+            for source, target in _edges(self.motif_nodes)
+        ]
+        motifs = (NONE, *(f"motif_{motif}" for motif in range(self.motifs)))
+        targets = (None, *range(self.motifs))
+        # The nodes of the cell are groups behind those of the motifs.
+        decisions += [
+            Decision(f"cell/edge_{source}_{target}", "motif", self.motifs - 1 + target, motifs, targets)
+            for source, target in _edges(self.cell_nodes)
+        ]
+        return tuple(decisions)
+
+    @property
+    def size(self) -> int:
+        in_motifs = self.motifs * len(_edges(self.motif_nodes))
+        size: int = (1 + len(self.primitives)) ** in_motifs * (1 + self.motifs) ** len(_edges(self.cell_nodes))
+        return size
+
+    def decode(self, tokens: Sequence[int] | Tokens) -> HierarchicalCell:
+        """The motifs and the cell of one architecture."""
+        row = np.asarray(tokens).tolist()
+        inside, across = _edges(self.motif_nodes), _edges(self.cell_nodes)
+        split = self.motifs * len(inside)
+        motifs = [zip(inside, row[start : start + len(inside)], strict=True) for start in range(0, split, len(inside))]
+        return HierarchicalCell(
+            tuple(tuple((*edge, self.primitives[token - 1]) for edge, token in motif if token) for motif in motifs),
+            tuple((*edge, token - 1) for edge, token in zip(across, row[split:], strict=True) if token),
+        )
+
+    def graph(self, architecture: Architecture) -> ArchitectureGraph:
+        """The cell with every motif written out: a node for each primitive that reads a value that is not zero."""
+        cell = self.decode(architecture.tokens)
+        nodes: list[Node] = [Node("input", INPUT)]
+        edges: list[tuple[int, int]] = []
+
+        def add(node: Node, sources: list[int]) -> int:
+            nodes.append(node)
+            edges.extend((source, len(nodes) - 1) for source in sources)
+            return len(nodes) - 1
+
+        def joined(name: str, sources: list[int]) -> int | None:
+            return add(Node(name, CONCAT), sources) if len(sources) > 1 else next(iter(sources), None)
+
+        def instance(motif: int, source: int, prefix: str) -> int | None:
+            """Writes out a motif that reads a node; what it returns is the node of its value, None for zero."""
+            values: list[int | None] = [source]
+            for node in range(1, self.motif_nodes):
+                operands = []
+                for origin, target, primitive in cell.motifs[motif]:
+                    value = values[origin] if target == node else None
+                    if value is not None:
+                        edge = f"edge_{origin}_{node}"
+                        operation = Node(f"{prefix}/{edge}", primitive, decision=f"motif_{motif}/{edge}")
+                        operands.append(add(operation, [value]))
+                values.append(joined(f"{prefix}/node_{node}", operands))
+            return values[-1]
+
+        values: list[int | None] = [0]
+        for node in range(1, self.cell_nodes):
+            results = []
+            for origin, target, motif in cell.edges:
+                value = values[origin] if target == node else None
+                result = None if value is None else instance(motif, value, f"edge_{origin}_{node}")
+                if result is not None:
+                    results.append(result)
+            values.append(joined(f"node_{node}", results))
+        add(Node("output", OUTPUT), [] if values[-1] is None else [values[-1]])
+        return ArchitectureGraph(tuple(nodes), tuple(edges))
+
+
+def _edges(nodes: int) -> tuple[tuple[int, int], ...]:
+    """(source, target) of all edges of the complete directed acyclic graph, by target and source."""
+    return tuple((source, target) for target in range(1, nodes) for source in range(target))
