@@ -23,6 +23,8 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 app = tyro.extras.SubcommandApp()
+tables = tyro.extras.SubcommandApp()
+importers = tyro.extras.SubcommandApp()
 console = Console()
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY:VALUE ...")]
@@ -170,6 +172,113 @@ def _read_architecture(what: str, space: str | None) -> Any:
     return make_space(space).parse(what)
 
 
+app.command(tables, name="table", help="Tells about benchmark tables, and makes them.")
+tables.command(importers, name="import", help="Makes a table of others' benchmarks.")
+
+
+@tables.command
+def info(table: Annotated[str, tyro.conf.Positional], task: str | None = None) -> None:
+    """Tells what a benchmark table holds and where it comes from, and compares its checksums.
+
+    Args:
+        table: name or path.
+        task: where a name stands for tables of several spaces (nas-bench-graph), a task of the one meant.
+    """
+    from nas_gym.evaluators.tabular import TabularEvaluator
+    from nas_gym.tables import open_table
+
+    opened = open_table(table, task)
+    opened.verify()
+    console.print(f"file: {opened.path}, {opened.path.stat().st_size:,} bytes, all checksums match", highlight=False)
+    facts = {"space": str(opened.space), "rows": f"{opened.num_rows:,} for {opened.space.size:,} architectures"}
+    for name, fact in {**facts, **opened.provenance}.items():
+        console.print(f"{name}: {fact}", highlight=False, markup=False)
+    columns = ("task", "trainings", "epochs", "validation: mean", "best", "test: mean", "best", "also")
+    shown = _table("Tasks", *columns)
+    for name in opened.tasks:
+        evaluator = TabularEvaluator(opened.space, table=opened, task=name)
+        arrays = opened.task(name).arrays
+        accuracies = [f"{value:.4f}" for value in (evaluator.random, evaluator.optimum)]
+        accuracies += [f"{value:.4f}" for value in evaluator.reference("test")[:2]] if "test" in arrays else ["-", "-"]
+        recorded = opened.epochs[name]
+        epochs = f"{recorded[0]} to {recorded[-1]}" if len(recorded) > 1 else str(*recorded) or "-"
+        also = ", ".join(key for key in arrays if key not in ("valid", "test"))
+        shown.add_row(name, str(arrays["valid"].shape[1]), epochs, *accuracies, also)
+    console.print(shown)
+
+
+@importers.command
+def csv(
+    file: Annotated[Path, tyro.conf.Positional],
+    space: str,
+    out: Path | None = None,
+    architecture: tuple[str, ...] = ("architecture",),
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK:QUANTITY=COLUMN,... ...")] = (),
+    percent: bool = False,
+    epochs: int | None = None,
+    partial: bool = False,
+    licence: str = "unknown",
+) -> None:
+    """Makes a table of a CSV file with a header and a line for each architecture of a space.
+
+    For example: nas-gym table import csv accuracies.csv --space bench201 --percent
+
+    Args:
+        file: the CSV file.
+        space: name of the space, such as bench201.
+        out: the table; the file's name with the suffix .npz, here, by default.
+        architecture: the column with the architecture's text, or a column for each decision.
+        tasks: tasks and their columns, such as cifar10:valid=first,test=second; quantities are valid, test, seconds (of
+            an epoch), validation_seconds, parameters, flops, latency. All columns TASK_QUANTITY by default.
+        percent: accuracies are in percent.
+        epochs: of training behind the accuracies, if known.
+        partial: architectures may be missing.
+        licence: of the data.
+    """
+    from nas_gym.tables.importers import import_csv
+
+    table = import_csv(
+        file,
+        out or Path(f"{file.stem}.npz"),
+        space,
+        architecture=architecture,
+        tasks=dict(map(_task_columns, tasks)),
+        percent=percent,
+        epochs=epochs,
+        partial=partial,
+        licence=licence,
+    )
+    info(str(table.path))
+
+
+def _task_columns(text: str) -> tuple[str, dict[str, str]]:
+    task, colon, columns = text.partition(":")
+    pairs = [column.partition("=") for column in columns.split(",")]
+    if not task or not colon or not all(quantity and equals and column for quantity, equals, column in pairs):
+        raise ValueError(f"expected TASK:QUANTITY=COLUMN,..., such as cifar10:valid=first,test=second; got {text!r}")
+    return task, {quantity: column for quantity, _, column in pairs}
+
+
+@importers.command
+def nats_bench(folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None, partial: bool = False) -> None:
+    """Makes a table of an official folder of NATS-Bench, of its topology or of its size space.
+
+    Args:
+        folder: such as NATS-tss-v1_0-3ffb9-simple.
+        out: the table; the folder's name with the suffix .npz, here, by default.
+        partial: architectures may be missing.
+    """
+    from rich.progress import track
+
+    from nas_gym.tables.importers import import_nats_bench
+
+    def progress(files: Any) -> Any:
+        return track(files, "reading", console=console)
+
+    table = import_nats_bench(folder, out or Path(f"{folder.name}.npz"), partial=partial, track=progress)
+    info(str(table.path))
+
+
 def _execute(run: Any) -> None:
     from .runs import Interrupted
 
@@ -243,7 +352,7 @@ def main() -> None:
     try:
         app.cli(prog="nas-gym", description="Neural architecture search with Gymnasium environments.")
     except (ValueError, OSError) as error:
-        console.print(f"nas-gym: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        Console(stderr=True).print(f"nas-gym: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 
 

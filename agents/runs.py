@@ -70,7 +70,7 @@ class RunConfig:
         env_kwargs: further arguments of the environment: ``space``, ``schedule``, ``evaluator_kwargs``...
         hyperparameters: of the agent, where they differ from its settings for the environment.
         retrain_epochs: passes over train and validation split in retraining; None takes about 1,000 steps, at least 2
-            passes and at most 30; 0 does not retrain.
+            passes and at most 20; 0 does not retrain.
     """
 
     env: str = "NAS-Cell-v0"
@@ -128,6 +128,7 @@ class Run:
         env = self._make_env()
         agent = make_agent(self.config.agent, env, self.config.seed, self.config.hyperparameters)
         self.schedule: Schedule = env.unwrapped.schedule  # type: ignore[attr-defined]
+        self.evaluator = self.schedule.evaluator
         self.agent: Agent = agent
         # Last, so that a config that cannot be run leaves no folder behind.
         if config is not None:
@@ -196,7 +197,7 @@ class Run:
         self, result: SearchResult, chosen: Mapping[str, int], progress: Progress, stop: list[int]
     ) -> dict[str, dict[str, Any]]:
         """Trains the chosen architectures from scratch, in the evaluator's own network, and looks up the test split."""
-        if not hasattr(self.schedule.evaluator, "task") or self.config.retrain_epochs == 0:
+        if not hasattr(self.evaluator, "task") or self.config.retrain_epochs == 0:
             return {}
         rows = {}
         for role, trial in chosen.items():
@@ -217,13 +218,13 @@ class Run:
         from nas_gym.evaluators.training import TrainingSettings, fit
         from nas_gym.networks import make_network
 
-        evaluator: SharedWeightEvaluator = self.schedule.evaluator  # type: ignore[assignment]
+        evaluator: SharedWeightEvaluator = self.evaluator
         task = evaluator.task.with_validation_in_training()
         settings = evaluator.settings.network(min(task.image_shape[1:]))
         network = make_network(architecture, task.image_shape, task.num_classes, settings, self.config.seed)
         training = TrainingSettings(record=("test",), record_all_epochs=False)
         steps = max(len(task.train) // training.batch_size, 1)
-        epochs = self.config.retrain_epochs or min(max(round(1000 / steps), 2), 30)
+        epochs = self.config.retrain_epochs or min(max(round(1000 / steps), 2), 20)
         training = dataclasses.replace(training, epochs=epochs)
         bar = progress.add_task(f"retraining the {role} one", total=epochs * steps, note="")
 

@@ -27,7 +27,7 @@ class ScheduleSettings:
         steps_per_phase: `enas`: steps of a phase of training.
     """
 
-    warmup_steps: int = 300
+    warmup_steps: int = 200
     architectures_per_step: int = 4
     steps_per_trial: int = 2
     trials_per_phase: int = 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator, logger
 from nas_gym.evaluators.training import cosine, memory_reason, mixed_precision
 from nas_gym.networks import NetworkSettings, make_supernet
 from nas_gym.spaces import SearchSpace, Tokens
@@ -39,7 +40,8 @@ class SharedWeightSettings:
         score_images: images of the validation split that score an architecture; None takes them all. A number takes
             one minibatch, as ENAS does, the same for all architectures until the weights change.
         score_batch: images that share their batch-norm statistics in scoring.
-        architectures_at_once: architectures scored in one forward; limited by memory.
+        architectures_at_once: architectures scored in one forward; None takes 64 on CUDA and, since larger batches
+            overflow a CPU's caches, 8 there.
     """
 
     channels: int = 8
@@ -56,14 +58,15 @@ class SharedWeightSettings:
     augment: bool = True
     score_images: int | None = 1000
     score_batch: int = 250
-    architectures_at_once: int = 64
+    architectures_at_once: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "cosine_steps", "score_batch", "architectures_at_once"):
+        for name in ("batch_size", "cosine_steps", "score_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.score_images is not None and self.score_images < 1:
-            raise ValueError(f"score_images must be at least 1, or None for all, got {self.score_images}")
+        for name in ("score_images", "architectures_at_once"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, or None, got {getattr(self, name)}")
 
     def network(self, image_size: int) -> NetworkSettings:
         """The macro architecture for images of a size, in pixels."""
@@ -128,33 +131,42 @@ class SharedWeightEvaluator(Evaluator):
     def update(self, tokens: Tokens) -> dict[str, float]:
         """One step of SGD: the mean gradient of the M architectures on one minibatch of the train split.
 
-        A step whose gradient is not finite is skipped, so that one diverging architecture cannot spoil the weights
-        of all.
+        A step whose gradient is not finite, or that runs out of memory, is skipped, so that one architecture cannot
+        spoil the weights of all.
         """
         batch = self._training_batch()
         images = self.task.normalise(batch.images)
         if self.settings.augment:
             images = self.task.augment(images, self._generator("augmentation", self.steps))
         self.optimiser.param_groups[0]["lr"] = rate = self._learning_rate()
+        try:
+            loss, accuracy, finite = self._descend(images, batch.labels, tokens)
+        except (RuntimeError, MemoryError) as error:
+            logger.warning("a step of the shared weights is skipped: %s", memory_reason(error))
+            loss, accuracy, finite = math.nan, math.nan, False
+        self.steps += 1
+        return {
+            "weights/loss": loss,
+            "weights/accuracy": accuracy,
+            "weights/learning_rate": rate,
+            "weights/skipped": float(not finite),
+        }
+
+    def _descend(self, images: Tensor, labels: Tensor, tokens: Tokens) -> tuple[float, float, bool]:
+        """Takes the step if its gradient is finite; mean loss, mean accuracy, and whether it did."""
         self.supernet.train()
         with mixed_precision(self.device):
             logits = self.supernet(images, tokens).float()
-        labels = batch.labels.expand(len(tokens), -1)
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        expected = labels.expand(len(tokens), -1)
+        loss = F.cross_entropy(logits.flatten(0, 1), expected.flatten())
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
         finite = bool(torch.isfinite(norm))
         if finite:
             self.optimiser.step()
-        self.steps += 1
-        accuracy = (logits.argmax(dim=-1) == labels).float().mean()
-        return {
-            "weights/loss": float(loss.detach()),
-            "weights/accuracy": float(accuracy),
-            "weights/learning_rate": rate,
-            "weights/skipped": float(not finite),
-        }
+        accuracy = (logits.argmax(dim=-1) == expected).float().mean()
+        return float(loss.detach()), float(accuracy), finite
 
     def _training_batch(self) -> Split:
         """The minibatch of this step: an epoch is a permutation that follows from the seed and its number."""
@@ -179,9 +191,12 @@ class SharedWeightEvaluator(Evaluator):
         """Accuracy and cross-entropy ``loss`` with the weights as they are."""
         del fidelity, parents
         self.space.check(tokens)
+        if len(tokens) == 0:
+            return Evaluations(np.empty(0), {"loss": np.empty(0)})
         # An architecture that is asked for twice is scored once.
         unique, inverse = np.unique(tokens, axis=0, return_inverse=True)
-        scored = [self._score(part) for part in _parts(unique, self.settings.architectures_at_once)]
+        at_once = self.settings.architectures_at_once or (64 if self.device.type == "cuda" else 8)
+        scored = [self._score(unique[first : first + at_once]) for first in range(0, len(unique), at_once)]
         accuracy, loss = (np.concatenate(column)[inverse.reshape(-1)] for column in zip(*scored, strict=True))
         failed = ~np.isfinite(loss)
         reasons = tuple(_failure(value) for value in loss)
@@ -212,7 +227,9 @@ class SharedWeightEvaluator(Evaluator):
                 logits = self.supernet(self.task.normalise(images), tokens).float()
             correct += (logits.argmax(dim=-1) == labels).sum(dim=1)
             loss += self._losses(logits, labels)
-        return (correct / len(split)).cpu().numpy(), (loss / len(split)).cpu().numpy()
+        # An infinite loss is one that is too large for float32; infinity itself stands for exhausted memory.
+        loss = torch.where(loss.isfinite(), loss / len(split), torch.nan)
+        return (correct / len(split)).cpu().numpy(), loss.cpu().numpy()
 
     @staticmethod
     def _losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -230,16 +247,17 @@ class SharedWeightEvaluator(Evaluator):
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
+        # Copies: the tensors themselves change with the next update.
         return {
             "steps": self.steps,
-            "supernet": self.supernet.state_dict(),
-            "momentum": self.optimiser.state_dict()["state"],
+            "supernet": copy.deepcopy(self.supernet.state_dict()),
+            "momentum": copy.deepcopy(self.optimiser.state_dict()["state"]),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps = int(state["steps"])
         self.supernet.load_state_dict(state["supernet"])
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state["momentum"]})
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": copy.deepcopy(state["momentum"])})
 
 
 def choose_device(device: str) -> torch.device:
@@ -252,14 +270,10 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).item()  # fails on devices that only stand for one
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not to be had: {error}; use 'auto', 'cpu' or 'cuda'") from error
     return chosen
-
-
-def _parts(tokens: Tokens, size: int) -> list[Tokens]:
-    return [tokens[first : first + size] for first in range(0, len(tokens), size)]
 
 
 def _failure(loss: float) -> str:

@@ -169,10 +169,11 @@ class _Run:
                 loss = loss + self.settings.auxiliary_weight * self._loss(auxiliary, batch.labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
         self.optimiser.step()
         self.steps += 1
-        return loss.detach()
+        # A gradient that is not finite spoils the weights; after the last step no later loss would tell.
+        return torch.where(norm.isfinite(), loss.detach(), torch.nan)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
@@ -180,8 +181,12 @@ class _Run:
     def record(self) -> None:
         if self.curve.failed:
             return
-        for name in self.settings.record:
-            accuracy = score(self.network, self.task, getattr(self.task, name))
+        try:
+            accuracies = {n: score(self.network, self.task, getattr(self.task, n)) for n in self.settings.record}
+        except (RuntimeError, MemoryError) as error:
+            self._fail(memory_reason(error))
+            return
+        for name, accuracy in accuracies.items():
             self.curve.accuracy[name] = np.append(self.curve.accuracy.get(name, np.empty(0)), accuracy)
 
     def _fail(self, reason: str) -> None:

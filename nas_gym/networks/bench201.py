@@ -13,6 +13,8 @@ from nas_gym.spaces import Bench201Space, Tokens
 class Bench201Network(Network):
     """Stem, stages of N cells with a residual block of stride 2 between them, classifier."""
 
+    unused_settings = ("auxiliary",)
+
     space: Bench201Space
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
@@ -47,15 +49,16 @@ class Bench201Cell(nn.Module):
         )
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        states = [x]
+        states = [x.chunk(len(tokens))]
         for node in range(1, self.space.nodes):
             terms = [
                 bank(states, np.full(len(tokens), source), tokens[:, edge])
                 for edge, (bank, (source, target)) in enumerate(zip(self.edges, self.space.edges, strict=True))
                 if target == node
             ]
-            states.append(sum(terms[1:], terms[0]))
-        return states[-1]
+            x = sum(terms[1:], terms[0])
+            states.append(x.chunk(len(tokens)))
+        return x
 
 
 class ResidualReduction(nn.Module):

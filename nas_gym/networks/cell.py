@@ -123,8 +123,9 @@ class Cell(nn.Module):
         return self.space.loose_ends(self._decisions(tokens)[:, :, :2])
 
     def forward(self, before: Tensor, previous: Tensor, tokens: Tokens) -> Tensor:
-        states = [self.inputs[0](before), self.inputs[1](previous)]
-        decisions = self._decisions(tokens)
+        batch = len(tokens)
+        states = [self.inputs[0](before).chunk(batch), self.inputs[1](previous).chunk(batch)]
+        decisions, outputs = self._decisions(tokens), []
         for node in range(self.space.nodes):
             chosen = decisions[:, node]
             operands = []
@@ -132,14 +133,16 @@ class Cell(nn.Module):
                 source, choice = chosen[:, k], chosen[:, 2 + k]
                 choice = choice + len(self.space.operations) * (source < 2) * self.reduces
                 operands.append(self.operations[2 * node + k](states, source, choice))
-            states.append(self._combined(operands, node, chosen))
+            outputs.append(self._combined(operands, node, chosen))
+            states.append(outputs[node].chunk(batch))
         loose = self._loose_ends(tokens)
-        return torch.cat([masked(states[2 + node], loose[:, node]) for node in self.ends], dim=1)
+        return torch.cat([masked(outputs[node], loose[:, node]) for node in self.ends], dim=1)
 
     def _combined(self, operands: list[Tensor], node: int, chosen: Tokens) -> Tensor:
         if self.space.combine == (ADD,):
             return operands[0] + operands[1]
         none = np.zeros(len(chosen), dtype=np.int64)
         combine = chosen[:, 4] if len(self.space.combine) > 1 else none
-        combined: Tensor = self.combines[node]([torch.cat(operands, dim=1)], none, combine)
+        joined = torch.cat(operands, dim=1).chunk(len(chosen))
+        combined: Tensor = self.combines[node]([joined], none, combine)
         return combined

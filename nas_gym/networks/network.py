@@ -8,8 +8,9 @@ runs every module once, on all the (architecture, image) pairs that use it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -50,6 +51,9 @@ class NetworkSettings:
 class Network(nn.Module, ABC):
     """One architecture, or all of a space with shared weights.
 
+    Attributes:
+        unused_settings: what a space has no use for; it must be left at its default.
+
     Args:
         space: the search space.
         image_shape: (channels, height, width) of the images.
@@ -59,8 +63,10 @@ class Network(nn.Module, ABC):
         seed: of the initial weights; the global random state is left alone.
 
     Raises:
-        ValueError: the images are too small for the reductions.
+        ValueError: the images are too small for the reductions, or a setting is not for this space.
     """
+
+    unused_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -76,6 +82,12 @@ class Network(nn.Module, ABC):
         shrink = settings.stem_stride * 2**settings.reductions
         if min(image_shape[1:]) < shrink:
             raise ValueError(f"images of {image_shape[1]}x{image_shape[2]} cannot be reduced {shrink} times")
+        for name in self.unused_settings:
+            if getattr(settings, name) != getattr(NetworkSettings, name):
+                raise ValueError(
+                    f"networks of space {space.name!r} have no {name}: leave it at {getattr(NetworkSettings, name)}, "
+                    f"got {getattr(settings, name)}"
+                )
         self.space, self.settings, self.architecture = space, settings, architecture
         self.layout = BatchLayout()
         self.norm: Norm = nn.BatchNorm2d if architecture is not None else self.layout.norm
@@ -140,7 +152,8 @@ class ArchitectureNorm(nn.Module):
     """Batch norm by the statistics of each architecture's own images in this batch.
 
     Statistics that run over batches would be shared between architectures whose activations differ widely; so
-    there are none, in evaluation neither (Bender et al. 2018, section 3.3).
+    there are none, in evaluation neither (Bender et al. 2018, section 3.3). Of maps with fewer channels than the layer
+    has, these are the first.
     """
 
     def __init__(self, channels: int, layout: BatchLayout, eps: float = 1e-5) -> None:
@@ -152,14 +165,15 @@ class ArchitectureNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         images = self.layout.images
         batch = len(x) // images
+        weight, bias = self.weight[: x.shape[1]], self.bias[: x.shape[1]]
         if batch == 1:
-            return self._normalise(x, self.weight, self.bias)
+            return self._normalise(x, weight, bias)
         if x.device.type == "cpu":
             # One call an architecture: a call costs a CPU less than the two transpositions below.
-            return torch.cat([self._normalise(part, self.weight, self.bias) for part in torch.split(x, images)])
+            return torch.cat([self._normalise(part, weight, bias) for part in torch.split(x, images)])
         channels, height, width = x.shape[1:]
         side_by_side = x.reshape(batch, images, channels, height, width).transpose(0, 1).flatten(1, 2)
-        normal = self._normalise(side_by_side, self.weight.repeat(batch), self.bias.repeat(batch))
+        normal = self._normalise(side_by_side, weight.repeat(batch), bias.repeat(batch))
         out = normal.view(images, batch, channels, height, width).transpose(0, 1).flatten(0, 1)
         return out.contiguous(memory_format=torch.channels_last)
 
@@ -201,27 +215,23 @@ class Bank(nn.Module):
         self.choices = nn.ModuleDict({str(choice): module for choice, module in modules.items()})
         self.drop_path = drop_path
 
-    def forward(self, states: Sequence[Tensor], source: Indices, choice: Indices) -> Tensor:
+    def forward(self, states: Sequence[Sequence[Tensor]], source: Indices, choice: Indices) -> Tensor:
         """Runs each module once, on all the images of the architectures that chose it.
 
         Args:
-            states: float[B * N, C, H, W] each, architectures first.
+            states: float[N, C, H, W] by state and architecture: views, so that gathering costs one copy.
             source: int64[B], the state that each architecture reads.
             choice: int64[B], the module that each architecture uses.
 
         Returns:
-            float[B * N, C', H', W'].
+            float[B * N, C', H', W'], architectures first.
         """
-        outputs, order = [], []
+        outputs: dict[int, Tensor] = {}
         for used in np.unique(choice):
-            rows = np.flatnonzero(choice == used)
-            parts = []
-            for state in np.unique(source[rows]):
-                chosen = rows[source[rows] == state]
-                parts.append(architecture_rows(states[state], chosen, len(choice)))
-                order.append(chosen)
-            outputs.append(self._run(str(used), join(parts)))
-        return permuted(join(outputs), np.concatenate(order))
+            rows = np.flatnonzero(choice == used).tolist()
+            together = self._run(str(used), join([states[source[row]][row] for row in rows]))
+            outputs.update(zip(rows, together.chunk(len(rows)), strict=True))
+        return join([outputs[row] for row in range(len(choice))])
 
     def _run(self, choice: str, x: Tensor) -> Tensor:
         module = self.choices[choice]
@@ -238,15 +248,28 @@ def architecture_rows(x: Tensor, rows: Indices, batch: int) -> Tensor:
     """The images of the architectures `rows` out of float[batch * N, C, H, W]."""
     if len(rows) == batch and (rows == np.arange(batch)).all():
         return x
-    # Flat rows in the memory's own order (channels last) make this one block copy an architecture.
-    flat = x.permute(0, 2, 3, 1)
-    chosen = flat.reshape(batch, -1).index_select(0, torch.from_numpy(rows).to(x.device, non_blocking=True))
-    return chosen.view(-1, *flat.shape[1:]).permute(0, 3, 1, 2)
+    parts = x.chunk(batch)
+    return join([parts[row] for row in rows])
 
 
-def permuted(x: Tensor, order: Indices) -> Tensor:
-    """Sorts the architectures of float[B * N, C, H, W], which stand in `order`."""
-    return architecture_rows(x, np.argsort(order), len(order))
+def grouped(keys: Indices, run: Callable[[tuple[int, ...], Indices], Tensor]) -> Tensor:
+    """Runs the architectures with equal keys together.
+
+    Args:
+        keys: int64[B, K], a key for each architecture.
+        run: from a key and the architectures that have it, int64[R], to float[R * N, C, H, W].
+
+    Returns:
+        float[B * N, C, H, W].
+    """
+    outputs: dict[int, Tensor] = {}
+    for key in np.unique(keys, axis=0):
+        rows = np.flatnonzero((keys == key).all(axis=1))
+        together = run(tuple(key.tolist()), rows)
+        if len(rows) == len(keys):
+            return together
+        outputs.update(zip(rows.tolist(), together.chunk(len(rows)), strict=True))
+    return join([outputs[row] for row in range(len(keys))])
 
 
 def expanded(x: Tensor, batch: int) -> Tensor:
@@ -260,6 +283,20 @@ def masked(x: Tensor, keep: NDArray[np.bool_]) -> Tensor:
         return x
     factor = torch.from_numpy(keep.astype(np.float32)).to(x.device, x.dtype, non_blocking=True)
     return x * factor.repeat_interleave(len(x) // len(keep)).view(-1, 1, 1, 1)
+
+
+def leading(x: Tensor, channels: Indices) -> Tensor:
+    """Zeros for all but the first int64[B] `channels` of each architecture in float[B * N, C, H, W]."""
+    if (channels >= x.shape[1]).all():
+        return x
+    keep = (np.arange(x.shape[1]) < channels[:, None]).astype(np.float32)
+    factor = torch.from_numpy(keep).to(x.device, x.dtype, non_blocking=True)
+    return x * factor.repeat_interleave(len(x) // len(keep), dim=0)[:, :, None, None]
+
+
+def widened(x: Tensor, channels: int) -> Tensor:
+    """float[N, C, H, W] with zeros behind its channels, up to a number."""
+    return x if x.shape[1] == channels else F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
 
 
 class Stem(nn.Sequential):

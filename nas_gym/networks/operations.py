@@ -35,6 +35,15 @@ def dilated_convolution(in_channels: int, out_channels: int, kernel: int, stride
     return nn.Sequential(*_depthwise_separable(in_channels, out_channels, kernel, stride, norm, dilation=2))
 
 
+def depthwise_convolution(channels: int, kernel: int, stride: int, norm: Norm) -> nn.Sequential:
+    """ReLU, depthwise convolution, normalisation (Liu et al. 2018, section 2.3)."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False),
+        norm(channels),
+    )
+
+
 def separable_convolution(in_channels: int, out_channels: int, kernel: int, stride: int, norm: Norm) -> nn.Sequential:
     """A depthwise separable convolution applied twice (NASNet, appendix A.4)."""
     return nn.Sequential(
@@ -73,6 +82,20 @@ class FactorisedReduction(nn.Module):
         shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         out: Tensor = self.norm(torch.cat([self.straight(x), self.shifted(shifted)], dim=1))
         return out
+
+
+class ConvolutionSlice(nn.Module):
+    """Convolution, normalisation, ReLU, that also runs on fewer channels, with the first of its weights."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, norm: Norm) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=_same(kernel), bias=False)
+        self.norm = norm(out_channels)
+
+    def forward(self, x: Tensor, channels: int | None = None) -> Tensor:
+        """From float[N, C, H, W] to as many `channels`, C without a number."""
+        weight = self.convolution.weight[: channels or x.shape[1], : x.shape[1]]
+        return torch.relu(self.norm(F.conv2d(x, weight, padding=self.convolution.padding)))
 
 
 class Zero(nn.Module):
@@ -120,6 +143,11 @@ def _factorised(in_channels: int, out_channels: int, stride: int, norm: Norm, le
     return factorised_convolution(in_channels, out_channels, length, stride, norm)
 
 
+def _depthwise(in_channels: int, out_channels: int, stride: int, norm: Norm, kernel: int) -> nn.Module:
+    _need_equal(f"depthwise_conv_{kernel}x{kernel}", in_channels, out_channels)
+    return depthwise_convolution(in_channels, kernel, stride, norm)
+
+
 def _separable(in_channels: int, out_channels: int, stride: int, norm: Norm, kernel: int) -> nn.Module:
     return separable_convolution(in_channels, out_channels, kernel, stride, norm)
 
@@ -143,6 +171,8 @@ OPERATIONS: dict[str, Callable[[int, int, int, Norm], nn.Module]] = {
     **{f"avg_pool_{k}x{k}": partial(_average_pool, kernel=k) for k in (3,)},
     **{f"max_pool_{k}x{k}": partial(_max_pool, kernel=k) for k in (3, 5, 7)},
     **{f"{prefix}conv_{k}x{k}": partial(_convolution, kernel=k) for k in (1, 3) for prefix in ("", "nor_")},
+    "conv_5x5": partial(_convolution, kernel=5),
+    "depthwise_conv_3x3": partial(_depthwise, kernel=3),
     **{f"conv_1x{k}_{k}x1": partial(_factorised, length=k) for k in (3, 7)},
     **{f"sep_conv_{k}x{k}": partial(_separable, kernel=k) for k in (3, 5, 7)},
     **{f"dil_conv_{k}x{k}": partial(_dilated, kernel=k) for k in (3, 5)},

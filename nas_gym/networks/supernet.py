@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from nas_gym.networks.bench101 import Bench101Network
 from nas_gym.networks.bench201 import Bench201Network
 from nas_gym.networks.cell import CellNetwork
+from nas_gym.networks.chain import ChainNetwork
+from nas_gym.networks.hierarchical import HierarchicalNetwork
+from nas_gym.networks.macro import MacroNetwork
+from nas_gym.networks.mobile import MobileNetwork
 from nas_gym.networks.network import Network, NetworkSettings
-from nas_gym.spaces import Architecture, Bench201Space, CellSpace, SearchSpace
+from nas_gym.networks.size import SizeNetwork
+from nas_gym.spaces import (
+    Architecture,
+    Bench101Space,
+    Bench201Space,
+    CellSpace,
+    ChainSpace,
+    HierarchicalSpace,
+    MacroSpace,
+    MobileSpace,
+    SearchSpace,
+    SizeSpace,
+)
 
-NETWORKS: dict[type[SearchSpace], type[Network]] = {CellSpace: CellNetwork, Bench201Space: Bench201Network}
+NETWORKS: dict[type[SearchSpace], type[Network]] = {
+    CellSpace: CellNetwork,
+    Bench201Space: Bench201Network,
+    ChainSpace: ChainNetwork,
+    Bench101Space: Bench101Network,
+    MacroSpace: MacroNetwork,
+    SizeSpace: SizeNetwork,
+    MobileSpace: MobileNetwork,
+    HierarchicalSpace: HierarchicalNetwork,
+}
 
 
 def make_supernet(

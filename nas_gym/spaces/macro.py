@@ -30,8 +30,9 @@ class MacroSpace(SearchSpace):
 
     Source: Pham et al. 2018 (ENAS), section 2.3: 6 operations, any set of earlier layers, 6^L * 2^(L (L - 1) / 2)
     networks of L layers, about 1.6 * 10^29 for L = 12. The wiring is that of the authors' code: the operation always
-    reads the layer before, skips are joined behind it. In the final network they are concatenated with its result and
-    brought back to its width by a 1x1 convolution; under shared weights they are added and normalised.
+    reads the layer before, skips are joined behind it. (The paper's final network
+    concatenates them and brings them back to width by a 1x1 convolution; under shared weights, and in the networks
+    here, they are added and normalised.)
     A layer's decisions are its operation, then a skip bit for each earlier layer.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from nas_gym.spaces.graph import ArchitectureGraph
 
 Tokens = NDArray[np.int64]
 UNDECIDED = -1
+ENUMERABLE = 10_000_000  # sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,41 @@ class SearchSpace(ABC):
         for position in range(self.length):
             tokens[:, position] = draw(self.weights(tokens, position), rng)
         return tokens
+
+    def enumerate(self) -> Tokens:
+        """All legal, filled sequences, int64[size, T], in the order of their `index`.
+
+        Raises:
+            ValueError: there are more than `ENUMERABLE`.
+        """
+        if self.size > ENUMERABLE:
+            raise ValueError(f"space {self.name!r} has {self.size:.2e} sequences; up to {ENUMERABLE:,} are enumerated")
+        tokens = np.full((1, self.length), UNDECIDED, dtype=np.int64)
+        for position in range(self.length):
+            rows, choices = np.nonzero(self.legal(tokens, position))
+            tokens = tokens[rows]
+            tokens[:, position] = choices
+        return tokens
+
+    def index(self, tokens: Tokens) -> NDArray[np.int64]:
+        """The place of each row of int64[B, T] among all sequences of choices, legal or not, in lexical order.
+
+        Returns:
+            int64[B] in [0, product of choice counts): the digits of a number in mixed radix, first decision first.
+
+        Raises:
+            ValueError: the space is too large for 64-bit indices.
+        """
+        indices: NDArray[np.int64] = tokens @ self._place_values
+        return indices
+
+    @cached_property
+    def _place_values(self) -> NDArray[np.int64]:
+        counts = self.choice_counts.tolist()
+        values = [math.prod(counts[position + 1 :]) for position in range(self.length)]
+        if values[0] * counts[0] > np.iinfo(np.int64).max:
+            raise ValueError(f"space {self.name!r} is too large for 64-bit indices")
+        return np.array(values, dtype=np.int64)
 
     def mutate(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
         """Changes one decision of each row; later decisions that became illegal are drawn anew.

@@ -1,0 +1,698 @@
+"""Runs: what their folder holds, and that one killed at any moment goes on to the same end."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from nas_gym.agents import SearchResult, runs
+from nas_gym.agents.runs import (
+    Interrupted,
+    RecordedEvaluator,
+    Run,
+    RunConfig,
+    joined_evaluations,
+    load_best,
+    read_config,
+    read_trials,
+    trial_rows,
+)
+from nas_gym.evaluators import Evaluations, FunctionEvaluator
+from nas_gym.spaces import Architecture, make_space
+
+BENCH = make_space("bench201")
+CELL = {"name": "cell", "nodes": 2}
+TINY = {"channels": 4, "batch_size": 16, "score_images": 64}
+# Updates of 6 episodes from batches of 4: most checkpoints fall where episodes are pending.
+INTERLEAVED = RunConfig(
+    trials=14,
+    num_envs=4,
+    seed=3,
+    hyperparameters={"batch_size": 6, "learning_rate": 0.05},
+    env_kwargs={"space": CELL, "evaluator_kwargs": TINY, "schedule": {"warmup_steps": 6}},
+    retrain_epochs=0,
+)
+ENAS = replace(
+    INTERLEAVED,
+    env="NAS-Bench201-v0",
+    trials=22,
+    env_kwargs={
+        "evaluator_kwargs": TINY,
+        "schedule": {"name": "enas", "warmup_steps": 3, "trials_per_phase": 8, "steps_per_phase": 4},
+    },
+)
+CONSTANT = RunConfig(
+    env="NAS-Bench201-v0",
+    trials=36,
+    num_envs=4,
+    seed=5,
+    hyperparameters={"batch_size": 6, "learning_rate": 0.05},
+    env_kwargs={"evaluator": "constant"},
+)
+RANDOM = replace(CONSTANT, agent="random", trials=34, hyperparameters={})  # the last batch overruns the budget
+RETRAINED = replace(INTERLEAVED, trials=4, retrain_epochs=1)
+CONFIGS = {
+    "interleaved": INTERLEAVED,
+    "enas": ENAS,
+    "reinforce": CONSTANT,
+    "random": RANDOM,
+    "retrained": RETRAINED,
+}
+CLOCKS = {"time/fps"}
+
+
+class Checksum(FunctionEvaluator):
+    """A deterministic evaluator whose scores differ from architecture to architecture; it counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(BENCH)
+        self.asked: list[bytes] = []
+
+    def evaluate(self, tokens, *, fidelity=None, parents=None):
+        self.asked += [row.tobytes() for row in tokens]
+        values = (tokens @ (7 ** np.arange(tokens.shape[1]))) % 1009 / 1009
+        return Evaluations(values, {"parameters": tokens.sum(axis=1) / 3}, values < 0.1)
+
+
+def make_run(folder: Path, config: RunConfig | None = None) -> Run:
+    run = Run(folder, config, Console(quiet=True))
+    if run.config.env_kwargs.get("evaluator") == "constant":
+        run.schedule.evaluator = Checksum()
+    return run
+
+
+# ------------------------------------------------------------------ real processes, killed for real
+
+
+class Kill(NamedTuple):
+    """The process kills itself as it enters a function for the `call`-th time, having saved `saves` times at most."""
+
+    place: str
+    call: int
+    saves: int = 10**6
+
+
+def counted(place: str, action: Callable[[int], None]) -> None:
+    """Has every call of ``module:Class.function`` preceded by an action that is told its number, from 1."""
+    module, _, path = place.partition(":")
+    owner = importlib.import_module(module)
+    *classes, name = path.split(".")
+    for inner in classes:
+        owner = getattr(owner, inner)
+    original, calls = getattr(owner, name), 0
+
+    def wrapper(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        action(calls)
+        return original(*arguments, **keywords)
+
+    setattr(owner, name, wrapper)
+
+
+def work(folder: Path, config: RunConfig | None, kill: Kill | None) -> None:
+    """What a process does: a run to its end, or to its death."""
+    if kill is not None:
+        runs.CHECKPOINT_SECONDS = 0.0 if kill.saves else math.inf  # a checkpoint at every chance
+
+        def save_no_more(call: int) -> None:
+            if call >= kill.saves:
+                runs.CHECKPOINT_SECONDS = math.inf
+
+        def die(call: int) -> None:
+            if call == kill.call:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        counted("nas_gym.agents.runs:Recorder.save", save_no_more)
+        counted(kill.place, die)
+    make_run(folder, config).execute()
+
+
+HEAVY = (
+    "sklearn.datasets",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "safetensors.torch",
+    "nas_gym.agents.runs",
+    "nas_gym.agents.reinforce",
+    "nas_gym.envs.rendering",
+    "nas_gym.evaluators.shared_weights",
+)
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([*HEAVY])
+
+
+def start(folder: Path, config: RunConfig | None = None, kill: Kill | None = None) -> Any:
+    """A process of its own, forked from one that has imported everything and run nothing."""
+    process = PROCESSES.Process(target=work, args=(folder, config, kill))
+    process.start()
+    return process
+
+
+def finish(folder: Path, config: RunConfig | None = None, kill: Kill | None = None) -> None:
+    process = start(folder, config, kill)
+    process.join(60)
+    assert process.exitcode == (0 if kill is None else -signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folders of runs that nothing has disturbed, by name of config."""
+    folders: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name) / "run"
+            finish(folders[name], CONFIGS[name])
+        return folders[name]
+
+    return folder
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """What TensorBoard shows: by tag, values by step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(folder: Path, reference: Path) -> None:
+    """The same results, in every file that holds results."""
+    for name in ("trials.csv", "best.json", "config.yaml"):
+        assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
+    shown, wanted = scalars(folder), scalars(reference)
+    assert {tag: shown[tag] for tag in shown.keys() - CLOCKS} == {tag: wanted[tag] for tag in wanted.keys() - CLOCKS}
+    assert_clocks(folder)
+
+
+def assert_clocks(folder: Path) -> None:
+    clocks = rows_of(folder / "timings.csv")
+    assert [row["trial"] for row in clocks] == [row["trial"] for row in rows_of(folder / "trials.csv")]
+    seconds = [float(row["seconds"]) for row in clocks]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+
+
+UPDATE = "nas_gym.evaluators.shared_weights:SharedWeightEvaluator.update"
+APPEND = "nas_gym.agents.runs:_append_rows"
+SAVE = "nas_gym.agents.runs:Recorder.save"
+
+
+# Interleaved: 6 updates of warm-up, then 2 after each batch of 4. A batch appends twice: clocks, then trials. Each
+# save replaces one file, after the first that is replaced, config.yaml.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kill", "trials", "checkpoint"),
+    [
+        pytest.param("interleaved", Kill(UPDATE, 1), 0, False, id="before-anything"),
+        pytest.param("interleaved", Kill(UPDATE, 5), 0, True, id="warm-up"),
+        pytest.param("interleaved", Kill(UPDATE, 6, saves=3), 0, True, id="warm-up-past-checkpoint"),
+        pytest.param("interleaved", Kill(UPDATE, 10), 4, True, id="training-between-trials"),
+        pytest.param("interleaved", Kill(APPEND, 4), 4, True, id="clocks-written-trials-not"),
+        pytest.param("interleaved", Kill(SAVE, 8), 8, True, id="trials-written-checkpoint-not"),
+        pytest.param("interleaved", Kill(APPEND, 7, saves=7), 12, True, id="two-batches-past-checkpoint"),
+        pytest.param("interleaved", Kill(APPEND, 5, saves=0), 8, False, id="no-checkpoint"),
+        pytest.param("interleaved", Kill("nas_gym.agents.runs:os.replace", 9), 8, True, id="checkpoint-half-replaced"),
+        pytest.param("enas", Kill(UPDATE, 6), 8, True, id="enas-second-phase"),
+        pytest.param("enas", Kill(UPDATE, 11, saves=7), 16, True, id="enas-third-phase-past-checkpoint"),
+        pytest.param("enas", Kill(APPEND, 8), 12, True, id="enas-frozen-weights"),
+    ],
+)
+def test_resume_shared_weights(tmp_path, uninterrupted, name, kill, trials, checkpoint) -> None:
+    folder = tmp_path / "run"
+    finish(folder, CONFIGS[name], kill)
+    path = folder / "trials.csv"
+    assert (len(rows_of(path)) if path.exists() else 0) == trials
+    assert (folder / "checkpoint.pt").exists() == checkpoint
+    finish(folder)
+    assert_same(folder, uninterrupted(name))
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(tmp_path, uninterrupted) -> None:
+    """Killed in the warm-up, soon after, and between two trials, each time some way past its checkpoint."""
+    folder = tmp_path / "run"
+    finish(folder, INTERLEAVED, Kill(UPDATE, 4, saves=2))
+    finish(folder, kill=Kill(UPDATE, 3, saves=1))
+    finish(folder, kill=Kill(APPEND, 4, saves=5))
+    finish(folder)
+    assert_same(folder, uninterrupted("interleaved"))
+
+
+@pytest.mark.slow
+def test_killed_from_outside(tmp_path, uninterrupted) -> None:
+    """At a moment that nobody has chosen."""
+    folder = tmp_path / "run"
+    process = start(folder, INTERLEAVED)
+    wait_for(folder / "trials.csv")
+    process.kill()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    finish(folder)
+    assert_same(folder, uninterrupted("interleaved"))
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["random", "reinforce"])
+@pytest.mark.parametrize("call", [1, 2, 9, 12])
+def test_resume_deterministic(tmp_path, uninterrupted, name, call) -> None:
+    """Before the first batch, between its clocks and its trials, before a batch, and between clocks and trials."""
+    folder = tmp_path / "run"
+    finish(folder, CONFIGS[name], Kill(APPEND, call))
+    assert not (folder / "checkpoint.pt").exists()
+    assert (folder / "timings.csv").exists() == (call > 1)
+    finish(folder)
+    assert_same(folder, uninterrupted(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", [2, 30])
+def test_resume_retraining(tmp_path, uninterrupted, call) -> None:
+    """Killed while the best one trains, and while the random one does, when the best one is done for good."""
+    folder, done = tmp_path / "run", tmp_path / "run" / "best.retrained.json"
+    finish(folder, RETRAINED, Kill("nas_gym.evaluators.training:_Run._step", call))
+    assert done.exists() == (call == 30)
+    assert not (folder / "best.json").exists()
+    before = (folder / "trials.csv").read_bytes(), done.stat().st_mtime_ns if done.exists() else None
+    finish(folder)
+    reference = uninterrupted("retrained")
+    assert_same(folder, reference)
+    assert (folder / "trials.csv").read_bytes() == before[0]
+    assert before[1] in (None, done.stat().st_mtime_ns)
+    for role in ("best", "random"):
+        assert (folder / f"{role}.safetensors").read_bytes() == (reference / f"{role}.safetensors").read_bytes()
+
+
+def command(*arguments: str | Path) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "nas_gym.agents.cli", *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_interrupted_from_outside(tmp_path, uninterrupted) -> None:
+    """Ctrl-C saves, says how to go on, and exits as interrupted programs do."""
+    folder = tmp_path / "run"
+    given = ["space.name:cell", "space.nodes:2", *(f"evaluator_kwargs.{name}:{value}" for name, value in TINY.items())]
+    options = ["--trials", "14", "--num-envs", "4", "--seed", "3", "--retrain-epochs", "0", "--run-dir", folder]
+    params = ["--params", "batch_size:6", "learning_rate:0.05"]
+    process = command("train", *options, *params, "--env-params", *given, "schedule.warmup_steps:6")
+    wait_for(folder / "trials.csv")
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert f"nas-gym resume {folder}" in " ".join(output.split())
+    assert "Traceback" not in output
+    assert 4 <= len(rows_of(folder / "trials.csv")) < 14
+    assert_clocks(folder)
+    finish(folder)
+    assert_same(folder, uninterrupted("interleaved"))
+
+
+# ------------------------------------------------------------------ in one process
+
+
+class Interrupting(Checksum):
+    """Sends its own process a signal with the architecture of a given number."""
+
+    def __init__(self, number: int, which: signal.Signals) -> None:
+        super().__init__()
+        self.number, self.which = number, which
+
+    def evaluate(self, tokens, *, fidelity=None, parents=None):
+        if len(self.asked) <= self.number < len(self.asked) + len(tokens):
+            os.kill(os.getpid(), self.which)
+        return super().evaluate(tokens)
+
+
+@pytest.fixture(scope="module")
+def deterministic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run with a deterministic evaluator."""
+    folder = tmp_path_factory.mktemp("deterministic") / "run"
+    make_run(folder, CONSTANT).execute()
+    return folder
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_signals(tmp_path, deterministic, which) -> None:
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    run = make_run(tmp_path / "run", CONSTANT)
+    run.schedule.evaluator = Interrupting(13, which)
+    with pytest.raises(Interrupted):
+        run.execute()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert len(rows_of(tmp_path / "run" / "trials.csv")) == 16  # the batch under way is finished
+    assert not (tmp_path / "run" / "best.json").exists()
+    make_run(tmp_path / "run").execute()
+    assert_same(tmp_path / "run", deterministic)
+
+
+def test_asked_twice_it_stops_at_once(tmp_path) -> None:
+    run = make_run(tmp_path / "run", CONSTANT)
+    run.schedule.evaluator = Interrupting(0, signal.SIGINT)
+    run.agent.tell = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        run.execute()
+
+
+@pytest.mark.parametrize(
+    ("length", "rows"),
+    [(0, 0), (3, 0), (-1, 35), (-7, 35), (0.5, None)],
+    ids=["empty", "header", "line", "tail", "half"],
+)
+def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, length, rows) -> None:
+    """Whatever byte trials.csv ends with: a last line without its end counts as not written."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.yaml", "timings.csv"):
+        (folder / name).write_bytes((deterministic / name).read_bytes())
+    whole = (deterministic / "trials.csv").read_bytes()
+    cut = int(length * len(whole)) if isinstance(length, float) else length
+    (folder / "trials.csv").write_bytes(whole[:cut])
+    known = read_trials(folder / "trials.csv", BENCH)
+    assert len(known) == max(whole[:cut].count(b"\n") - 1, 0)
+    assert rows in (None, len(known))
+    run = make_run(folder)
+    asked = run.schedule.evaluator.asked  # type: ignore[attr-defined]
+    run.execute()
+    recorded = {row.tobytes() for row in known.tokens}
+    played = [row.tobytes() for row in read_trials(deterministic / "trials.csv", BENCH).tokens]
+    # In its order, all that is not on record, and nothing that is.
+    assert asked == [row for row in played if row not in recorded]
+    for name in ("trials.csv", "best.json"):
+        assert (folder / name).read_bytes() == (deterministic / name).read_bytes()
+    assert_clocks(folder)
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path) -> None:
+    folder = tmp_path / "run"
+    record = make_run(folder, CONSTANT).execute()
+    trials = (folder / "trials.csv").read_bytes()
+    run = make_run(folder)
+    asked = run.schedule.evaluator.asked  # type: ignore[attr-defined]
+    assert run.execute() == record
+    assert not asked
+    assert (folder / "trials.csv").read_bytes() == trials
+
+
+def test_recorded_evaluator() -> None:
+    rng = np.random.default_rng(0)
+    tokens = np.unique(BENCH.sample(rng, 40), axis=0)
+    source = Checksum()
+    known = source.evaluate(tokens[:20])
+    rows = SearchResult(BENCH, tokens[:20], known.accuracy, known.columns())
+    for chosen in ([3, 25, 3, 0, 31, 19], [25, 26], [5, 4, 3], [20, 0], [0, 20]):
+        fresh = Checksum()
+        found = RecordedEvaluator(rows, fresh).evaluate(tokens[chosen])
+        wanted = Checksum().evaluate(tokens[chosen])
+        assert found.columns().keys() == wanted.columns().keys()
+        for name, column in wanted.columns().items():
+            np.testing.assert_array_equal(found.columns()[name], column)
+        assert fresh.asked == [tokens[index].tobytes() for index in chosen if index >= 20]
+    assert not RecordedEvaluator(rows, source).stateful
+
+
+def test_joined_evaluations() -> None:
+    parts = [Evaluations(np.array([0.5, 0.0]), {"loss": np.array([1.0, np.nan])}, np.array([False, True]), ("", "bad"))]
+    parts += [Evaluations(np.array([0.25]), {"loss": np.array([2.0])})]
+    both = joined_evaluations(*parts)
+    np.testing.assert_array_equal(both.accuracy, [0.5, 0.0, 0.25])
+    np.testing.assert_array_equal(both.metrics["loss"], [1.0, np.nan, 2.0])
+    assert both.failed.tolist() == [False, True, False]
+    assert both.reasons == ("", "bad", "")
+
+
+# ------------------------------------------------------------------ what the folder holds
+
+
+def test_trials_and_best(deterministic) -> None:
+    rows = rows_of(deterministic / "trials.csv")
+    assert list(rows[0]) == ["trial", "tokens", "reward", "accuracy", "failed", "parameters"]
+    assert [int(row["trial"]) for row in rows] == list(range(36))
+    tokens = np.array([[int(token) for token in row["tokens"].split()] for row in rows])
+    truth = Checksum().evaluate(tokens)
+    for name, column in truth.columns().items():
+        np.testing.assert_array_equal([float(row[name]) for row in rows], column)
+    rewards = np.array([float(row["reward"]) for row in rows])
+    record = json.loads((deterministic / "best.json").read_text())
+    assert set(record) == {"best", "random"}
+    assert record["best"]["reward"] == rewards.max()
+    for row in record.values():
+        trial = row["trial"]
+        assert row["reward"] == rewards[trial]
+        assert row["accuracy"] == truth.accuracy[trial]
+        architecture = Architecture.from_json(json.dumps(row["architecture"]))
+        assert architecture.tokens == tuple(tokens[trial])
+        assert row["text"] == str(architecture)
+        assert BENCH.parse(row["text"]) == architecture
+        assert "retrained" not in row  # nothing to train on
+    assert record["random"]["architecture"] != record["best"]["architecture"]
+    assert load_best(deterministic).tokens == tuple(tokens[rewards.argmax()])
+    assert (deterministic / "architecture.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (deterministic / "architecture.svg").read_text()
+    assert not list(deterministic.glob("*.tmp"))
+
+
+def test_scalars(deterministic) -> None:
+    shown = scalars(deterministic)
+    rewards = read_trials(deterministic / "trials.csv", BENCH).rewards.astype(np.float32)
+    steps = [*range(4, 40, 4)]
+    assert list(shown["rollout/ep_rew_mean"]) == steps
+    assert list(shown["rollout/ep_rew_mean"].values()) == pytest.approx([rewards[:step].mean() for step in steps])
+    assert list(shown["search/best_reward"].values()) == pytest.approx([rewards[:step].max() for step in steps])
+    unique = [len({tuple(row) for row in read_trials(deterministic / "trials.csv", BENCH).tokens[:n]}) for n in steps]
+    assert list(shown["search/unique_architectures"].values()) == unique
+    assert list(shown["train/policy_loss"]) == [8, 16, 24, 32]  # every second batch of 4 completes an update of 6
+    assert min(shown["time/fps"].values()) > 0
+
+
+@pytest.mark.slow
+def test_scalars_of_shared_weights(uninterrupted) -> None:
+    shown = scalars(uninterrupted("interleaved"))
+    # One step for each of the warm-up; then one a batch of 4, after its 2 updates; the last batch is 4 as well.
+    assert list(shown["weights/loss"]) == [1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
+    assert all(0 < loss < 10 for loss in shown["weights/loss"].values())
+    assert {"train/policy_loss", "rollout/ep_rew_mean", "search/best_reward"} <= shown.keys()
+    assert "pending_steps" not in shown
+
+
+@pytest.mark.slow
+def test_retrained_weights(uninterrupted) -> None:
+    """The file holds all of a network that anyone can build again; it scores on the test split as was reported."""
+    from safetensors import safe_open
+
+    from nas_gym.evaluators import make_evaluator
+    from nas_gym.networks import make_network
+    from nas_gym.tasks import make_task
+
+    folder = uninterrupted("retrained")
+    record = json.loads((folder / "best.json").read_text())
+    task = make_task("digits", seed=RETRAINED.seed)
+    for role in ("best", "random"):
+        with safe_open(folder / f"{role}.safetensors", framework="pt") as file:
+            architecture = Architecture.from_json(file.metadata()["architecture"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        assert architecture == Architecture.from_json(json.dumps(record[role]["architecture"]))
+        settings = make_evaluator("shared-weights", architecture.space, "digits", TINY).settings.network(8)
+        network = make_network(architecture, task.image_shape, task.num_classes, settings, seed=99)
+        network.load_state_dict(weights)
+        network.eval()
+        right = network(task.normalise(task.test.images)).argmax(dim=1) == task.test.labels
+        retrained = record[role]["retrained"]
+        assert retrained["test_accuracy"] == pytest.approx(right.double().mean().item(), abs=1e-12)
+        assert retrained["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+        assert retrained["epochs"] == 1
+        assert retrained["failed"] is None
+        assert retrained["weights"] == f"{role}.safetensors"
+
+
+@pytest.mark.slow
+def test_the_test_split_is_told_by_retraining_alone(uninterrupted) -> None:
+    folder = uninterrupted("retrained")
+    assert "test" not in (folder / "trials.csv").read_text()
+    assert not [tag for tag in scalars(folder) if "test" in tag]
+
+
+def test_one_trial_has_no_random_one_beside(tmp_path) -> None:
+    record = make_run(tmp_path / "run", replace(RANDOM, trials=1, num_envs=1)).execute()
+    assert set(record) == {"best"}
+
+
+def test_the_seed_makes_the_trials(tmp_path, deterministic) -> None:
+    for folder, seed in ((tmp_path / "same", 5), (tmp_path / "other", 6)):
+        make_run(folder, replace(CONSTANT, seed=seed)).execute()
+        same = (folder / "trials.csv").read_bytes() == (deterministic / "trials.csv").read_bytes()
+        assert same == (seed == 5)
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_trials_round_trip(tmp_path) -> None:
+    """Every float64 reads back as it was, NaN too."""
+    rng = np.random.default_rng(0)
+    tokens = BENCH.sample(rng, 50)
+    rewards = np.frombuffer(rng.bytes(8 * 50), dtype=np.float64)
+    rewards = np.where(np.isfinite(rewards), rewards, 1 / 3)
+    loss = np.where(rng.random(50) < 0.3, np.nan, rng.random(50) * 1e-300)
+    written = SearchResult(BENCH, tokens, rewards, {"accuracy": rng.random(50), "loss": loss})
+    path = tmp_path / "trials.csv"
+    with path.open("w") as file:
+        rows = trial_rows(written, 0)
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    read = read_trials(path, BENCH)
+    np.testing.assert_array_equal(read.tokens, written.tokens)
+    np.testing.assert_array_equal(read.rewards.view(np.int64), written.rewards.view(np.int64))
+    assert read.metrics.keys() == written.metrics.keys()
+    for name, column in written.metrics.items():
+        np.testing.assert_array_equal(read.metrics[name], column)
+
+
+HEADER = "trial,tokens,reward,accuracy,failed\n"
+GOOD = "0,0 1 2 3 4 0,0.5,0.5,0.0\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEADER + GOOD + "1,0 1 2 3 4 5,0.5,0.5,0.0\n",  # no such choice
+        HEADER + GOOD + "1,0 1 2 3,0.5,0.5,0.0\n",  # too few decisions
+        HEADER + GOOD + "1,0 1 2 3 4 0,half,0.5,0.0\n",
+        HEADER + GOOD + "1\n",
+        HEADER + GOOD + "1,0 1 2 3 4 0,0.5,0.5,0.0,0.0\n",
+        HEADER + GOOD + "1,0 1 two 3 4 0,0.5,0.5,0.0\n",
+        "trial,reward\n0,0.5\n",
+        "\udcff\n",
+    ],
+)
+def test_corrupt_trials(tmp_path, deterministic, text) -> None:
+    path = tmp_path / "trials.csv"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"trials.csv' is no record of trials in space 'bench201'"):
+        read_trials(path, BENCH)
+    (tmp_path / "config.yaml").write_bytes((deterministic / "config.yaml").read_bytes())
+    with pytest.raises(ValueError, match="no record of trials"):
+        make_run(tmp_path).execute()
+    assert path.read_bytes() == text.encode(errors="surrogateescape")  # nothing is thrown away
+
+
+def test_config_round_trip(tmp_path) -> None:
+    config = RunConfig(
+        env="NAS-Bench201-v0",
+        agent="random",
+        trials=7,
+        task="digits",
+        seed=11,
+        device="cpu",
+        data_dir="somewhere",
+        download=True,
+        num_envs=3,
+        env_kwargs={"evaluator": "constant", "evaluator_kwargs": {"accuracy": 0.25}, "schedule": {"name": "enas"}},
+        hyperparameters={},
+        retrain_epochs=2,
+    )
+    Run(tmp_path / "deep" / "run", config, Console(quiet=True))
+    assert read_config(tmp_path / "deep" / "run") == config
+    assert yaml.safe_load((tmp_path / "deep" / "run" / "config.yaml").read_text()) == asdict(config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "just words",
+        "- a\n- list",
+        "env: [1,",
+        "environment: NAS-Cell-v0",
+        "trials: many",
+        "trials: null",
+        "seed: 1.5",
+        "env_kwargs: 3",
+        "hyperparameters: [1]",
+        "env: [1]",
+        "agent: {a: 1}",
+        "",
+        "\udcff",
+    ],
+)
+def test_corrupt_config(tmp_path, text) -> None:
+    (tmp_path / "config.yaml").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"config\.yaml|must|unknown"):
+        Run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("trials", 0, "trials must be an integer of at least 1, got 0"),
+        ("trials", "3", "trials must be an integer of at least 1, got '3'"),
+        ("num_envs", 0, "num_envs must be an integer of at least 1, got 0"),
+        ("retrain_epochs", -1, "retrain_epochs must be an integer of at least 0, got -1"),
+        ("seed", -1, "seed must be an integer of at least 0, got -1"),
+        ("env", "NAS-Nothing-v0", "unknown environment 'NAS-Nothing-v0'; known: NAS-Cell-v0"),
+        ("agent", "nobody", "unknown agent 'nobody'; known: random"),
+        ("env_kwargs", "a", "env_kwargs must be a mapping of names to values, got 'a'"),
+    ],
+)
+def test_config_is_checked(field, value, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**{field: value})
+
+
+def test_folders(tmp_path, deterministic) -> None:
+    with pytest.raises(ValueError, match="already holds a run; go on with it by `nas-gym resume`"):
+        make_run(deterministic, CONSTANT)
+    for empty in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(ValueError, match=r"holds no run: there is no config\.yaml in it"):
+            make_run(empty)
+        with pytest.raises(ValueError, match="holds no run"):
+            load_best(empty)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env_kwargs": {"evaluator": "constant", "colour": 1}}, "NAS-Bench201-v0' cannot be made with .*colour"),
+        ({"env_kwargs": {"evaluator": "nobody"}}, "unknown evaluator 'nobody'"),
+        ({"env_kwargs": {"space": "nowhere"}}, "unknown space 'nowhere'"),
+        ({"hyperparameters": {"speed": 1}}, r"agent 'reinforce' has no hyperparameter \['speed'\]"),
+        ({"env": "CartPole-v1"}, "environment 'CartPole-v1' cannot be made"),
+    ],
+)
+def test_what_cannot_be_run_leaves_nothing_behind(tmp_path, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_run(tmp_path / "run", replace(CONSTANT, **changes))
+    assert not (tmp_path / "run").exists()
