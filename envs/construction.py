@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 import gymnasium
 import numpy as np
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from nas_gym.evaluators import Evaluator, Objective, Schedule, make_evaluator, make_objective, make_schedule
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, make_space
+
+if TYPE_CHECKING:
+    from .rendering import Window
 
 OBSERVATIONS = ("onehot", "tokens")
 ON_INVALID = ("remap", "penalise")
@@ -28,12 +31,20 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     in their order; after the last one the architecture is evaluated, and the episode ends with its reward. The
     transitions are deterministic and known: the problem is to find out, in few trials, which architectures are good.
 
+    In spaces of variable length, a decision of kind "stop" may end the sequence early: what follows is filled with
+    the choice "absent".
+
     ## Action Space
 
     `Discrete(A)`: the choice for the decision at hand. Which choices are legal may depend on the decision and on
-    those taken before. The mask of legal choices is given as `info["action_mask"]` (int8[A], as
-    `Discrete.sample(mask=...)` takes it) and by `action_masks()` (bool[A], as sb3-contrib's MaskablePPO calls it). An
-    illegal choice never raises; see `on_invalid`.
+    those taken before. The mask of legal choices is given
+
+    - as `info["action_mask"]`, int8[A], as `Discrete.sample(mask=...)` takes it;
+    - by `action_masks()`, bool[A], as sb3-contrib's MaskablePPO calls it;
+    - in the observation, by the wrapper `nas_gym.envs.MaskedObservation`, as RLlib, TorchRL and Tianshou read it.
+
+    `nas_gym.envs.masked_sample` draws legal actions for a whole batch of masks. An illegal choice never raises; see
+    `on_invalid`.
 
     ## Observation Space
 
@@ -44,17 +55,19 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     ## Starting State
 
     No decision is taken. `reset(options={"architecture": prefix})` starts after the choices of `prefix` instead: fewer
-    than T integers, legal in their order. The seed seeds `np_random`, from which the environment draws nothing.
+    than T integers, legal in their order, none of them a stop. The seed seeds `np_random`, from which the environment
+    draws nothing.
 
     ## Rewards
 
     0.0 until the architecture is complete, then `objective` of its evaluation: by default the accuracy on the
-    validation split. A failed evaluation, and a penalised illegal choice, give the objective's `worst`.
+    validation split. A failed evaluation, and a penalised illegal choice, give the objective's `worst`. The wrapper
+    `nas_gym.envs.VectorReward` makes a reward of several objectives out of the evaluation, as MO-Gymnasium has it.
 
     ## Episode End
 
-    An episode terminates with the last decision, or with an illegal choice under `on_invalid="penalise"`. It is never
-    truncated.
+    An episode terminates with the last decision, with the choice "stop", or with an illegal choice under
+    `on_invalid="penalise"`. It is never truncated.
 
     ## Information
 
@@ -79,13 +92,17 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     - `task`: the name of the task, for evaluators that train on one.
     - `evaluator`: what scores architectures: a name, or an `Evaluator`.
     - `evaluator_kwargs`: further arguments for an evaluator that is given by name.
+    - `table`: the name or the path of a benchmark table, which then takes the evaluator's place.
     - `schedule`: when an evaluator with shared weights trains: `"interleaved"`, `"enas"`, a mapping with settings, or
       a `Schedule`, which brings its own evaluator.
     - `objective`: from evaluations to rewards: a name, or an `Objective`.
     - `observation`: `"onehot"` or `"tokens"`.
     - `on_invalid`: an illegal choice becomes (`"remap"`) the legal choice of rank `action % number of legal choices`,
       or ends the episode (`"penalise"`).
-    - `render_mode`: `"ansi"` (a line of text for each decision taken) or `"rgb_array"` (a picture), or None.
+    - `render_mode`: `"ansi"` (the decisions as text, a line for each node or layer), `"rgb_array"` (a picture of the
+      architecture, undecided parts dashed, the last decision marked) or `"human"` (that picture in a window, shown
+      anew after every step), or None. `gymnasium.make` also takes `"ansi_list"` and `"rgb_array_list"`, which
+      collect what every step shows.
 
     A ValueError names an argument that is not understood.
 
@@ -100,7 +117,10 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     - v0: initial version.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium's
+    metadata: dict[str, Any] = {  # noqa: RUF012  # Gymnasium's
+        "render_modes": ["ansi", "rgb_array", "human"],
+        "render_fps": 4,
+    }
 
     def __init__(
         self,
@@ -109,6 +129,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         task: str | None = None,
         evaluator: Evaluator | str = "shared-weights",
         evaluator_kwargs: Mapping[str, Any] | None = None,
+        table: str | None = None,
         schedule: Schedule | str | Mapping[str, Any] = "interleaved",
         objective: Objective | str = "accuracy",
         observation: str = "onehot",
@@ -122,8 +143,10 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
             if isinstance(evaluator, Evaluator) and evaluator is not schedule.evaluator:
                 raise ValueError(f"evaluator {evaluator!r} is not the schedule's own, {schedule.evaluator!r}; give one")
             evaluator = schedule.evaluator
-        self.search_space = make_space(space)
-        self.evaluator = make_evaluator(evaluator, self.search_space, task, evaluator_kwargs)
+        if table is not None:
+            evaluator, evaluator_kwargs = "table", {**(evaluator_kwargs or {}), "table": table}
+        self.evaluator = make_evaluator(evaluator, make_space(space), task, evaluator_kwargs)
+        self.search_space = self.evaluator.space  # a table's space may differ in its fields
         self.schedule = make_schedule(schedule, self.evaluator)
         self.objective = make_objective(objective)
         self.observation = observation
@@ -141,6 +164,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._onehot = np.zeros(self._length * self._width, dtype=np.float32)
         self._observed: NDArray[Any] = self._onehot if observation == "onehot" else self._tokens[0]
         self._position = self._length  # as at the end of an episode, until the first reset
+        self._stops: list[int] = self.search_space.stop_choices.tolist()
+        self._window: Window | None = None
         # Without decisions that depend on earlier ones, the legal choices and masks are known beforehand.
         free = self.search_space.prefix_free
         self._known = [self._options(position) for position in range(self._length + 1)] if free else None
@@ -161,6 +186,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._move_to(0)
         for choice in prefix:
             self._decide(choice)
+        if self.render_mode == "human":
+            self.render()
         return self._observed.copy(), self._info(False)
 
     def step(self, action: SupportsIndex) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
@@ -172,7 +199,12 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         """
         if self._position == self._length:
             raise ResetNeeded("no episode is running: call reset() before step()")
-        choice = self._checked(action)
+        taken = self._step(self._checked(action))
+        if self.render_mode == "human":
+            self.render()
+        return taken
+
+    def _step(self, choice: int) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
         invalid = choice not in self._legal
         if invalid:
             if self.on_invalid == "penalise":
@@ -191,19 +223,29 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         return self._mask.astype(bool)
 
     def render(self) -> Any:
-        """The decisions so far, as text or as a picture, uint8[height, width, 3]."""
+        """The decisions so far, as text or as a picture, uint8[height, width, 3]; in a window there is no result."""
         return self.draw(self._tokens[0].copy())
+
+    def close(self) -> None:
+        """Closes the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
 
     def draw(self, tokens: Tokens) -> Any:
         """Renders the decisions int64[T], undecided ones -1, in the environment's render mode."""
-        if self.render_mode == "rgb_array":
-            from .rendering import draw_rgb
+        if self.render_mode is None:
+            gymnasium.logger.warn(f"render() needs a render_mode among {', '.join(self.metadata['render_modes'])}")
+            return None
+        from .rendering import Window, decisions_text, draw_rgb
 
-            return draw_rgb(self.search_space, tokens)
         if self.render_mode == "ansi":
-            taken = zip(self.search_space.decisions, tokens.tolist(), strict=True)
-            return "".join(f"{decision.name}: {decision.choices[token]}\n" for decision, token in taken if token >= 0)
-        gymnasium.logger.warn(f"render() needs a render_mode among {', '.join(self.metadata['render_modes'])}")
+            return decisions_text(self.search_space, tokens)
+        picture = draw_rgb(self.search_space, tokens)
+        if self.render_mode == "rgb_array":
+            return picture
+        self._window = self._window or Window(self.search_space.name)
+        self._window.show(picture, seconds=1 / self.metadata["render_fps"])
         return None
 
     def _checked(self, action: SupportsIndex) -> int:
@@ -218,7 +260,12 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     def _decide(self, choice: int) -> None:
         self._tokens[0, self._position] = choice
         self._onehot[self._position * self._width + choice] = 1.0
-        self._move_to(self._position + 1)
+        following = self._position + 1
+        if choice == self._stops[self._position]:
+            self._tokens[0, following:] = self.search_space.absent_choices[following:]
+            self._onehot[:] = self.search_space.one_hot(self._tokens).reshape(-1)
+            following = self._length
+        self._move_to(following)
 
     def _move_to(self, position: int) -> None:
         self._position = position
@@ -263,6 +310,11 @@ def starting_prefix(space: SearchSpace, options: Mapping[str, Any] | None) -> li
             raise ValueError(
                 f"options['architecture'][{position}] = {choice} is not legal for decision "
                 f"{space.decisions[position].name!r}; legal: {legal}"
+            )
+        if choice == space.stop_choices[position]:
+            raise ValueError(
+                f"options['architecture'][{position}] = {choice} stops at {space.decisions[position].name!r}, which "
+                f"completes the architecture; an episode starts from a prefix that does not stop"
             )
         tokens[0, position] = choice
     decided: list[int] = choices.tolist()

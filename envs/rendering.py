@@ -6,8 +6,10 @@ led through the layers between. It needs no matplotlib, which is imported by the
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.path import Path as Curve
 
-FRAME = (800, 1600)  # rows and columns: all frames of a film have one size
+FRAME = (800, 1600)  # rows and columns, or the other way round: all frames of a space have one size
 
 # Okabe & Ito 2008, "Color Universal Design": told apart with any colour vision. Boxes are filled with a tint.
 COLOURS = {
@@ -342,9 +344,11 @@ def _mean(values: list[int], default: float) -> float:
 
 
 def label(operation: str) -> str:
-    """An operation in words: ``sep_conv_3x3/2`` is ``sep conv 3x3 /2``, of stride 2."""
+    """An operation in words: ``sep_conv_3x3/2`` is ``sep conv 3x3 /2``, of stride 2; ``conv_3x3_24``: 24 filters."""
     name, slash, stride = operation.partition("/")
+    name, comma, filters = re.fullmatch(r"(.*?)(?:(_)(\d+))?", name).groups("")  # type: ignore[union-attr]
     words = {SKIP: "skip", SUM: "+"}.get(name, name.removeprefix("nor_").replace("_", " "))
+    words += f", {filters}" if comma else ""
     return f"{words} /{stride}" if slash else words
 
 
@@ -358,8 +362,9 @@ def _label(node: Node) -> str:
 
 def _note(node: Node) -> str:
     """The name that is written beside sums and concatenations, for they are what others read."""
-    named = node.operation == SUM or (node.operation == CONCAT and _short(node) != CONCAT)
-    return _short(node).replace("_", " ") if named else ""
+    owner, _, last = _short(node).rpartition("/")
+    named = node.operation in (SUM, CONCAT) and last not in (CONCAT, "residual")
+    return f"{owner}/{last}".strip("/").replace("_", " ") if named else ""
 
 
 def _family(operation: str) -> str:
@@ -367,7 +372,14 @@ def _family(operation: str) -> str:
     exact = {SKIP: "skip", NONE: "none", SUM: "join", CONCAT: "join", INPUT: "end", OUTPUT: "end"}
     if name in exact:
         return exact[name]
-    parts = {"sep_conv": "separable", "dil_conv": "dilated", "conv": "convolution", "pool": "pool"}
+    parts = {
+        "sep_conv": "separable",
+        "depthwise_conv": "separable",
+        "mbconv": "separable",
+        "dil_conv": "dilated",
+        "conv": "convolution",
+        "pool": "pool",
+    }
     return next((family for part, family in parts.items() if part in name), "other")
 
 
@@ -477,53 +489,103 @@ def draw_rgb(space: SearchSpace, tokens: Tokens) -> NDArray[np.uint8]:
     """Draws a partly decided architecture.
 
     Undecided operations show ``?``, edges whose source is undecided are dashed (for the layout, undecided decisions
-    stand at their first legal choice), and what was decided last has a strong border.
+    stand at their first legal choice, or at one that brings into the picture what would be left out), and what was
+    decided last has a strong border.
 
     Args:
         space: the search space.
         tokens: int64[T], undecided ones -1.
 
     Returns:
-        uint8[800, 1600, 3], the same size for all architectures.
+        uint8[800, 1600, 3], or uint8[1600, 800, 3] for spaces of tall architectures: the same size for all
+        architectures of a space.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     tokens = np.array(tokens, dtype=np.int64)
-    open_positions = np.flatnonzero(tokens == UNDECIDED).tolist()
-    undecided = frozenset(space.decisions[position].name for position in open_positions)
-    decided = np.flatnonzero(tokens != UNDECIDED)
-    readers = _operations_of_inputs(space)
-    highlight = space.decisions[int(decided[-1])].name if len(decided) else None
-    for position in open_positions:
-        tokens[position] = np.argmax(space.legal(tokens[None], position)[0])
+    undecided = frozenset(space.decisions[position].name for position in np.flatnonzero(tokens == UNDECIDED))
+    decided = np.flatnonzero(tokens[: space.length] != UNDECIDED)
+    if (space.stop_choices >= 0).any() and not undecided:  # what came behind a stop was not decided
+        decided = decided[(tokens != space.absent_choices)[decided]]
+    graph = _completed(space, tokens)
+    places = _places(space, graph)
+    last = space.decisions[int(decided[-1])] if len(decided) else None
     figure = _figure(
-        space.graph(space.architecture(tokens)),
+        graph,
         undecided,
-        readers.get(highlight, highlight) if highlight else None,
+        places.get(last.name) if last else None,
         "",
-        loose=frozenset(readers[name] for name in undecided if name in readers),
+        loose=frozenset(
+            places[decision.name]
+            for decision in space.decisions
+            if decision.name in undecided and decision.name in places and decision.targets is not None
+        ),
     )
-    _fit(figure)
+    _fit(figure, frame(space))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
     return pixels[..., :3].copy()
 
 
-def _operations_of_inputs(space: SearchSpace) -> dict[str, str]:
-    """For each input decision the operation decision of its group that reads the input."""
-    readers: dict[str, str] = {}
+def _completed(space: SearchSpace, tokens: Tokens) -> ArchitectureGraph:
+    """The graph of a partly decided architecture, whose open decisions are taken so that all decided parts show."""
+    graph = space.graph(space.architecture(_filled(space, tokens, set())))
+    shown = {node.decision for node in graph.nodes}
+    decided = [(d, token) for d, token in zip(space.decisions, tokens.tolist(), strict=True) if token != UNDECIDED]
+    operations = [decision for decision, _ in decided if decision.kind == "operation"]
+    if len(decided) == space.length or all(decision.name in shown for decision in operations):
+        return graph
+    reading = [(d.group, d.targets[token]) for d, token in decided if d.targets and d.targets[token] is not None]
+    parts: set[int | None] = {*(decision.group for decision in operations), *(group for group, _ in reading)}
+    unread = parts - {target for _, target in reading}
+    return space.graph(space.architecture(_filled(space, tokens, unread)))
+
+
+def _filled(space: SearchSpace, tokens: Tokens, unread: set[int | None]) -> Tokens:
+    """Takes each open decision: the choice that points to a part that nothing reads yet, or the first legal one."""
+    filled = tokens.copy()
+    for position in np.flatnonzero(tokens == UNDECIDED).tolist():
+        decision = space.decisions[position]
+        legal = np.flatnonzero(space.legal(filled[None], position)[0]).tolist()
+        filled[position] = legal[0]
+        if decision.targets and (useful := [c for c in legal if decision.targets[c] in unread]):
+            filled[position] = useful[0]
+            unread = (unread - {decision.targets[useful[0]]}) | {decision.group}
+    return filled
+
+
+def _places(space: SearchSpace, graph: ArchitectureGraph) -> dict[str, str]:
+    """For each decision the one whose node shows it: itself, or one of its group, or one of the same part."""
+    shown = [node.decision for node in graph.nodes if node.decision]
+    places: dict[str, str] = {}
     for _, group in itertools.groupby(space.decisions, key=lambda decision: decision.group):
         members = list(group)
+        names = [decision.name for decision in members]
+        own = [name for name in names if name in shown]
         inputs = [decision.name for decision in members if decision.kind == "input"]
-        operations = [decision.name for decision in members if decision.kind == "operation"]
-        readers |= dict(zip(inputs, operations, strict=False))
-    return readers
+        for name in names:
+            part = name.rpartition("/")[0] + "/"
+            alike = own[-1:] or [other for other in shown if other.startswith(part)]
+            if name in own or alike:
+                places[name] = name if name in own else alike[0]
+        if len(inputs) <= len(own):  # the first input is that of the first operation, and so on
+            places |= dict(zip(inputs, own, strict=False))
+    return places
 
 
-def _fit(figure: Figure) -> None:
-    """Gives a figure the size of a frame, its content enlarged or reduced and centred."""
+@functools.lru_cache(maxsize=64)
+def frame(space: SearchSpace) -> tuple[int, int]:
+    """Rows and columns of the frames of a space: upright if its architectures are more than twice as high as wide."""
+    example = space.sample(np.random.default_rng(0), 1)[0]
+    plan = layout(space.graph(space.architecture(example)))
     rows, columns = FRAME
+    return (columns, rows) if plan.height > 2 * plan.width else (rows, columns)
+
+
+def _fit(figure: Figure, size: tuple[int, int]) -> None:
+    """Gives a figure the size of a frame, its content enlarged or reduced and centred."""
+    rows, columns = size
     width, height = figure.get_size_inches()
     dpi = min(columns / width, rows / height, 140.0)
     wide, high = columns / dpi, rows / dpi
@@ -619,3 +681,36 @@ def _path(route: Sequence[tuple[float, float, float]]) -> Curve:
             codes.append(Curve.LINETO)
         x, lower = next_x, next_lower
     return Curve(points, codes)
+
+
+class Window:
+    """A window that shows pictures, one after the other; without a display it shows nothing and says nothing.
+
+    Args:
+        title: of the window.
+    """
+
+    def __init__(self, title: str) -> None:
+        import matplotlib.pyplot as plt
+
+        self._figure = plt.figure()
+        if self._figure.canvas.manager is not None:
+            self._figure.canvas.manager.set_window_title(title)
+        self._axes = self._figure.add_axes((0.0, 0.0, 1.0, 1.0))
+
+    def show(self, picture: NDArray[np.uint8], seconds: float) -> None:
+        """Shows uint8[rows, columns, 3] and lets the window's own events happen for as long as `seconds`."""
+        canvas = self._figure.canvas
+        self._axes.clear()
+        self._axes.set_axis_off()
+        self._axes.imshow(picture)
+        canvas.draw()
+        self._figure.show(warn=False)
+        if getattr(canvas, "required_interactive_framework", None) not in (None, "headless"):
+            canvas.start_event_loop(seconds)
+
+    def close(self) -> None:
+        """Closes the window."""
+        import matplotlib.pyplot as plt
+
+        plt.close(self._figure)

@@ -19,14 +19,15 @@ class EnvironmentSpec:
         id: Gymnasium's id, with its version.
         space: a preset of `nas_gym.spaces`.
         evaluator: a name of `nas_gym.evaluators`.
-        task: a name of `nas_gym.tasks`.
+        task: a name of `nas_gym.tasks`, or None where there is nothing to train on; evaluators that train on none
+            leave it unread.
         description: one line for lists.
     """
 
     id: str
     space: str
     evaluator: str
-    task: str
+    task: str | None
     description: str
 
     @property
@@ -49,6 +50,55 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         evaluator="shared-weights",
         task="digits",
         description="The six edges of a NAS-Bench-201 cell.",
+    ),
+    EnvironmentSpec(
+        id="NAS-Chain-v0",
+        space="chain:stop",
+        evaluator="shared-weights",
+        task="digits",
+        description="A chain of up to 15 convolutions with skip connections; a choice ends it. After Zoph & Le.",
+    ),
+    EnvironmentSpec(
+        id="NAS-Macro-v0",
+        space="macro",
+        evaluator="shared-weights",
+        task="digits",
+        description="Twelve layers, each with an operation and a skip bit for each earlier layer, as in ENAS macro.",
+    ),
+    EnvironmentSpec(
+        id="NAS-Size-v0",
+        space="size",
+        evaluator="shared-weights",
+        task="digits",
+        description="The widths of the five stages of a fixed network, as in NATS-Bench.",
+    ),
+    EnvironmentSpec(
+        id="NAS-Bench101-v0",
+        space="bench101",
+        evaluator="shared-weights",
+        task="digits",
+        description="A NAS-Bench-101 cell: a graph of seven vertices and at most nine edges.",
+    ),
+    EnvironmentSpec(
+        id="NAS-Hierarchical-v0",
+        space="hierarchical",
+        evaluator="shared-weights",
+        task="digits",
+        description="Motifs of primitive operations, and a cell of motifs.",
+    ),
+    EnvironmentSpec(
+        id="NAS-BenchGraph-v0",
+        space="bench_graph",
+        evaluator="table",
+        task="cora",
+        description="The wiring and the operations of a NAS-Bench-Graph graph neural network.",
+    ),
+    EnvironmentSpec(
+        id="NAS-Mobile-v0",
+        space="mobile",
+        evaluator="shared-weights",
+        task="digits",
+        description="Kernel, expansion, depth and squeeze-excite of the stages of a mobile network.",
     ),
 )
 

@@ -66,7 +66,7 @@ def test_list(command) -> None:
         space = make_space(gym.spec(spec.id).kwargs["space"])
         assert int(decisions) == len(space.decisions)
         assert float(size.replace(",", "")) == pytest.approx(space.size, rel=5e-3)
-        assert (evaluator, task, description) == (spec.evaluator, spec.task or "", spec.description)
+        assert (evaluator, task, description) == (spec.evaluator, spec.task or "-", spec.description)
     assert rows["NAS-Bench201-v0"][:2] == ["6", "15,625"]
     for name in AGENTS:
         # Read from the source, it is the docstring's first line as Python has it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -18,7 +19,17 @@ from nas_gym.evaluators import Evaluations, FunctionEvaluator, Schedule, make_ob
 from nas_gym.registration import ENVIRONMENTS
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
-SPACES = ("cell:darts", "cell:enas", "bench201")
+SHORT_CHAIN = {"name": "chain", "layers": 3, "depth": "stop"}  # 14 decisions, and any of three depths
+SPACES = (
+    "cell:darts",
+    "cell:enas",
+    "bench201",
+    "size",
+    "bench101",
+    "bench_graph",
+    "mobile",
+    SHORT_CHAIN,
+)
 OBSERVATIONS = ("onehot", "tokens")
 ON_INVALID = ("remap", "penalise")
 IDS = [spec.id for spec in ENVIRONMENTS]
@@ -48,11 +59,11 @@ class ScramblingEvaluator(FunctionEvaluator):
         return Evaluations(np.where(failed, 0.0, accuracy), {"parameters": parameters}, failed)
 
 
-def make(space: str = "bench201", **arguments: Any) -> ConstructionEnv:
+def make(space: Any = "bench201", **arguments: Any) -> ConstructionEnv:
     return ConstructionEnv(space, evaluator=ScramblingEvaluator(make_space(space)), **arguments)
 
 
-def make_native(space: str = "bench201", num_envs: int = 3, **arguments: Any) -> ConstructionVectorEnv:
+def make_native(space: Any = "bench201", num_envs: int = 3, **arguments: Any) -> ConstructionVectorEnv:
     return ConstructionVectorEnv(num_envs, space=space, evaluator=ScramblingEvaluator(make_space(space)), **arguments)
 
 
@@ -93,7 +104,7 @@ def test_checkers(name: str, on_invalid: str, observation: str) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_spaces_of_observations(space: str) -> None:
+def test_spaces_of_observations(space: Any) -> None:
     onehot, tokens = make(space), make(space, observation="tokens")
     length, width = onehot.search_space.length, onehot.search_space.num_choices
     assert onehot.observation_space == gymnasium.spaces.Box(0, 1, (length * width,), np.float32)
@@ -108,7 +119,7 @@ def test_spaces_of_observations(space: str) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_episode(space: str) -> None:
+def test_episode(space: Any) -> None:
     """Observations spell out the choices, masks are the space's, and the reward is that of the architecture."""
     env, tokens_env = make(space), make(space, observation="tokens")
     env.action_space.seed(0)
@@ -124,15 +135,20 @@ def test_episode(space: str) -> None:
             assert info["action_mask"].dtype == np.int8
             np.testing.assert_array_equal(env.action_masks(), legal)
             assert env.action_masks().dtype == np.bool_
-            tokens[0, position] = env.action_space.sample(mask=info["action_mask"])
-            observation, reward, terminated, truncated, info = env.step(tokens[0, position])
-            tokens_observation, *_ = tokens_env.step(tokens[0, position])
-            assert terminated == (position == env.search_space.length - 1)
+            choice = tokens[0, position] = env.action_space.sample(mask=info["action_mask"])
+            observation, reward, terminated, truncated, info = env.step(choice)
+            tokens_observation, *_ = tokens_env.step(choice)
+            stopped = choice == env.search_space.stop_choices[position]
+            assert terminated == (stopped or position == env.search_space.length - 1)
             assert not truncated
             assert not info["invalid_action"]
             if not terminated:
                 assert reward == 0.0
                 assert info.keys() == {"action_mask", "invalid_action"}
+            if stopped:
+                tokens[0, position + 1 :] = env.search_space.absent_choices[position + 1 :]
+                break
+        env.search_space.check(tokens)
         evaluations = ScramblingEvaluator(env.search_space).evaluate(tokens)
         assert reward == make_objective("accuracy")(evaluations)[0]
         np.testing.assert_array_equal(observation, env.search_space.one_hot(tokens)[0].reshape(-1))
@@ -194,21 +210,24 @@ def test_failed_evaluation_is_worst() -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_reset_with_a_prefix(space: str) -> None:
+def test_reset_with_a_prefix(space: Any) -> None:
     env, played = make(space), make(space)
-    prefix = env.search_space.sample(np.random.default_rng(5), 1)[0, :5]
+    stops = env.search_space.stop_choices
+    samples = env.search_space.sample(np.random.default_rng(5), 50)
+    architecture = samples[np.argmin((samples == stops).any(axis=1))]  # one that is not stopped
+    length = len(architecture) // 2
+    prefix = architecture[:length]
     observation, info = env.reset(options={"architecture": prefix.tolist()})
     played.reset()
     for choice in prefix:
         expected_observation, *_, expected_info = played.step(choice)
     np.testing.assert_array_equal(observation, expected_observation)
     np.testing.assert_array_equal(info["action_mask"], expected_info["action_mask"])
-    terminated, steps = False, 0
-    while not terminated:
-        _, _, terminated, _, info = env.step(env.action_space.sample(mask=info["action_mask"]))
-        steps += 1
-    assert steps == env.search_space.length - 5
-    assert info["architecture"][:5].tolist() == prefix.tolist()
+    for choice in architecture[length:]:
+        assert info["action_mask"][choice]
+        _, _, terminated, _, info = env.step(choice)
+    assert terminated
+    assert info["architecture"].tolist() == architecture.tolist()
     observation, _ = env.reset()
     assert not observation.any()
 
@@ -229,6 +248,51 @@ def test_prefix_that_is_not_legal(prefix: list[Any], message: str, vector: bool)
     env.reset()
     with pytest.raises(ValueError, match=message):
         env.reset(options={"architecture": prefix})
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_prefix_that_stops(vector: bool) -> None:
+    env = make_native(SHORT_CHAIN) if vector else make(SHORT_CHAIN)
+    env.reset(options={"architecture": [0, 0, 0, 0]})
+    with pytest.raises(ValueError, match=r"\[3\] = 1 stops at 'layer_1/stop'"):
+        env.reset(options={"architecture": [0, 0, 0, 1]})
+
+
+def test_stop_ends_the_episode() -> None:
+    """Whatever the depth, the architecture is a whole and legal one, and its observation spells it out."""
+    for depth, choices in ((1, [1, 2, 3, 1]), (2, [1, 2, 3, 0, 1, 0, 1, 2, 1]), (3, [0] * 14)):
+        for observation_mode in OBSERVATIONS:
+            env = make(SHORT_CHAIN, observation=observation_mode)
+            env.reset()
+            for choice in choices:
+                observation, _, terminated, _, info = env.step(choice)
+                assert terminated == (info.get("architecture") is not None)
+            assert terminated
+            tokens = info["architecture"]
+            env.search_space.check(tokens[None])
+            assert env.search_space.depths(tokens[None]) == depth
+            assert tokens[: len(choices)].tolist() == choices
+            expected = tokens if observation_mode == "tokens" else env.search_space.one_hot(tokens).reshape(-1)
+            np.testing.assert_array_equal(observation, expected)
+            assert info["action_mask"].all()
+
+
+def test_agents_play_variable_lengths() -> None:
+    """Given architectures are played in both faces of the environment, in all autoreset modes."""
+    from nas_gym.agents.agent import play
+
+    space = make_space("chain:stop")
+    rng = np.random.default_rng(0)
+    tokens = space.sample(rng, 1).repeat(12, axis=0)
+    for row, depth in zip(tokens[1:], rng.integers(1, 15, size=11), strict=True):
+        stop = np.flatnonzero(space.stop_choices >= 0)[depth - 1]
+        row[stop:] = space.absent_choices[stop:]
+        row[stop] = space.stop_choices[stop]
+    space.check(tokens)
+    expected = make_objective("accuracy")(ScramblingEvaluator(space).evaluate(tokens))
+    envs = [make("chain:stop"), *(make_native("chain:stop", 5, autoreset_mode=mode) for mode in AutoresetMode)]
+    for env in envs:
+        np.testing.assert_array_equal(play(env, tokens)[0], expected)
 
 
 def test_step_needs_a_running_episode() -> None:
@@ -253,7 +317,7 @@ def test_action_that_is_none(action: Any) -> None:
     [
         ({"observation": "pixels"}, "observation must be one of 'onehot', 'tokens'; got 'pixels'"),
         ({"on_invalid": "raise"}, "on_invalid must be one of 'remap', 'penalise'; got 'raise'"),
-        ({"render_mode": "human"}, "render_mode must be one of None, 'ansi', 'rgb_array'"),
+        ({"render_mode": "film"}, "render_mode must be one of None, 'ansi', 'rgb_array', 'human'; got 'film'"),
         ({"space": "nowhere"}, "unknown space 'nowhere'"),
         ({"evaluator": "oracle"}, "unknown evaluator 'oracle'"),
         ({"objective": "speed"}, "unknown objective 'speed'"),
@@ -291,6 +355,8 @@ def test_what_is_returned_is_a_copy() -> None:
                 expected = env.step(action)
                 observation, reward, terminated, truncated, info = spoiled.step(action)
                 assert_same((observation, reward, terminated, truncated, info), expected)
+                if terminated:
+                    break
 
 
 # ---------------------------------------------------------------------- sharing
@@ -331,36 +397,133 @@ def test_evaluator_of_another_space() -> None:
 def test_render_ansi() -> None:
     env = make(render_mode="ansi")
     env.reset()
-    assert env.render() == ""
     env.step(3)
     env.step(0)
-    assert env.render() == "edge_0_1: nor_conv_3x3\nedge_0_2: none\n"
+    assert env.render().splitlines() == [
+        "edge_0_1 = nor_conv_3x3",
+        "edge_0_2 = none, edge_1_2 = ?",
+        "edge_0_3 = ?, edge_1_3 = ?, edge_2_3 = ?",
+    ]
     native = make_native(render_mode="ansi", num_envs=2)
     native.reset()
     native.step([3, 1])
-    assert native.render() == ("edge_0_1: nor_conv_3x3\n", "edge_0_1: skip_connect\n")
+    assert [text.splitlines()[0] for text in native.render()] == ["edge_0_1 = nor_conv_3x3", "edge_0_1 = skip_connect"]
 
 
 def test_render_without_a_mode_warns() -> None:
     env = make()
     env.reset()
-    with pytest.warns(UserWarning, match="ansi, rgb_array"):
+    with pytest.warns(UserWarning, match="ansi, rgb_array, human"):
         assert env.render() is None
 
 
+def test_render_lists() -> None:
+    """Gymnasium collects what every step shows."""
+    for mode, kind in (("ansi_list", str), ("rgb_array_list", np.ndarray)):
+        env = gymnasium.make("NAS-Size-v0", evaluator="constant", render_mode=mode)
+        env.reset()
+        for action in range(5):
+            env.step(action)
+        frames = env.render()
+        assert [type(frame) for frame in frames] == [kind] * 6
+        assert all((one != two) if mode == "ansi_list" else (one != two).any() for one, two in pairwise(frames))
+        assert env.render() == []
+
+
+def test_render_for_humans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture for the reset and one for each step; without a display nothing is shown and nothing is said."""
+    import matplotlib.pyplot as plt
+
+    from nas_gym.envs.rendering import Window
+
+    shown: list[NDArray[np.uint8]] = []
+    show = Window.show
+
+    def record(self: Window, picture: NDArray[np.uint8], seconds: float) -> None:
+        shown.append(picture)
+        show(self, picture, seconds)
+
+    monkeypatch.setattr(Window, "show", record)
+    plt.switch_backend("agg")
+    before = plt.get_fignums()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make("NAS-Size-v0", evaluator="constant", render_mode="human")
+        env.reset()
+        for action in range(5):
+            env.step(action)
+        assert len(shown) == 6
+        np.testing.assert_array_equal(shown[-1], _picture("size", [0, 1, 2, 3, 4]))
+        assert len(plt.get_fignums()) == len(before) + 1
+        env.close()
+        env.close()
+    assert plt.get_fignums() == before
+    with pytest.raises(ValueError, match="'human' shows one environment"):
+        make_native(render_mode="human")
+
+
+def _picture(space: Any, tokens: list[int]) -> NDArray[np.uint8]:
+    from nas_gym.envs.rendering import draw_rgb
+
+    return draw_rgb(make_space(space), np.array(tokens))
+
+
 @pytest.mark.parametrize("space", SPACES)
-def test_render_rgb_array(space: str) -> None:
+def test_render_rgb_array(space: Any) -> None:
     env = make(space, render_mode="rgb_array")
-    _, info = env.reset()
+    env.reset()
     empty = env.render()
-    for _ in range(env.search_space.length):
-        _, _, _, _, info = env.step(env.action_space.sample(mask=info["action_mask"]))
+    for choice in env.search_space.sample(np.random.default_rng(0), 1)[0]:
+        *_, terminated, _, _ = env.step(choice)
+        if terminated:
+            break
     full = env.render()
     for picture in (empty, full):
         assert picture.dtype == np.uint8
-        assert picture.ndim == 3
-        assert picture.shape[2] == 3
-    assert empty.shape != full.shape or (empty != full).any()
+        assert sorted(picture.shape) == [3, 800, 1600]
+    assert empty.shape == full.shape
+    assert (empty != full).any()
+
+
+@pytest.mark.parametrize(
+    ("space", "kind", "upright"),
+    [
+        ("chain", "filters", False),
+        ("chain:stop", "filters", True),
+        ("macro", "operation", True),
+        ("size", "width", True),
+        ("bench101", "operation", False),
+        ("hierarchical", "operation", False),
+        ("bench_graph", "operation", False),
+        ("mobile", "expansion", True),
+    ],
+)
+def test_what_is_decided_is_in_the_picture(space: str, kind: str, upright: bool) -> None:
+    """Half way through, another choice for what a node does is another picture; nothing is cut off."""
+    made = make_space(space)
+    tokens = made.sample(np.random.default_rng(11), 1)[0]
+    position = next(p for p in range(made.length // 2, made.length) if made.decisions[p].kind == kind)
+    tokens[position + 1 :] = -1
+    legal = np.flatnonzero(made.legal(tokens[None], position)[0])
+    if space == "hierarchical":
+        legal = legal[1:]  # none is no node
+    pictures = []
+    for choice in legal[:2]:
+        tokens[position] = choice
+        pictures.append(_picture(space, tokens.tolist()))
+        assert pictures[-1].shape == ((1600, 800, 3) if upright else (800, 1600, 3))
+        edges = (pictures[-1][0], pictures[-1][-1], pictures[-1][:, 0], pictures[-1][:, -1])
+        assert all((edge == 255).all() for edge in edges)
+    assert (pictures[0] != pictures[1]).any()
+
+
+def test_labels_of_widths() -> None:
+    from nas_gym.envs.rendering import label
+
+    assert label("conv_3x5_36") == "conv 3x5, 36"
+    assert label("conv_3x5_36/2x1") == "conv 3x5, 36 /2x1"
+    assert label("residual_40/2") == "residual, 40 /2"
+    assert label("mbconv_5x5_e6_se0.25") == "mbconv 5x5 e6 se0.25"
 
 
 # ---------------------------------------------------------------------- native against scalar
@@ -400,7 +563,7 @@ def stacked(step: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*rest, infos)
 
 
-def pair(space: str, num_envs: int, mode: AutoresetMode, **arguments: Any) -> tuple[SyncVectorEnv, Any]:
+def pair(space: Any, num_envs: int, mode: AutoresetMode, **arguments: Any) -> tuple[SyncVectorEnv, Any]:
     evaluator = ScramblingEvaluator(make_space(space))
     scalar = [lambda: ConstructionEnv(space, evaluator=evaluator, **arguments) for _ in range(num_envs)]
     return SyncVectorEnv(scalar, autoreset_mode=mode), make_native(space, num_envs, autoreset_mode=mode, **arguments)
@@ -415,7 +578,7 @@ def draw_actions(masks: NDArray[np.bool_], illegal: float, rng: np.random.Genera
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("on_invalid", ON_INVALID)
 @pytest.mark.parametrize("space", SPACES)
-def test_native_equals_scalar(space: str, on_invalid: str, mode: AutoresetMode) -> None:
+def test_native_equals_scalar(space: Any, on_invalid: str, mode: AutoresetMode) -> None:
     """In lockstep and out of it: penalties, and under DISABLED resets of some, break the step."""
     length = make_space(space).length
     for observation in OBSERVATIONS:
@@ -439,14 +602,16 @@ def test_native_equals_scalar(space: str, on_invalid: str, mode: AutoresetMode) 
                     reset = {} if mask.all() else {"reset_mask": mask}
                     assert_same(native.reset(options=dict(reset)), sync.reset(options=dict(reset)))
         assert endings > 8
-        # Every choice of bench201 is legal, so that its episodes end together unless some are reset alone.
-        breaks_step = mode is AutoresetMode.DISABLED or (on_invalid == "penalise" and space != "bench201")
-        assert (apart > 0) == breaks_step
+        # Where every choice is legal, episodes end together unless some are reset alone.
+        if space in ("bench201", "size") and mode is not AutoresetMode.DISABLED:
+            assert apart == 0
+        if space == SHORT_CHAIN or (space in ("cell:darts", "cell:enas") and on_invalid == "penalise"):
+            assert apart > 0
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("space", SPACES)
-def test_native_equals_scalar_from_a_prefix(space: str, mode: AutoresetMode) -> None:
+def test_native_equals_scalar_from_a_prefix(space: Any, mode: AutoresetMode) -> None:
     """Some restart behind a prefix while the others go on; later episodes start from nothing."""
     for observation in OBSERVATIONS:
         sync, native = pair(space, 3, mode, observation=observation)
@@ -489,7 +654,7 @@ def test_one_batch_for_all_that_end_in_a_step(on_invalid: str, observation: str)
 
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("space", SPACES)
-def test_what_the_native_environment_returns_is_a_copy(space: str, mode: AutoresetMode) -> None:
+def test_what_the_native_environment_returns_is_a_copy(space: Any, mode: AutoresetMode) -> None:
     def spoil(value: Any) -> None:
         for item in value.values() if isinstance(value, dict) else value:
             if isinstance(item, np.ndarray):

@@ -1,0 +1,174 @@
+"""Writes docs/environments/: a page and a picture for each environment, out of the table and the docstrings.
+
+    python docs/make_environment_pages.py [--check]
+
+With --check nothing is written: it fails if the text of a page differs, or if a page or a picture is missing or left
+over. Pictures are not compared, for their bytes depend on the versions of fonts and libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import math
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nas_gym.envs import ConstructionEnv
+from nas_gym.envs.rendering import draw
+from nas_gym.registration import ENVIRONMENTS, EnvironmentSpec
+from nas_gym.spaces import PRESETS, SearchSpace, make_space
+
+FOLDER = Path(__file__).parent / "environments"
+DPI = 80
+MOST_CHOICES = 20  # that are listed of a kind of decision
+
+
+def main() -> None:
+    """Writes the pages, or compares them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    if parser.parse_args().check:
+        found = list(differences())
+        for line in found:
+            print(line)
+        sys.exit(f"{len(found)} differences: run docs/make_environment_pages.py" if found else 0)
+    FOLDER.mkdir(exist_ok=True)
+    for name in stale():
+        (FOLDER / name).unlink()
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+    for spec in ENVIRONMENTS:
+        (FOLDER / f"{spec.id}.png").write_bytes(picture(make_space(spec.space)))
+
+
+def differences() -> Iterator[str]:
+    """What a run without --check would change, but for the bytes of pictures; a line each."""
+    for name, text in pages().items():
+        path = FOLDER / name
+        if not path.exists():
+            yield f"{name} is missing"
+        elif path.read_text(encoding="utf-8") != text:
+            yield f"{name} differs"
+    yield from (f"{spec.id}.png is missing" for spec in ENVIRONMENTS if not (FOLDER / f"{spec.id}.png").exists())
+    yield from (f"{name} is left over" for name in stale())
+
+
+def stale() -> list[str]:
+    """Files in the folder that no environment has."""
+    wanted = {"README.md", *(f"{spec.id}{suffix}" for spec in ENVIRONMENTS for suffix in (".md", ".png"))}
+    return sorted(path.name for path in FOLDER.glob("*") if path.name not in wanted)
+
+
+def pages() -> dict[str, str]:
+    """The text of each page by the name of its file."""
+    return {"README.md": index(), **{f"{spec.id}.md": page(spec) for spec in ENVIRONMENTS}}
+
+
+def index() -> str:
+    """The page that lists the others."""
+    lines = ["# Environments", "", "| id | decisions | architectures | what is built |", "|---|---|---|---|"]
+    for spec in ENVIRONMENTS:
+        space = make_space(spec.space)
+        lines.append(f"| [{spec.id}]({spec.id}.md) | {space.length} | {count(space.size)} | {spec.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(spec: EnvironmentSpec) -> str:
+    """The page of an environment."""
+    space = make_space(spec.space)
+    env = {form: ConstructionEnv(space, evaluator="constant", observation=form) for form in ("onehot", "tokens")}
+    presets = [f"`{name}`" for name, preset in PRESETS.items() if type(preset) is type(space) and preset != space]
+    facts = {
+        "action space": f"`{env['onehot'].action_space}`",
+        "observation space": f"`{env['onehot'].observation_space}`, "
+        f'or with `observation="tokens"` `{env["tokens"].observation_space}`',
+        "decisions": f"{space.length}" + (", or fewer" if (space.stop_choices >= 0).any() else ""),
+        "architectures": count(space.size),
+        "search space": f"`{spec.space}`" + (f"; by the argument `space` also {', '.join(presets)}" if presets else ""),
+        "evaluator": f"`{spec.evaluator}`" + (f", task `{spec.task}`" if spec.task else ""),
+    }
+    return "\n".join(
+        [
+            f"# {spec.id}",
+            "",
+            spec.description,
+            "",
+            f"![An architecture that was drawn at random]({spec.id}.png)",
+            "",
+            "```python",
+            "import gymnasium as gym",
+            "import nas_gym",
+            "",
+            f'env = gym.make("{spec.id}")',
+            f'envs = gym.make_vec("{spec.id}", num_envs=64)',
+            "```",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {fact} |" for name, fact in facts.items()),
+            "",
+            "## Search Space",
+            "",
+            markdown(inspect.getdoc(type(space)) or ""),
+            "",
+            *decisions(space),
+            "",
+            shared(inspect.getdoc(ConstructionEnv) or ""),
+            "",
+        ]
+    )
+
+
+def decisions(space: SearchSpace) -> Iterator[str]:
+    """A table of the kinds of decisions and their choices."""
+    yield from ("| kind of decision | how many | choices |", "|---|---|---|")
+    for kind in dict.fromkeys(decision.kind for decision in space.decisions):
+        alike = [decision for decision in space.decisions if decision.kind == kind]
+        choices = [f"`{choice}`" for choice in dict.fromkeys(c for decision in alike for c in decision.choices)]
+        shown = choices if len(choices) <= MOST_CHOICES else [*choices[:MOST_CHOICES], "..."]
+        yield f"| {kind.replace('_', ' ')} | {len(alike)} | {', '.join(shown)} |"
+
+
+def markdown(docstring: str) -> str:
+    """A docstring of Google's style with its arguments as a list."""
+    text, _, rest = docstring.partition("\nArgs:\n")
+    if not rest:
+        return docstring
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", rest.partition("\nRaises:\n")[0], flags=re.MULTILINE)
+    items = [f"- `{name}`: {re.sub(chr(10) + ' +', ' ', what)}" for name, what in entries]
+    return "\n".join([text.rstrip(), "", "Fields:", "", *items])
+
+
+def shared(docstring: str) -> str:
+    """The sections that all environments have, without the summary above them."""
+    return docstring[docstring.index("## ") :]
+
+
+def count(number: int) -> str:
+    """A number in full, or by its power of ten."""
+    if number < 10**9:
+        return f"{number:,}"
+    exponent = math.floor(math.log10(number))
+    return f"{number / 10**exponent:.2f} \u00d7 10^{exponent}"
+
+
+def picture(space: SearchSpace) -> bytes:
+    """The PNG of an architecture, the same in every run: of eleven drawn at random the third largest."""
+    samples = space.sample(np.random.default_rng(0), 11)
+    graphs = sorted((space.graph(space.architecture(row)) for row in samples), key=lambda graph: len(graph.nodes))
+    file = io.BytesIO()
+    draw(graphs[-3]).savefig(file, format="png", dpi=DPI)
+    small = io.BytesIO()
+    Image.open(file).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+if __name__ == "__main__":
+    main()

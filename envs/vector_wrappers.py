@@ -1,0 +1,97 @@
+"""The wrappers of `wrappers` for the native vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Space
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from .wrappers import Objectives, announce_rewards, masked_space
+
+Vector = VectorEnv[Any, Any, Any]
+Step = tuple[Any, Any, Any, Any, dict[str, Any]]
+
+
+class MaskedObservation(VectorWrapper, RecordConstructorArgs):
+    """Puts the masks of legal choices into the observations: a dict of ``observation`` and ``action_mask``, bool[N, A].
+
+    In SAME_STEP, ``infos["final_obs"]`` is such a dict too.
+
+    Args:
+        envs: a native vector environment, wrapped or not.
+        observation_key: where the observations go.
+        mask_key: where the masks go.
+
+    Raises:
+        ValueError: the environment has no masks, or the keys are the same.
+    """
+
+    def __init__(self, envs: Vector, observation_key: str = "observation", mask_key: str = "action_mask") -> None:
+        RecordConstructorArgs.__init__(self, observation_key=observation_key, mask_key=mask_key)
+        VectorWrapper.__init__(self, envs)
+        self.single_observation_space = masked_space(
+            envs, envs.single_observation_space, envs.single_action_space, observation_key, mask_key
+        )
+        self.observation_space = batch_space(self.single_observation_space, envs.num_envs)
+        self._keys = observation_key, mask_key
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """As the environment's, with masks in the observations."""
+        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        return self._masked(observations, self._masks()), infos
+
+    def step(self, actions: Any) -> Step:
+        """As the environment's, with masks in the observations."""
+        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        if "final_obs" in infos:
+            masks = infos["final_info"]["action_mask"].astype(bool)
+            infos = {**infos, "final_obs": self._masked(infos["final_obs"], masks)}
+        return self._masked(observations, self._masks()), rewards, terminations, truncations, infos
+
+    def _masked(self, observations: Any, masks: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._keys, (observations, masks), strict=True))
+
+    def _masks(self) -> NDArray[np.bool_]:
+        masks: NDArray[np.bool_] = self.unwrapped.action_masks()  # type: ignore[attr-defined]
+        return masks
+
+
+class VectorReward(VectorWrapper, RecordConstructorArgs):
+    """Rewards of several objectives, float32[N, d]; `reward_space` and `reward_dim` are those of one environment.
+
+    Args:
+        envs: a native vector environment, wrapped or not.
+        objectives: as for the scalar wrapper.
+        worst: as for the scalar wrapper.
+
+    Raises:
+        ValueError: as for the scalar wrapper.
+    """
+
+    reward_space: Space[Any]
+    reward_dim: int
+
+    def __init__(self, envs: Vector, objectives: Mapping[str, float], worst: Sequence[float]) -> None:
+        RecordConstructorArgs.__init__(self, objectives=dict(objectives), worst=list(worst))
+        VectorWrapper.__init__(self, envs)
+        self._objectives = Objectives(objectives, worst)
+        announce_rewards(self, envs, len(objectives))
+
+    def step(self, actions: Any) -> Step:
+        """As the environment's, with float32[N, d] as rewards."""
+        observations, _, terminations, truncations, infos = self.env.step(actions)
+        rewards = np.zeros((self.num_envs, self.reward_dim), dtype=np.float32)
+        if terminations.any():
+            same_step = self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+            evaluation = (infos["final_info"] if same_step else infos)["evaluation"]
+            columns = {name: column[terminations] for name, column in evaluation.items() if not name.startswith("_")}
+            rewards[terminations] = self._objectives(columns)
+        return observations, rewards, terminations, truncations, infos

@@ -1,0 +1,129 @@
+"""Wrappers of the scalar environment for clients with conventions of their own; `vector_wrappers` has their twins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Space
+from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
+
+Environment = gymnasium.Env[Any, Any]
+
+
+class MaskedObservation(gymnasium.ObservationWrapper[dict[str, NDArray[Any]], Any, Any], RecordConstructorArgs):
+    """Puts the mask of legal choices into the observation: a Dict of ``observation`` and ``action_mask``, bool[A].
+
+    These are the keys of PettingZoo's convention; TorchRL's `ActionMask` reads ``action_mask``, which must be boolean.
+    Other clients have other keys: RLlib's action-masking module reads ``observations`` and ``action_mask``, Tianshou's
+    policies ``obs`` and ``mask``.
+
+    Args:
+        env: a construction environment, wrapped or not.
+        observation_key: where the observation goes.
+        mask_key: where the mask goes.
+
+    Raises:
+        ValueError: the environment has no masks, or the keys are the same.
+    """
+
+    def __init__(self, env: Environment, observation_key: str = "observation", mask_key: str = "action_mask") -> None:
+        RecordConstructorArgs.__init__(self, observation_key=observation_key, mask_key=mask_key)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        self.observation_space: Space[Any] = masked_space(
+            env, env.observation_space, env.action_space, observation_key, mask_key
+        )
+        self._keys = observation_key, mask_key
+
+    def observation(self, observation: Any) -> dict[str, NDArray[Any]]:
+        """The observation with the mask that goes with it."""
+        return dict(zip(self._keys, (observation, self._masks()), strict=True))
+
+    def _masks(self) -> NDArray[np.bool_]:
+        masks: NDArray[np.bool_] = self.unwrapped.action_masks()  # type: ignore[attr-defined]
+        return masks
+
+
+class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Rewards of several objectives, by MO-Gymnasium's convention: `reward_space`, `reward_dim`, float32[d] rewards.
+
+    At the end of an episode the reward is made of columns of ``info["evaluation"]``, before it is zero. Its clients
+    read `reward_space` and `reward_dim` from the wrapper or from the unwrapped environment: both have them.
+
+    Args:
+        env: a construction environment, wrapped or not.
+        objectives: a factor for each column, in the order of the rewards: ``{"accuracy": 1, "parameters": -1e-6}``
+            for accuracy and, to be minimised, millions of parameters.
+        worst: the rewards of failed evaluations and of penalised illegal choices, one for each objective. What is to
+            be minimised needs a number below all that occur.
+
+    Raises:
+        ValueError: there is no objective, or `worst` is of another length; at the end of an episode, its evaluation
+            lacks a column.
+    """
+
+    reward_space: Space[Any]
+    reward_dim: int
+
+    def __init__(self, env: Environment, objectives: Mapping[str, float], worst: Sequence[float]) -> None:
+        RecordConstructorArgs.__init__(self, objectives=dict(objectives), worst=list(worst))
+        gymnasium.Wrapper.__init__(self, env)
+        self._objectives = Objectives(objectives, worst)
+        announce_rewards(self, env, len(objectives))
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's, with float32[d] as reward."""
+        observation, _, terminated, truncated, info = self.env.step(action)
+        rewards = np.zeros(self.reward_dim, dtype=np.float32)
+        if terminated:
+            columns = {name: np.array([value]) for name, value in info["evaluation"].items()}
+            rewards = self._objectives(columns)[0]
+        return observation, rewards, terminated, truncated, info
+
+
+class Objectives:
+    """From the columns of evaluations to rewards of several objectives; see `VectorReward`."""
+
+    def __init__(self, factors: Mapping[str, float], worst: Sequence[float]) -> None:
+        if not factors:
+            raise ValueError("objectives must name at least one column of the evaluation, got none")
+        if len(worst) != len(factors):
+            raise ValueError(f"worst must hold {len(factors)} numbers, one for each of {list(factors)}, got {worst!r}")
+        self.factors = dict(factors)
+        self.worst = np.array(worst, dtype=np.float32)
+
+    def __call__(self, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
+        """float32[B, d] from float64[B] columns, `failed` among them."""
+        failed = columns["failed"] != 0
+        rewards = np.tile(self.worst, (len(failed), 1))
+        if failed.all():
+            return rewards
+        for index, (name, factor) in enumerate(self.factors.items()):
+            if name not in columns:
+                known = ", ".join(columns)
+                raise ValueError(f"objectives name the column {name!r}, but the evaluation has {known}")
+            rewards[~failed, index] = factor * columns[name][~failed]
+        return rewards
+
+
+def masked_space(env: Any, observations: Space[Any], actions: Any, observation_key: str, mask_key: str) -> Dict:
+    """The space of observations with masks, of one environment.
+
+    Raises:
+        ValueError: the environment has no masks, or the keys are the same.
+    """
+    if not hasattr(env.unwrapped, "action_masks"):
+        raise ValueError(f"env must have action_masks(), as construction environments do; got {env!r}")
+    if observation_key == mask_key:
+        raise ValueError(f"observation_key and mask_key must differ, got {observation_key!r} for both")
+    return Dict({observation_key: observations, mask_key: Box(0, 1, (int(actions.n),), np.bool_)})
+
+
+def announce_rewards(wrapper: Any, env: Any, dimensions: int) -> None:
+    """Gives a wrapper, and the environment under it, the attributes by which clients know vector rewards."""
+    for holder in (wrapper, env.unwrapped):
+        holder.reward_space = Box(-np.inf, np.inf, (dimensions,), np.float32)
+        holder.reward_dim = dimensions
