@@ -9,10 +9,18 @@ from .agent import AGENTS, Agent, Callback, SearchResult, agent_class, load_hype
 
 if TYPE_CHECKING:
     from .controllers import LSTMController
+    from .local_search import LocalSearch
     from .random_search import RandomSearch
+    from .regularized_evolution import RegularizedEvolution
     from .reinforce import Reinforce
 
-_LAZY = {"LSTMController": ".controllers", "RandomSearch": ".random_search", "Reinforce": ".reinforce"}
+_LAZY = {
+    "LSTMController": ".controllers",
+    "LocalSearch": ".local_search",
+    "RandomSearch": ".random_search",
+    "RegularizedEvolution": ".regularized_evolution",
+    "Reinforce": ".reinforce",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -26,7 +34,9 @@ __all__ = [
     "Agent",
     "Callback",
     "LSTMController",
+    "LocalSearch",
     "RandomSearch",
+    "RegularizedEvolution",
     "Reinforce",
     "SearchResult",
     "agent_class",

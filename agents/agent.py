@@ -26,6 +26,8 @@ Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 AGENTS: dict[str, str] = {
     "random": "nas_gym.agents.random_search:RandomSearch",
     "reinforce": "nas_gym.agents.reinforce:Reinforce",
+    "local-search": "nas_gym.agents.local_search:LocalSearch",
+    "regularized-evolution": "nas_gym.agents.regularized_evolution:RegularizedEvolution",
 }
 
 NUM_ENVS = 10

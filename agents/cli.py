@@ -111,7 +111,7 @@ def list_() -> None:
         kwargs: dict[str, Any] = gym.spec(spec.id).kwargs
         space = make_space(kwargs["space"])
         sizes = str(space.length), _count(space.size)
-        environments.add_row(spec.id, *sizes, kwargs["evaluator"], kwargs["task"], spec.description)
+        environments.add_row(spec.id, *sizes, kwargs["evaluator"], kwargs["task"] or "-", spec.description)
     agents = _table("Agents", "name", "what it does")
     for name in AGENTS:
         agents.add_row(name, _summary(AGENTS[name]))
@@ -338,7 +338,7 @@ def _number(value: Any) -> Any:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     return table
 
 

@@ -140,7 +140,7 @@ class Run:
         arguments = {**defaults, **config.env_kwargs}
         if config.task is not None:
             arguments["task"] = config.task
-        if arguments.get("evaluator") in TRAINERS:
+        if arguments.get("table") is None and arguments.get("evaluator") in TRAINERS:
             given = arguments.get("evaluator_kwargs", {})
             chosen = {key: getattr(config, key) for key in ("seed", "device", "data_dir", "download")}
             arguments["evaluator_kwargs"] = {**chosen, **given}

@@ -14,6 +14,7 @@ from nas_gym.spaces import SearchSpace
 EVALUATORS: dict[str, str] = {
     "constant": "nas_gym.evaluators.evaluator:FunctionEvaluator",
     "shared-weights": "nas_gym.evaluators.shared_weights:SharedWeightEvaluator",
+    "table": "nas_gym.evaluators.tabular:TabularEvaluator",
 }
 
 TRAINERS = frozenset({"shared-weights"})
@@ -28,7 +29,7 @@ def make_evaluator(
     Args:
         spec: an evaluator, or the name of one.
         space: the search space.
-        task: the name of the task, for evaluators that train on one.
+        task: the name of the task, for evaluators that train on one or look it up.
         kwargs: further arguments of the evaluator.
 
     Raises:
@@ -45,7 +46,7 @@ def make_evaluator(
     module, _, name = EVALUATORS[spec].partition(":")
     evaluator = getattr(importlib.import_module(module), name)
     arguments = dict(kwargs or {})
-    if spec in TRAINERS:
+    if spec in TRAINERS or spec == "table":
         arguments["task"] = task
     made: Evaluator = evaluator(space, **arguments)
     return made

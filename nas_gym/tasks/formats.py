@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import gzip
 import math
-import pickle
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from nas_gym.pickles import read_plain_dict
 from nas_gym.tasks.task import resize
 
 UNSIGNED_BYTE = 0x08
@@ -62,45 +61,6 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
 
 
-class _Inert:
-    """Stands in for the numpy objects that a pickle names: keeps their arguments and state, runs nothing."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists, dicts and numpy arrays (as `_Inert`), and refuses whatever else is named.
-
-    torchvision reads CIFAR with `pickle.load`, which runs any code that a file asks for. Here a file can ask for
-    nothing: every name that it may use stands for an inert record.
-    """
-
-    def find_class(self, module: str, name: str) -> type[_Inert]:
-        if (module, name) not in {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        }:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
-        return _Inert
-
-
-def _read_plain_pickle(path: Path) -> dict[bytes, Any]:
-    try:
-        with path.open("rb") as file:
-            content = _PlainUnpickler(file, encoding="bytes").load()
-    except Exception as error:  # whatever its bytes make of the stack machine: nothing narrower is promised
-        raise ValueError(f"{path} cannot be read as a CIFAR file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} cannot be read as a CIFAR file: it holds no dict but a {type(content).__name__}")
-    return content
-
-
 def read_cifar_batch(path: Path, label_key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Reads a batch of CIFAR-10 or CIFAR-100 in the "python version" (https://www.cs.toronto.edu/~kriz/cifar.html).
 
@@ -114,7 +74,7 @@ def read_cifar_batch(path: Path, label_key: str) -> tuple[NDArray[np.uint8], NDA
     Raises:
         ValueError: the file is not such a file, or asks for anything but a plain array.
     """
-    content = _read_plain_pickle(path)
+    content = read_plain_dict(path, "a CIFAR file", encoding="bytes")
     try:
         _, shape, dtype, fortran, raw = content[b"data"].state
         if dtype.arguments[0] != b"u1":
@@ -134,7 +94,7 @@ def read_cifar_classes(path: Path, key: str) -> tuple[str, ...]:
     Raises:
         ValueError: the file is not such a file.
     """
-    names = _read_plain_pickle(path).get(key.encode())
+    names = read_plain_dict(path, "a CIFAR file", encoding="bytes").get(key.encode())
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
         raise ValueError(f"{path} holds no list of names under {key!r}")
     return tuple(name.decode("latin1") for name in names)

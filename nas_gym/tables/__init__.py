@@ -1,0 +1,40 @@
+"""Benchmark tables: the format, the tables that come along, importers of others', and the builder of one's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nas_gym.tables.bench_graph import BENCH_GRAPH, open_bench_graph
+from nas_gym.tables.table import Table, TaskTable, class_rows, save_table
+
+BUNDLED: dict[str, str] = {}
+"""Tables that are part of the package: a name, and the file in the folder ``data``."""
+
+DEFAULTS: dict[str, str] = {"bench_graph": BENCH_GRAPH}
+"""The table of a kind of search space (`SearchSpace.name`) where none is named."""
+
+TABLES: tuple[str, ...] = (*BUNDLED, BENCH_GRAPH)
+"""The names of all tables that need no path."""
+
+
+def open_table(table: str | os.PathLike[str], task: str | None = None) -> Table:
+    """Opens a table by its name (`TABLES`) or its path.
+
+    Args:
+        table: name or path.
+        task: for names that stand for tables of several spaces (``"nas-bench-graph"``), the task to be looked up.
+
+    Raises:
+        ValueError: there is no such table, or the file is no table.
+    """
+    if table == BENCH_GRAPH:
+        return open_bench_graph(task)
+    if table in BUNDLED:
+        return Table(Path(__file__).parent / "data" / BUNDLED[str(table)])
+    if not Path(table).is_file():
+        raise ValueError(f"table {os.fspath(table)!r} is neither a file nor one of {', '.join(TABLES)}")
+    return Table(table)
+
+
+__all__ = ["BUNDLED", "DEFAULTS", "TABLES", "Table", "TaskTable", "class_rows", "open_table", "save_table"]

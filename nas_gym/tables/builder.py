@@ -1,0 +1,264 @@
+"""Makes a benchmark table: trains every architecture of a space from scratch, once a class and seed.
+
+The work is split into shards of a hundred classes, in a random order, so that any part of it is a sample of the
+whole. A worker appends a line as soon as an architecture is done: a build that was killed goes on where it stood, on
+any machine that has the shards, and loses only the architectures in training. Accuracies depend on the class and the
+seed alone, neither on the number of workers nor on the order.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas_gym.evaluators.cost import count_flops, count_parameters
+from nas_gym.evaluators.training import TrainingSettings, fit
+from nas_gym.networks import NetworkSettings, make_network
+from nas_gym.spaces import SearchSpace, Tokens, make_space
+from nas_gym.tables.table import TaskTable, class_rows, save_table
+from nas_gym.tasks import Task, make_task
+
+SHARD = 100  # classes
+SPLITS = ("valid", "test")
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What is trained on what, and how.
+
+    Attributes:
+        task: name of an image task.
+        image_size: images are resized to this, in pixels; None leaves them.
+        train_images: images trained on; None takes all.
+        score_images: images of the validation split, and of the test split, that score; None takes all.
+        network: the macro architecture.
+        training: of each network; accuracies are recorded after every epoch.
+        task_seed: of the split into train and validation images.
+    """
+
+    task: str = "fashion-mnist"
+    image_size: int | None = 14
+    train_images: int | None = 2000
+    score_images: int | None = 1000
+    network: NetworkSettings = field(default_factory=lambda: NetworkSettings(channels=8))
+    training: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(epochs=4, batch_size=50, learning_rate=0.1, record=SPLITS)
+    )
+    task_seed: int = 0
+
+    def make_task(self, data_dir: str | None = None) -> Task:
+        """The task as networks are trained on it.
+
+        Raises:
+            FileNotFoundError: the data set is not there.
+        """
+        task = make_task(
+            self.task,
+            seed=self.task_seed,
+            data_dir=data_dir,
+            image_size=self.image_size,
+            train_limit=self.train_images,
+            valid_limit=self.score_images,
+        )
+        scored = torch.arange(min(self.score_images or len(task.test), len(task.test)))
+        return dataclasses.replace(task, test=task.test.take(scored))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON has them."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some classes to be trained with one seed, and the file of their results."""
+
+    path: Path
+    seed: int
+    classes: tuple[int, ...]
+
+    def done(self, columns: Sequence[str]) -> dict[int, dict[str, float]]:
+        """The results on file by class; a line that was cut off in the middle is passed over."""
+        if not self.path.exists():
+            return {}
+        text = self.path.read_text()
+        rows = csv.reader(text[: text.rfind("\n") + 1].splitlines())
+        found = [row for row in rows if len(row) == len(columns) and row[0] != "class"]
+        return {int(row[0]): dict(zip(columns, map(float, row), strict=True)) for row in found}
+
+
+def columns(epochs: int) -> list[str]:
+    """The columns of a shard's file."""
+    curves = [f"{split}_{epoch}" for split in SPLITS for epoch in range(1, epochs + 1)]
+    return ["class", *curves, "seconds", "parameters", "flops"]
+
+
+def shards(folder: Path, num_classes: int, seed: int, limit: int | None = None) -> list[Shard]:
+    """The shards of a seed: the classes in a random order that is the same for every seed.
+
+    Args:
+        folder: where their files lie.
+        num_classes: how many classes there are.
+        seed: of the trainings.
+        limit: takes the first classes of that order only.
+    """
+    order = np.random.default_rng(0).permutation(num_classes)[:limit].tolist()
+    return [
+        Shard(folder / f"seed{seed}" / f"{first // SHARD:04d}.csv", seed, tuple(order[first : first + SHARD]))
+        for first in range(0, len(order), SHARD)
+    ]
+
+
+def train_class(
+    space: SearchSpace, tokens: Sequence[int], task: Task, settings: BuildSettings, seed: int
+) -> dict[str, float]:
+    """Trains one architecture: its curves, seconds an epoch, parameters and flops. NaN curves if it fails."""
+    architecture = space.architecture(tokens)
+    network = make_network(architecture, task.image_shape, task.num_classes, settings.network, seed)
+    flops = count_flops(network, task.image_shape)
+    (curve,) = fit([network], task, settings.training, seeds=[seed])
+    row = {"seconds": curve.seconds / settings.training.epochs}
+    for split in SPLITS:
+        accuracies = curve.accuracy.get(split, np.empty(0)).tolist()
+        for epoch in range(settings.training.epochs):
+            row[f"{split}_{epoch + 1}"] = accuracies[epoch] if epoch < len(accuracies) else float("nan")
+    return {**row, "parameters": float(count_parameters(network)), "flops": float(flops)}
+
+
+def build_shard(space: SearchSpace, representatives: Tokens, shard: Shard, settings: BuildSettings, task: Task) -> None:
+    """Trains the classes of a shard that are not on file yet."""
+    names = columns(settings.training.epochs)
+    done = shard.done(names)
+    shard.path.parent.mkdir(parents=True, exist_ok=True)
+    # What was cut off is written anew, so that the next line starts on a line of its own.
+    _write(shard.path, "".join([",".join(names) + "\n", *(_line(row, names) for row in done.values())]))
+    for number in shard.classes:
+        if number not in done:
+            row = train_class(space, representatives[number].tolist(), task, settings, shard.seed)
+            with shard.path.open("a") as file:
+                file.write(_line({"class": number, **row}, names))
+
+
+def _line(row: Mapping[str, float], names: Sequence[str]) -> str:
+    whole = ("class", "parameters", "flops")
+    return ",".join(str(int(row[name])) if name in whole else f"{row[name]:.6g}" for name in names) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(space: SearchSpace, representatives: Tokens, settings: BuildSettings, data_dir: str | None) -> None:
+    torch.set_num_threads(1)
+    _worker.update(space=space, representatives=representatives, settings=settings, task=settings.make_task(data_dir))
+
+
+def _work(shard: Shard) -> Shard:
+    build_shard(shard=shard, **_worker)
+    return shard
+
+
+def build(
+    space: SearchSpace | str,
+    out: Path,
+    settings: BuildSettings,
+    *,
+    seeds: Mapping[int, int | None],
+    folder: Path | None = None,
+    workers: int | None = None,
+    data_dir: str | None = None,
+    on_shard: Callable[[Shard, int], None] | None = None,
+) -> Path:
+    """Trains what is missing and writes the table.
+
+    Args:
+        space: the search space; it must be small enough to enumerate.
+        out: the table's file.
+        settings: what is trained, and how.
+        seeds: by seed how many classes, the first of a random order; None takes all.
+        folder: where the shards lie; by default beside the table.
+        workers: processes, one thread each; by default one a core.
+        data_dir: where the data set is looked for.
+        on_shard: called with each shard that is done and the number of those that are left.
+
+    Returns:
+        The table's path.
+
+    Raises:
+        ValueError: the folder holds shards that were made with other settings.
+    """
+    space = make_space(space)
+    folder = folder or out.with_suffix(".shards")
+    _check_settings(folder, space, settings)
+    rows, representatives = class_rows(space)
+    work = [shard for seed, limit in seeds.items() for shard in shards(folder, len(representatives), seed, limit)]
+    names = columns(settings.training.epochs)
+    missing = [shard for shard in work if set(shard.classes) - set(shard.done(names))]
+    initial = (space, representatives, settings, data_dir)
+    # Threads of torch do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=initial) as pool:
+        futures = [pool.submit(_work, shard) for shard in missing]
+        for left, future in zip(range(len(missing) - 1, -1, -1), as_completed(futures), strict=True):
+            shard = future.result()
+            if on_shard is not None:
+                on_shard(shard, left)
+    assemble(out, space, rows, settings, work)
+    return out
+
+
+def assemble(
+    out: Path, space: SearchSpace, rows: NDArray[np.int32], settings: BuildSettings, work: Sequence[Shard]
+) -> None:
+    """Writes the table from the shards on file; trainings that are missing are NaN."""
+    epochs = settings.training.epochs
+    seeds = sorted({shard.seed for shard in work})
+    num_rows = int(rows.max()) + 1
+    curves = {split: np.full((num_rows, len(seeds), epochs), np.nan, dtype=np.float32) for split in SPLITS}
+    seconds = np.full((num_rows, len(seeds)), np.nan, dtype=np.float32)
+    costs = {name: np.zeros(num_rows, dtype=np.int64) for name in ("parameters", "flops")}
+    for shard in work:
+        column = seeds.index(shard.seed)
+        for number, row in shard.done(columns(epochs)).items():
+            for split in SPLITS:
+                curves[split][number, column] = [row[f"{split}_{epoch}"] for epoch in range(1, epochs + 1)]
+            seconds[number, column] = row["seconds"]
+            for name, array in costs.items():
+                array[number] = int(row[name])
+    table = TaskTable(**curves, epochs=tuple(range(1, epochs + 1)), seconds=seconds, **costs)
+    provenance = {
+        "made by": "nas-gym table build",
+        "settings": settings.to_dict(),
+        "seeds": seeds,
+        "licence": "MIT; the images are those of the task's own licence",
+    }
+    save_table(out, space, rows, {settings.task: table}, provenance)
+
+
+def _check_settings(folder: Path, space: SearchSpace, settings: BuildSettings) -> None:
+    """Keeps the settings beside the shards: results of different ones must not meet in one table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settings.json"
+    wanted = {"space": space.to_dict(), **settings.to_dict()}
+    text = json.dumps(wanted, indent=2) + "\n"
+    if not path.exists():
+        _write(path, text)
+    elif json.loads(path.read_text()) != json.loads(text):
+        raise ValueError(f"{str(folder)!r} holds shards of other settings, see {path.name}; give another folder")
