@@ -279,6 +279,56 @@ def nats_bench(folder: Annotated[Path, tyro.conf.Positional], out: Path | None =
     info(str(table.path))
 
 
+@tables.command
+def build(
+    out: Path,
+    space: str = "bench201",
+    task: str = "fashion-mnist",
+    seeds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SEED[:CLASSES] ...")] = ("0",),
+    settings: Pairs = (),
+    shards: Path | None = None,
+    workers: int | None = None,
+    data_dir: str | None = None,
+) -> None:
+    """Makes a table by training every architecture of a space; killed at any moment, it goes on where it stood.
+
+    Args:
+        out: the table.
+        space: name of the space.
+        task: name of an image task.
+        seeds: seeds of the trainings; 1:1000 trains 1,000 classes of architectures, drawn at random, with seed 1.
+        settings: of the proxy, such as training.epochs:4 network.channels:8 image_size:14 train_images:2000.
+        shards: where results are collected; beside the table by default.
+        workers: processes; one a core by default.
+        data_dir: where data sets are looked for.
+    """
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from nas_gym.tables import builder
+
+    wanted = builder.BuildSettings.from_dict({"task": task, **parse_pairs(settings)})
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+        bar = progress.add_task("training")
+        builder.build(
+            space,
+            out,
+            wanted,
+            seeds=dict(map(_seed_classes, seeds)),
+            folder=shards,
+            workers=workers,
+            data_dir=data_dir,
+            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    info(str(out))
+
+
+def _seed_classes(text: str) -> tuple[int, int | None]:
+    seed, colon, classes = text.partition(":")
+    if not seed.isdecimal() or (colon and not classes.isdecimal()):
+        raise ValueError(f"expected SEED or SEED:CLASSES, such as 1:1000; got {text!r}")
+    return int(seed), int(classes) if colon else None
+
+
 def _execute(run: Any) -> None:
     from .runs import Interrupted
 

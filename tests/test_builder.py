@@ -6,15 +6,17 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from nas_gym.agents.cli import _seed_classes, main
 from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.networks import NetworkSettings, make_network
-from nas_gym.spaces import Bench201Space
+from nas_gym.spaces import PRESETS, Bench201Space
 from nas_gym.tables import builder
 from nas_gym.tables.builder import BuildSettings, Shard, build, columns, shards, train_class
 from nas_gym.tables.table import Table, class_rows
@@ -133,3 +135,35 @@ def test_a_failed_training_is_not_a_number() -> None:
     row = train_class(SPACE, [2, 2, 2], task, diverging, 0)
     assert all(np.isnan(row[name]) for name in columns(2) if name.startswith(("valid", "test")))
     assert row["parameters"] > 0
+
+
+@pytest.mark.slow
+def test_the_command(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "table.npz"
+    monkeypatch.setattr("nas_gym.spaces.PRESETS", {**PRESETS, "tiny": SPACE})
+    settings = ["image_size:null", "train_images:60", "score_images:40", "network.channels:4", "network.reductions:1"]
+    settings += ["training.epochs:2", "training.batch_size:20", "training.learning_rate:0.05"]
+    command = ["nas-gym", "table", "build", "--out", str(out), "--space", "tiny", "--task", "digits", "--workers", "1"]
+    monkeypatch.setattr(sys, "argv", [*command, "--seeds", "0", "1:5", "--settings", *settings])
+    main()
+    made, expected = Table(out).task("digits"), Table(built).task("digits")
+    np.testing.assert_array_equal(made.valid, expected.valid)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 3}, r"BuildSettings has no field \['epochs'\]; fields: image_size"),
+        ({"training": {"epoch": 3}}, r"TrainingSettings has no field \['epoch'\]; fields: augment"),
+        ({"training": {"epochs": 0}}, "epochs must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BuildSettings.from_dict(values)
+
+
+@pytest.mark.parametrize("text", ["x", "0:", "0:x", "-1", ""])
+def test_seeds_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected SEED or SEED:CLASSES"):
+        _seed_classes(text)

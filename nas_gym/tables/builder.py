@@ -14,7 +14,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from nas_gym.tables.table import TaskTable, class_rows, save_table
 from nas_gym.tasks import Task, make_task
 
 SHARD = 100  # classes
+PROGRESS_SECONDS = 5.0
 SPLITS = ("valid", "test")
 
 
@@ -75,10 +76,31 @@ class BuildSettings:
         scored = torch.arange(min(self.score_images or len(task.test), len(task.test)))
         return dataclasses.replace(task, test=task.test.take(scored))
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BuildSettings:
+        """Settings from the fields that differ from the defaults, nested as `to_dict` nests them.
+
+        Raises:
+            ValueError: an unknown field, or a value out of range.
+        """
+        settings: BuildSettings = _replaced(cls(), values)
+        return settings
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON has them."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
+
+
+def _replaced(settings: Any, values: Mapping[str, Any]) -> Any:
+    known = {known.name for known in dataclasses.fields(settings)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{type(settings).__name__} has no field {unknown}; fields: {', '.join(sorted(known))}")
+    nested = {
+        name: _replaced(getattr(settings, name), value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+    }
+    return dataclasses.replace(settings, **nested)
 
 
 @dataclass(frozen=True)
@@ -170,9 +192,8 @@ def _start_worker(space: SearchSpace, representatives: Tokens, settings: BuildSe
     _worker.update(space=space, representatives=representatives, settings=settings, task=settings.make_task(data_dir))
 
 
-def _work(shard: Shard) -> Shard:
+def _work(shard: Shard) -> None:
     build_shard(shard=shard, **_worker)
-    return shard
 
 
 def build(
@@ -184,7 +205,7 @@ def build(
     folder: Path | None = None,
     workers: int | None = None,
     data_dir: str | None = None,
-    on_shard: Callable[[Shard, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Trains what is missing and writes the table.
 
@@ -196,7 +217,7 @@ def build(
         folder: where the shards lie; by default beside the table.
         workers: processes, one thread each; by default one a core.
         data_dir: where the data set is looked for.
-        on_shard: called with each shard that is done and the number of those that are left.
+        on_progress: called every few seconds with the number of trainings that are done, and of all.
 
     Returns:
         The table's path.
@@ -215,11 +236,14 @@ def build(
     # Threads of torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=initial) as pool:
-        futures = [pool.submit(_work, shard) for shard in missing]
-        for left, future in zip(range(len(missing) - 1, -1, -1), as_completed(futures), strict=True):
-            shard = future.result()
-            if on_shard is not None:
-                on_shard(shard, left)
+        running = {pool.submit(_work, shard) for shard in missing}
+        while running:
+            finished, running = wait(running, timeout=PROGRESS_SECONDS)
+            for future in finished:
+                future.result()
+            if on_progress is not None:
+                done = sum(len(shard.done(names)) for shard in work)
+                on_progress(done, sum(len(shard.classes) for shard in work))
     assemble(out, space, rows, settings, work)
     return out
 
