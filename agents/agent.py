@@ -155,6 +155,11 @@ class Agent(ABC):
 
     # ------------------------------------------------------------------ search
 
+    @property
+    def open_space(self) -> SearchSpace:
+        """The part of the space that is open to the next trials: all of it, unless it grows in a search."""
+        return self.space.at_trial(self.trials)
+
     @abstractmethod
     def ask(self, n: int) -> Tokens:
         """Proposes n architectures, int64[n, T], legal and filled."""

@@ -40,16 +40,21 @@ class LocalSearch(Agent):
         self._top: Tokens = self._untried  # what is climbed from, one row or none
         self._height = -np.inf
         self._starts: set[tuple[int, ...]] = set()  # asked for since the neighbours ran out
+        self._asked_at = 0  # trials at the last asking
 
     def ask(self, n: int) -> Tokens:
         """Takes untried neighbours; beyond them, random architectures to start from."""
         asked: list[Tokens] = []
+        if self.open_space != self.space.at_trial(self._asked_at) and len(self._top):
+            # The space has grown: the neighbours are now those of its new stage.
+            self._untried = self.rng.permutation(neighbours(self.open_space, self._top[0], self.rng))
+        self._asked_at = self.trials
         while len(asked) < n and len(self._untried):
             self._try(self._untried[-1], asked)
             self._untried = self._untried[:-1]
         while len(asked) < n:
-            full = len(self._tried) >= self.space.size  # all is tried: from here on with repetition
-            for row in self.space.sample(self.rng, n - len(asked)):
+            full = len(self._tried) >= self.open_space.size  # all is tried: from here on with repetition
+            for row in self.open_space.sample(self.rng, n - len(asked)):
                 self._starts.add(tuple(row.tolist()))
                 self._try(row, asked, again=full)
         return np.array(asked)
@@ -68,7 +73,7 @@ class LocalSearch(Agent):
         if eligible.any():
             best = int(np.where(eligible, rewards, -np.inf).argmax())
             self._top, self._height = tokens[best : best + 1].copy(), float(rewards[best])
-            self._untried = self.rng.permutation(neighbours(self.space, tokens[best], self.rng))
+            self._untried = self.rng.permutation(neighbours(self.open_space, tokens[best], self.rng))
             self._starts.clear()
         return {}
 
@@ -86,20 +91,21 @@ class LocalSearch(Agent):
             "untried": torch.from_numpy(self._untried),
             "top": torch.from_numpy(self._top),
             "height": self._height,
+            "asked_at": self._asked_at,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._tried = {tuple(row) for row in state["tried"].tolist()}
         self._starts = {tuple(row) for row in state["starts"].tolist()}
-        self._height = state["height"]
+        self._height, self._asked_at = state["height"], int(state["asked_at"])
         self._untried, self._top = state["untried"].numpy(), state["top"].numpy()
 
 
 def neighbours(space: SearchSpace, tokens: Tokens, rng: np.random.Generator) -> Tokens:
     """All architectures that differ from int64[T] in one decision, int64[M, T].
 
-    Later decisions that became illegal are drawn anew, uniformly over legal sequences.
+    Decisions that are illegal by then are drawn anew, uniformly over legal sequences.
     """
     rows = []
     for position in range(space.length):
@@ -108,12 +114,11 @@ def neighbours(space: SearchSpace, tokens: Tokens, rng: np.random.Generator) -> 
         changed[:, position] = others
         rows.append(changed[others != tokens[position]])
     found = np.concatenate(rows)
-    changed_at = np.repeat(np.arange(space.length), [len(part) for part in rows])
     if space.prefix_free:
         return found
-    for position in range(1, space.length):
+    for position in range(space.length):
         weights = space.weights(found, position)
-        redraw = (weights[np.arange(len(found)), found[:, position]] == 0) & (changed_at < position)
+        redraw = weights[np.arange(len(found)), found[:, position]] == 0
         if redraw.any():
             found[redraw, position] = draw(weights[redraw], rng)
     return found

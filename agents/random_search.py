@@ -28,7 +28,7 @@ class RandomSearch(Agent):
 
     def ask(self, n: int) -> Tokens:
         """Draws n architectures."""
-        return self.space.sample(self.rng, n)
+        return self.open_space.sample(self.rng, n)
 
     def tell(self, tokens: Tokens, rewards: Floats) -> dict[str, float]:
         """Learns nothing."""
@@ -40,6 +40,6 @@ class RandomSearch(Agent):
         probabilities = np.zeros((len(tokens), self.space.num_choices))
         for position in np.unique(positions):
             rows = positions == position
-            weights = self.space.weights(tokens[rows], int(position))
+            weights = self.open_space.weights(tokens[rows], int(position))
             probabilities[rows] = weights / weights.sum(axis=1, keepdims=True)
         return probabilities

@@ -63,13 +63,13 @@ class RegularizedEvolution(Agent):
         settings: RegularizedEvolutionHyperparameters = self.hyperparameters
         lacking = n if not len(self._population) else max(0, min(n, settings.population_size - self._asked))
         self._asked += n
-        first = self.space.sample(self.rng, lacking)
+        first = self.open_space.sample(self.rng, lacking)
         if lacking == n:
             return first
         shuffled = self.rng.random((n - lacking, len(self._population))).argsort(axis=1)
         sample = shuffled[:, : settings.sample_size]
         winners = sample[np.arange(n - lacking), self._rewards[sample].argmax(axis=1)]
-        return np.concatenate([first, self.space.mutate(self._population[winners], self.rng)])
+        return np.concatenate([first, self.open_space.mutate(self._population[winners], self.rng)])
 
     def tell(self, tokens: Tokens, rewards: Floats) -> dict[str, float]:
         """Takes the architectures into the population; the oldest beyond its size die."""

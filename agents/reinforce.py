@@ -145,6 +145,12 @@ class Reinforce(Agent):
 
     def ask(self, n: int) -> Tokens:
         """Samples n architectures from the controller."""
+        space = self.open_space
+        if space != self.controller.space:
+            # Episodes that were sampled at a smaller stage of a space that grows are learned from under its masks.
+            if self._pending:
+                self._update_on_pending()
+            self.controller.space = space
         return self.controller.sample(n, self.generator)[0].cpu().numpy()
 
     def tell(self, tokens: Tokens, rewards: Floats) -> dict[str, float]:
@@ -156,6 +162,9 @@ class Reinforce(Agent):
         self._pending.append((tokens, rewards))
         if sum(len(kept) for _, kept in self._pending) < self.hyperparameters.batch_size:
             return {}
+        return self._update_on_pending()
+
+    def _update_on_pending(self) -> dict[str, float]:
         episodes, self._pending = self._pending, []
         return self._update(*(np.concatenate(column) for column in zip(*episodes, strict=True)))
 
@@ -209,3 +218,4 @@ class Reinforce(Agent):
         self.baseline.total, self.baseline.weight = state["baseline"]
         self.updates = int(state["updates"])
         self._pending = [(tokens.numpy(), rewards.numpy()) for tokens, rewards in state["pending"]]
+        self.controller.space = self.space.at_trial(self.trials - sum(len(kept) for _, kept in self._pending))

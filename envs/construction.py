@@ -180,7 +180,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
             ValueError: `options["architecture"]` is no legal prefix.
         """
         super().reset(seed=seed)
-        prefix = starting_prefix(self.search_space, options)
+        prefix = starting_prefix(self.open_space, options)
         self._tokens.fill(UNDECIDED)
         self._onehot.fill(0.0)
         self._move_to(0)
@@ -217,6 +217,11 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         evaluations = self.schedule.score(self._tokens.copy())
         evaluation = {name: float(column[0]) for name, column in evaluations.columns().items()}
         return self._end(float(self.objective(evaluations)[0]), evaluation, invalid)
+
+    @property
+    def open_space(self) -> SearchSpace:
+        """The part of the search space that is open to the next trial: all of it, unless it grows in a search."""
+        return self.search_space.at_trial(self.schedule.trials)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """The choices that are legal next, bool[A]; all True after the end of an episode."""
@@ -275,7 +280,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         """The legal choices at a position, as a list and as a mask; all of them behind the last one."""
         if position == self._length:
             return list(range(self._width)), np.ones(self._width, dtype=np.int8)
-        mask = self.search_space.legal(self._tokens, position)[0]
+        mask = self.open_space.legal(self._tokens, position)[0]
         return np.flatnonzero(mask).tolist(), mask.astype(np.int8)
 
     def _info(self, invalid: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from nas_gym.spaces import UNDECIDED, Tokens
+from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
 
 from .construction import ConstructionEnv, starting_prefix
 
@@ -111,7 +111,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         """
         super().reset(seed=self._checked_seed(seed))
         mask = self._checked_reset_mask(options)
-        prefix = starting_prefix(self.search_space, options)
+        prefix = starting_prefix(self.open_space, options)
         self._clear(mask, prefix)
         self._move_to(np.where(mask, len(prefix), self._position))
         self._started = True
@@ -142,6 +142,11 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             return self._observe(), rewards, terminations, truncations, {**self._infos(invalid), **ending}
         infos = self._restart_at_once(terminations, invalid, ending)
         return self._observe(), rewards, terminations, truncations, infos
+
+    @property
+    def open_space(self) -> SearchSpace:
+        """As `ConstructionEnv.open_space`: what is open when a decision is taken."""
+        return self.search_space.at_trial(self.schedule.trials)
 
     def action_masks(self) -> Bools:
         """The choices that are legal next, bool[N, A]; all True where an episode has ended."""
@@ -278,12 +283,12 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         if self._known is not None:
             return self._known_batches[position] if isinstance(position, int) else self._known[position]
         if isinstance(position, int) and position < self._length:
-            return self.search_space.legal(self._tokens, position)
+            return self.open_space.legal(self._tokens, position)
         masks = np.ones((self.num_envs, self._width), dtype=bool)
         if not isinstance(position, int):
             playing = position < self._length
             rows = slice(None) if playing.all() else playing
-            masks[rows] = self.search_space.legal(self._tokens[rows], position[rows])
+            masks[rows] = self.open_space.legal(self._tokens[rows], position[rows])
         return masks
 
     # ------------------------------------------------------------------ what is handed out

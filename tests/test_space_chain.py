@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from fractions import Fraction
 
+import gymnasium
 import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from nas_gym.agents import make_agent
 from nas_gym.spaces import PRESETS, UNDECIDED, ChainSpace
 from nas_gym.spaces.chain import Convolution
 
@@ -169,3 +172,83 @@ def test_classes_by_brute_force() -> None:
         assert truth.setdefault(text, key) == key
         assert found.setdefault(key, text) == text
     assert len(truth) < 400
+
+
+# ------------------------------------------------------------------ the schedule of growing depth
+
+GROWING = ChainSpace(
+    layers=4, depth="schedule", heights=(1,), widths=(1, 3), filters=(8, 16), start=1, growth=2, every=10
+)
+
+
+def enumerated(space: ChainSpace) -> set[tuple[int, ...]]:
+    return set(map(tuple, space.enumerate().tolist()))
+
+
+def test_a_growing_space_is_the_union_of_its_stages() -> None:
+    depths = (1, 3, 4)
+    stages = [GROWING.at_trial(trial) for trial in (0, 10, 20)]
+    by_stage = [enumerated(stage) for stage in stages]
+    for stage, depth, rows in zip(stages, depths, by_stage, strict=True):
+        assert isinstance(stage, ChainSpace)
+        assert stage.size == len(rows) == np.prod([4 * 2**layer for layer in range(depth)])
+        assert set(GROWING.depths(np.array(sorted(rows))).tolist()) == {depth}
+    assert enumerated(GROWING) == set().union(*by_stage)
+    assert GROWING.size == sum(map(len, by_stage))
+    assert GROWING.decisions == stages[0].decisions
+
+
+def test_stages_follow_the_paper() -> None:
+    space = PRESETS["chain:schedule"]
+    rng = np.random.default_rng(0)
+    for trial, depth in ((0, 6), (1599, 6), (1600, 8), (3200, 10), (11_200, 20), (10**6, 20)):
+        assert set(space.depths(space.at_trial(trial).sample(rng, 20)).tolist()) == {depth}  # type: ignore[attr-defined]
+    assert space.at_trial(5) is space.at_trial(6)
+
+
+def test_mutation_brings_an_architecture_to_the_stage() -> None:
+    rng = np.random.default_rng(0)
+    parents = GROWING.at_trial(0).sample(rng, 200)
+    stage = GROWING.at_trial(10)
+    children = stage.mutate(parents, rng)
+    stage.check(children)
+
+
+@pytest.mark.parametrize("agent", ["random", "reinforce", "regularized-evolution", "local-search"])
+@pytest.mark.parametrize("num_envs", [0, 5])
+def test_agents_grow_with_the_space(agent: str, num_envs: int) -> None:
+    arguments = {"space": GROWING, "evaluator": "constant"}
+    if num_envs:
+        env = gymnasium.make_vec("NAS-Chain-v0", num_envs=num_envs, **arguments)
+    else:
+        env = gymnasium.make("NAS-Chain-v0", **arguments)
+    result = make_agent(agent, env, seed=0).learn(30)
+    assert GROWING.depths(result.tokens).tolist() == [1] * 10 + [3] * 10 + [4] * 10
+
+
+def test_masks_of_the_environment_grow() -> None:
+    env = gymnasium.make("NAS-Chain-v0", space=GROWING, evaluator="constant")
+    rng = np.random.default_rng(0)
+    depths = []
+    for _ in range(25):
+        _, info = env.reset()
+        done = False
+        while not done:
+            action = rng.choice(np.flatnonzero(info["action_mask"]))
+            _, _, done, _, info = env.step(action)
+        depths += GROWING.depths(info["architecture"][None]).tolist()
+    assert depths == [1] * 10 + [3] * 10 + [4] * 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"start": 0}, "start must be at least 1"),
+        ({"start": 9}, "start must be at most layers 4, got 9"),
+        ({"every": 0}, "every must be at least 1"),
+        ({"exactly": 2}, r"exactly must be None or a depth of the schedule \(1, 3, 4\), got 2"),
+    ],
+)
+def test_schedules_that_cannot_be(fields: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(GROWING, **fields)

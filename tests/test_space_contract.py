@@ -219,7 +219,7 @@ def test_graphs_name_their_decisions(space: SearchSpace) -> None:
     ("spec", "message"),
     [
         ({"name": "chain", "layers": 0}, r"layers must be at least 1, got 0"),
-        ({"name": "chain", "depth": "grow"}, r"depth must be 'fixed' or 'stop', got 'grow'"),
+        ({"name": "chain", "depth": "grow"}, r"depth must be 'fixed', 'stop' or 'schedule', got 'grow'"),
         ({"name": "chain", "strides": []}, r"strides must hold positive integers, got \(\)"),
         ({"name": "chain", "filters": [0]}, r"filters must hold positive integers, got \(0,\)"),
         ({"name": "macro", "layers": 0}, r"layers must be at least 1, got 0"),

@@ -145,11 +145,13 @@ class Schedule:
     Attributes:
         evaluator: what it trains and scores with.
         statistics: scalars to log of the training that the last scoring brought, means over its steps.
+        trials: architectures scored so far; spaces that grow in a search go by it.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
         self.statistics: dict[str, float] = {}
+        self.trials = 0
 
     def prepare(self) -> Iterator[dict[str, float]]:
         """Does the training that is due before the next architectures can be scored, an optimiser step an item.
@@ -163,15 +165,17 @@ class Schedule:
         for _ in self.prepare():
             pass
         evaluations = self.evaluator.evaluate(tokens)
+        self.trials += len(tokens)
         for row in np.flatnonzero(evaluations.failed):
             logger.warning("failed trial (%s): %s", evaluations.reasons[row], self.evaluator.space.format(tokens[row]))
         return evaluations
 
     def state_dict(self) -> dict[str, Any]:
-        return {"evaluator": self.evaluator.state_dict()}
+        return {"evaluator": self.evaluator.state_dict(), "trials": self.trials}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.evaluator.load_state_dict(state["evaluator"])
+        self.trials = int(state["trials"])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Schedule:
         return self

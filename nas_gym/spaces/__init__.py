@@ -41,6 +41,7 @@ PRESETS: dict[str, SearchSpace] = {
     "chain": ChainSpace(),
     "chain:strides": ChainSpace(strides=(1, 2, 3)),
     "chain:stop": ChainSpace(layers=15, depth="stop"),  # the depth of the paper's first network, section 4.1
+    "chain:schedule": ChainSpace(layers=20, depth="schedule"),  # eight stages of 1,600 trials: the paper's 12,800
     "macro": MacroSpace(),
     "size": SizeSpace(),
     "bench101": Bench101Space(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -43,34 +44,50 @@ class ChainSpace(SearchSpace):
 
     With ``depth="stop"`` the depth is chosen too: before each layer but the first, a decision of kind ``"stop"``;
     after ``"stop"`` the only legal choice of all that follows is ``"absent"``. Uniform sampling is over architectures,
-    of which nearly all have the greatest depth.
+    of which nearly all have the greatest depth. With ``depth="schedule"`` the decisions are the same, but the depth
+    grows in the search (section 4.1): `at_trial` leaves one depth open, so that the stop decisions are forced.
 
     Args:
-        layers: the number of layers, with ``depth="stop"`` the greatest.
-        depth: ``"fixed"`` or ``"stop"``. (The paper's growing depth is a series of fixed ones.)
+        layers: the number of layers; with ``depth="stop"`` and ``"schedule"`` the greatest.
+        depth: ``"fixed"``, ``"stop"`` or ``"schedule"``.
+        start: with a schedule, the number of layers at first (section 4.1: 6).
+        growth: with a schedule, how many layers more each stage has (section 4.1: 2).
+        every: with a schedule, the trials of a stage (section 4.1: 1,600).
+        exactly: the one depth that is open, of those of the schedule; None for all.
         heights: the filter heights to choose from.
         widths: the filter widths.
         strides: the strides, the same for both axes; with one alone they are no decisions.
         filters: the numbers of filters.
 
     Raises:
-        ValueError: there is no layer, an unknown depth, or nothing to choose from.
+        ValueError: there is no layer, an unknown depth or schedule, or nothing to choose from.
     """
 
     layers: int = 6
-    depth: Literal["fixed", "stop"] = "fixed"
+    depth: Literal["fixed", "stop", "schedule"] = "fixed"
     heights: tuple[int, ...] = (1, 3, 5, 7)
     widths: tuple[int, ...] = (1, 3, 5, 7)
     strides: tuple[int, ...] = (1,)
     filters: tuple[int, ...] = (24, 36, 48, 64)
+    start: int = 6
+    growth: int = 2
+    every: int = 1600
+    exactly: int | None = None
 
     name = "chain"
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, int) or self.layers < 1:
             raise ValueError(f"layers must be at least 1, got {self.layers!r}")
-        if self.depth not in ("fixed", "stop"):
-            raise ValueError(f"depth must be 'fixed' or 'stop', got {self.depth!r}")
+        if self.depth not in ("fixed", "stop", "schedule"):
+            raise ValueError(f"depth must be 'fixed', 'stop' or 'schedule', got {self.depth!r}")
+        for name in ("start", "growth", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.depth == "schedule" and self.start > self.layers:
+            raise ValueError(f"start must be at most layers {self.layers}, got {self.start}")
+        if self.exactly is not None and self.exactly not in self._stages:
+            raise ValueError(f"exactly must be None or a depth of the schedule {self._stages}, got {self.exactly}")
         for name in ("heights", "widths", "strides", "filters"):
             values = getattr(self, name)
             if not values or min(values) < 1:
@@ -84,7 +101,7 @@ class ChainSpace(SearchSpace):
         shape |= {"filters": self.filters}
         decisions = []
         for layer in range(self.layers):
-            absent = (ABSENT,) if self.depth == "stop" and layer > 0 else ()
+            absent = (ABSENT,) if self.depth != "fixed" and layer > 0 else ()
             if absent:
                 decisions.append(Decision(f"layer_{layer}/stop", "stop", layer, (CONTINUE, STOP, ABSENT)))
             for source in range(layer):
@@ -104,7 +121,39 @@ class ChainSpace(SearchSpace):
 
     @property
     def size(self) -> int:
-        return self._variants(0) * (1 + self._completions[0] if self.depth == "stop" else self._completions[0])
+        return self._variants(0) * self._completions[1]
+
+    @cached_property
+    def _stages(self) -> tuple[int, ...]:
+        """The depths of a schedule, in their order; none without one."""
+        if self.depth != "schedule":
+            return ()
+        return (*range(self.start, self.layers, self.growth), self.layers)
+
+    @cached_property
+    def _depths(self) -> frozenset[int]:
+        """The numbers of layers that an architecture may have."""
+        if self.exactly is not None:
+            return frozenset({self.exactly})
+        by_depth = {"fixed": (self.layers,), "stop": range(1, self.layers + 1), "schedule": self._stages}
+        return frozenset(by_depth[self.depth])
+
+    def at_trial(self, trial: int) -> ChainSpace:
+        """With a schedule, the architectures of the depth of that trial's stage; else the space itself."""
+        if self.depth != "schedule":
+            return self
+        stage = min(trial // self.every, len(self._stages) - 1)
+        return self._at_depth(self._stages[stage])
+
+    def _at_depth(self, depth: int) -> ChainSpace:
+        # Made once each: what a space derives from its decisions is kept with it.
+        if depth not in self._parts:
+            self._parts[depth] = dataclasses.replace(self, exactly=depth)
+        return self._parts[depth]
+
+    @cached_property
+    def _parts(self) -> dict[int, ChainSpace]:
+        return {}
 
     def _variants(self, layer: int) -> int:
         """In how many ways a layer can be made."""
@@ -113,10 +162,10 @@ class ChainSpace(SearchSpace):
 
     @cached_property
     def _completions(self) -> tuple[int, ...]:
-        """For each layer in how many ways the later layers can be made: with stops, such that there is at least one."""
-        counts = [0 if self.depth == "stop" else 1]
-        for layer in range(self.layers - 1, 0, -1):
-            counts.append(self._variants(layer) * (counts[-1] + (self.depth == "stop")))
+        """In how many ways a network that has k layers can go on, itself among them: for k from 0 to the greatest."""
+        counts = [int(self.layers in self._depths)]
+        for layer in range(self.layers - 1, -1, -1):
+            counts.append(int(layer in self._depths) + self._variants(layer) * counts[-1])
         return tuple(reversed(counts))
 
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
@@ -150,10 +199,17 @@ class ChainSpace(SearchSpace):
         live[self.absent_choices >= 0, self.absent_choices[self.absent_choices >= 0]] = 0
         for column, decision in enumerate(self.decisions):
             if decision.kind == "stop":
-                # Counts overflow, their ratio does not; were it to vanish, the choice would no longer be legal.
-                stop = Fraction(1, 1 + self._completions[decision.group - 1])
-                live[column, :2] = float(1 - stop), max(float(stop), float(np.finfo(np.float64).tiny))
+                live[column, :2] = self._continue_or_stop(decision.group)
         return live
+
+    def _continue_or_stop(self, layers: int) -> tuple[float, float]:
+        """The weights of going on and of stopping, of a network that has so many layers."""
+        ways = self._completions[layers]
+        if ways == 0:  # not to be reached, for the depths end before
+            return 0.0, 1.0
+        # Counts overflow, their ratio does not; were it to vanish, the choice would no longer be legal.
+        stop = Fraction(int(layers in self._depths), ways)
+        return float(1 - stop), max(float(stop), float(np.finfo(np.float64).tiny)) if stop else 0.0
 
     @cached_property
     def _dead(self) -> NDArray[np.float64]:

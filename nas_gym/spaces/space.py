@@ -257,11 +257,19 @@ class SearchSpace(ABC):
             raise ValueError(f"space {self.name!r} is too large for 64-bit indices")
         return np.array(values, dtype=np.int64)
 
+    def at_trial(self, trial: int) -> SearchSpace:
+        """What is open to the trial of this number, counted from 0: the space itself, unless it grows in a search.
+
+        A space that grows returns a part of itself with the same decisions, of which fewer choices are legal.
+        """
+        del trial
+        return self
+
     def mutate(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
-        """Changes one decision of each row; later decisions that became illegal are drawn anew.
+        """Changes one decision of each row; decisions that are illegal by then are drawn anew.
 
         Args:
-            tokens: int64[B, T], legal and filled.
+            tokens: int64[B, T], filled. (Those of a smaller stage of a space that grows need not be legal.)
             rng: source of randomness.
 
         Returns:
@@ -272,12 +280,12 @@ class SearchSpace(ABC):
         rows = np.arange(len(child))
         free = np.stack([self.legal(child, t).sum(axis=1) > 1 for t in range(self.length)], axis=1)
         changed = np.where(free.any(axis=1), draw(free + (~free.any(axis=1, keepdims=True)), rng), self.length)
-        for position in range(int(changed.min(initial=self.length)), self.length):
+        for position in range(self.length):
             weights = np.array(self.weights(child, position))
             chosen = changed == position
             weights[chosen] = weights[chosen] > 0
             weights[rows[chosen], child[chosen, position]] = 0
-            redraw = chosen | ((weights[rows, child[:, position]] == 0) & (changed < position))
+            redraw = chosen | (weights[rows, child[:, position]] == 0)
             if redraw.any():
                 child[redraw, position] = draw(weights[redraw], rng)
         return child
