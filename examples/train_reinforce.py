@@ -23,7 +23,7 @@ class Progress(Callback):
         print(f"{agent.trials:4d} trials: mean accuracy {trials.rewards.mean():.3f}, best so far {best:.3f}")
 
 
-def main(trials: int = 300, warmup_steps: int = 300, channels: int = 8, epochs: int = 30) -> float:
+def main(trials: int = 300, warmup_steps: int = 200, channels: int = 8, epochs: int = 20) -> float:
     """Returns the test accuracy of the best cell."""
     task = make_task("digits", seed=0)
     env = gym.make_vec(
