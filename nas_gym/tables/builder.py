@@ -39,6 +39,9 @@ SPLITS = ("valid", "test")
 class BuildSettings:
     """What is trained on what, and how.
 
+    The defaults are the best of ten proxies tried on Fashion-MNIST: the validation accuracies of two seeds correlate at
+    rank 0.85 (30 architectures of NAS-Bench-201), for 2.5 seconds of one core a training.
+
     Attributes:
         task: name of an image task.
         image_size: images are resized to this, in pixels; None leaves them.
@@ -50,12 +53,14 @@ class BuildSettings:
     """
 
     task: str = "fashion-mnist"
-    image_size: int | None = 14
+    image_size: int | None = 12
     train_images: int | None = 2000
-    score_images: int | None = 1000
+    score_images: int | None = 2000
     network: NetworkSettings = field(default_factory=lambda: NetworkSettings(channels=8))
     training: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(epochs=4, batch_size=50, learning_rate=0.1, record=SPLITS)
+        default_factory=lambda: TrainingSettings(
+            epochs=5, batch_size=50, learning_rate=0.03, augment=False, record=SPLITS
+        )
     )
     task_seed: int = 0
 
