@@ -143,6 +143,7 @@ def test_the_command(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("nas_gym.spaces.PRESETS", {**PRESETS, "tiny": SPACE})
     settings = ["image_size:null", "train_images:60", "score_images:40", "network.channels:4", "network.reductions:1"]
     settings += ["training.epochs:2", "training.batch_size:20", "training.learning_rate:0.05"]
+    settings += ["training.augment:true"]
     command = ["nas-gym", "table", "build", "--out", str(out), "--space", "tiny", "--task", "digits", "--workers", "1"]
     monkeypatch.setattr(sys, "argv", [*command, "--seeds", "0", "1:5", "--settings", *settings])
     main()
