@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from network_checks import supernet_with_random_weights
 from torch import Tensor
 
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
@@ -24,13 +25,7 @@ def one_thread() -> None:
 
 
 def supernet(space: Bench101Space, size: int, settings: NetworkSettings) -> Network:
-    """With normalisations whose weights differ between channels."""
-    network = make_supernet(space, (2, size, size), 4, settings)
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in network.named_parameters():
-        if "norm" in name:
-            torch.nn.init.uniform_(parameter, 0.5, 1.5, generator=generator)
-    return network
+    return supernet_with_random_weights(space, settings, size, in_channels=2, classes=4)
 
 
 def slow_widths(matrix: list[list[int]], channels: int) -> list[int]:

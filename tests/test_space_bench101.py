@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from graph_checks import described
 
 from nas_gym.spaces import PRESETS, Bench101Space
 from nas_gym.spaces.bench101 import Bench101Cell
@@ -110,10 +111,7 @@ def test_decode_and_graph() -> None:
         ("input", "conv_1x1", "conv_3x3", "output"),
     )
     graph = space.graph(architecture)
-    assert [
-        (node.name, node.operation, [graph.nodes[source].name for source in sources])
-        for node, sources in zip(graph.nodes, graph.predecessors(), strict=True)
-    ] == [
+    assert described(graph) == [
         ("input", "input", []),
         ("vertex_1", "conv_1x1", ["input"]),
         ("vertex_3", "conv_3x3", ["input", "vertex_1"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from graph_checks import described
 
 from nas_gym.spaces import PRESETS, BenchGraphSpace, SearchSpace
 from nas_gym.spaces.bench_graph import LINKS, OPERATIONS, PROTEINS_OPERATIONS, GraphNetwork
@@ -61,10 +62,7 @@ def test_decode_and_graph() -> None:
     architecture = space.parse("0012 | skip | gcn | gat | skip")
     assert space.decode(architecture.tokens) == GraphNetwork((0, 0, 1, 2), ("skip", "gcn", "gat", "skip"))
     graph = space.graph(architecture)
-    assert [
-        (node.name, node.operation, [graph.nodes[source].name for source in sources])
-        for node, sources in zip(graph.nodes, graph.predecessors(), strict=True)
-    ] == [
+    assert described(graph) == [
         ("input", "input", []),
         ("node_1", "skip_connect", ["input"]),
         ("node_2", "gcn", ["input"]),

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 
 import numpy as np
+from graph_checks import described
 
 from nas_gym.spaces import PRESETS, ArchitectureGraph, HierarchicalSpace
 from nas_gym.spaces.hierarchical import HierarchicalCell
@@ -30,10 +31,7 @@ def test_the_cell_points_to_the_motifs() -> None:
 
 
 def wiring(graph: ArchitectureGraph) -> list[tuple[str, str, list[str]]]:
-    return [
-        (node.name, node.operation, [graph.nodes[source].name for source in sources])
-        for node, sources in zip(graph.nodes, graph.predecessors(), strict=True)
-    ]
+    return described(graph)
 
 
 def test_decode_and_graph() -> None:

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from graph_checks import described
 
 from nas_gym.spaces import PRESETS, MacroSpace
 from nas_gym.spaces.macro import MacroLayer
@@ -36,10 +37,7 @@ def test_decode_and_graph() -> None:
     architecture = space.parse("b | a none | a connect connect")
     assert space.decode(architecture.tokens) == (MacroLayer("b", ()), MacroLayer("a", ()), MacroLayer("a", (0, 1)))
     graph = space.graph(architecture)
-    assert [
-        (node.name, node.operation, [graph.nodes[source].name for source in sources])
-        for node, sources in zip(graph.nodes, graph.predecessors(), strict=True)
-    ] == [
+    assert described(graph) == [
         ("input", "input", []),
         ("layer_0/operation", "b", ["input"]),
         ("layer_1/operation", "a", ["layer_0/operation"]),

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from graph_checks import described
 from scipy.stats import chisquare
 
 from nas_gym.spaces import PRESETS, MobileSpace
@@ -46,10 +47,7 @@ def test_decode_and_graph() -> None:
         MobileStage((Bottleneck(5, 6),), 0.0),
     )
     graph = space.graph(architecture)
-    assert [
-        (node.name, node.operation, [graph.nodes[source].name for source in sources])
-        for node, sources in zip(graph.nodes, graph.predecessors(), strict=True)
-    ] == [
+    assert described(graph) == [
         ("input", "input", []),
         ("stage_0/layer_0", "mbconv_3x3_e6_se0.25", ["input"]),
         ("stage_0/layer_1", "mbconv_5x5_e3_se0.25", ["stage_0/layer_0"]),

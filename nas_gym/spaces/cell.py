@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, SUM, ArchitectureGraph, Node
+from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, SUM, ArchitectureGraph, GraphBuilder, Node
 from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
 
 CELLS = ("normal", "reduction")
@@ -165,14 +165,8 @@ class CellSpace(SearchSpace):
         Operations on a reduction cell's inputs have stride 2, which their names tell: a skip of stride 2 is a
         factorised reduction with weights, not an identity.
         """
-        nodes: list[Node] = []
-        edges: list[tuple[int, int]] = []
-
-        def add(node: Node, *sources: int) -> int:
-            nodes.append(node)
-            edges.extend((source, len(nodes) - 1) for source in sources)
-            return len(nodes) - 1
-
+        builder = GraphBuilder()
+        add = builder.add
         for cell, choices in self.cells(architecture.tokens).items():
             states = [add(Node(f"{cell}/input_{k}", INPUT, cell)) for k in (0, 1)]
             for index, choice in enumerate(choices):
@@ -190,7 +184,7 @@ class CellSpace(SearchSpace):
             ends = [states[2 + node] for node in np.flatnonzero(self.loose_ends(inputs)[0])]
             joined_ends = add(Node(f"{cell}/concat", CONCAT, cell), *ends)
             add(Node(f"{cell}/output", OUTPUT, cell), joined_ends)
-        return ArchitectureGraph(tuple(nodes), tuple(edges))
+        return builder.build()
 
 
 ENAS = CellSpace()

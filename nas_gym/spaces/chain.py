@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, ArchitectureGraph, Node
+from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, ArchitectureGraph, GraphBuilder, Node
 from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
 
 CONTINUE, STOP, ABSENT = "continue", "stop", "absent"
@@ -113,11 +113,6 @@ class ChainSpace(SearchSpace):
                 for kind, values in shape.items()
             ]
         return tuple(decisions)
-
-    @cached_property
-    def columns(self) -> dict[str, int]:
-        """Where each decision stands in the tokens, by name."""
-        return {decision.name: column for column, decision in enumerate(self.decisions)}
 
     @property
     def size(self) -> int:
@@ -254,16 +249,12 @@ class ChainSpace(SearchSpace):
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
         """A node for each layer, such as ``conv_3x5_36`` or ``conv_3x5_36/2x1`` with strides, and for each joining."""
-        nodes: list[Node] = [Node("input", INPUT)]
-        edges: list[tuple[int, int]] = []
-
-        def add(node: Node, sources: list[int]) -> int:
-            nodes.append(node)
-            edges.extend((source, len(nodes) - 1) for source in sources)
-            return len(nodes) - 1
+        builder = GraphBuilder()
+        add = builder.add
+        add(Node("input", INPUT))
 
         def joined(name: str, sources: list[int]) -> int:
-            return sources[0] if len(sources) == 1 else add(Node(name, CONCAT), sources)
+            return sources[0] if len(sources) == 1 else add(Node(name, CONCAT), *sources)
 
         layers = self.decode(architecture.tokens)
         outputs: list[int] = []
@@ -273,8 +264,8 @@ class ChainSpace(SearchSpace):
             if layer.stride != (1, 1):
                 label += "/{}x{}".format(*layer.stride)
             node = Node(f"layer_{index}", label, decision=f"layer_{index}/filters")
-            outputs.append(add(node, [source]))
+            outputs.append(add(node, source))
         read = {source for layer in layers for source in layer.inputs}
         ends = [output for index, output in enumerate(outputs) if index not in read]
-        add(Node("output", OUTPUT), [joined("concat", ends)])
-        return ArchitectureGraph(tuple(nodes), tuple(edges))
+        add(Node("output", OUTPUT), joined("concat", ends))
+        return builder.build()

@@ -130,6 +130,24 @@ class ArchitectureGraph:
         return Counter({kept: 1})
 
 
+class GraphBuilder:
+    """Collects the nodes of an `ArchitectureGraph` in topological order."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.edges: list[tuple[int, int]] = []
+
+    def add(self, node: Node, *sources: int) -> int:
+        """Adds a node that reads the nodes of these indices; returns its own."""
+        self.nodes.append(node)
+        self.edges.extend((source, len(self.nodes) - 1) for source in sources)
+        return len(self.nodes) - 1
+
+    def build(self) -> ArchitectureGraph:
+        """The graph of what was added."""
+        return ArchitectureGraph(tuple(self.nodes), tuple(self.edges))
+
+
 def _canonical_order(labels: dict[int, str], sources: dict[int, Counter[int]]) -> list[int]:
     """An order of the nodes that depends on the graph alone: colour refinement, ties broken by individualisation."""
     targets: dict[int, Counter[int]] = {node: Counter() for node in labels}

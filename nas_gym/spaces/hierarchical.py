@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from nas_gym.spaces.graph import CONCAT, INPUT, NONE, OUTPUT, SKIP, ArchitectureGraph, Node
+from nas_gym.spaces.graph import CONCAT, INPUT, NONE, OUTPUT, SKIP, ArchitectureGraph, GraphBuilder, Node
 from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
 
 PRIMITIVES = ("conv_1x1", "depthwise_conv_3x3", "sep_conv_3x3", "max_pool_3x3", "avg_pool_3x3", SKIP)
@@ -108,16 +108,12 @@ class HierarchicalSpace(SearchSpace):
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
         """The cell with every motif written out: a node for each primitive that reads a value that is not zero."""
         cell = self.decode(architecture.tokens)
-        nodes: list[Node] = [Node("input", INPUT)]
-        edges: list[tuple[int, int]] = []
-
-        def add(node: Node, sources: list[int]) -> int:
-            nodes.append(node)
-            edges.extend((source, len(nodes) - 1) for source in sources)
-            return len(nodes) - 1
+        builder = GraphBuilder()
+        add = builder.add
+        add(Node("input", INPUT))
 
         def joined(name: str, sources: list[int]) -> int | None:
-            return add(Node(name, CONCAT), sources) if len(sources) > 1 else next(iter(sources), None)
+            return add(Node(name, CONCAT), *sources) if len(sources) > 1 else next(iter(sources), None)
 
         def instance(motif: int, source: int, prefix: str) -> int | None:
             """Writes out a motif that reads a node; what it returns is the node of its value, None for zero."""
@@ -129,7 +125,7 @@ class HierarchicalSpace(SearchSpace):
                     if value is not None:
                         edge = f"edge_{origin}_{node}"
                         operation = Node(f"{prefix}/{edge}", primitive, decision=f"motif_{motif}/{edge}")
-                        operands.append(add(operation, [value]))
+                        operands.append(add(operation, value))
                 values.append(joined(f"{prefix}/node_{node}", operands))
             return values[-1]
 
@@ -142,8 +138,8 @@ class HierarchicalSpace(SearchSpace):
                 if result is not None:
                     results.append(result)
             values.append(joined(f"node_{node}", results))
-        add(Node("output", OUTPUT), [] if values[-1] is None else [values[-1]])
-        return ArchitectureGraph(tuple(nodes), tuple(edges))
+        add(Node("output", OUTPUT), *([] if values[-1] is None else [values[-1]]))
+        return builder.build()
 
 
 def _edges(nodes: int) -> tuple[tuple[int, int], ...]:

@@ -95,11 +95,6 @@ class MobileSpace(SearchSpace):
                 add(f"{prefix}/expansion", "expansion", group + 1 + layer, self.expansions, optional)
         return tuple(decisions)
 
-    @cached_property
-    def columns(self) -> dict[str, int]:
-        """Where each decision stands in the tokens, by name."""
-        return {decision.name: column for column, decision in enumerate(self.decisions)}
-
     @property
     def size(self) -> int:
         a_layer = len(self.kernels) * len(self.expansions)

@@ -11,7 +11,7 @@ import json
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -153,6 +153,11 @@ class SearchSpace(ABC):
     def choice_counts(self) -> NDArray[np.int64]:
         """int64[T], the number of choices of each decision."""
         return np.array([len(decision.choices) for decision in self.decisions], dtype=np.int64)
+
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """Where each decision stands in the tokens, by name."""
+        return {decision.name: column for column, decision in enumerate(self.decisions)}
 
     @cached_property
     def stop_choices(self) -> NDArray[np.int64]:
@@ -354,4 +359,3 @@ def draw(weights: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 SpaceSpec = SearchSpace | str | Mapping[str, Any]
-SpaceFactory = Callable[..., SearchSpace]

@@ -39,8 +39,8 @@ SPLITS = ("valid", "test")
 class BuildSettings:
     """What is trained on what, and how.
 
-    The defaults are the best of ten proxies tried on Fashion-MNIST: the validation accuracies of two seeds correlate at
-    rank 0.85 (30 architectures of NAS-Bench-201), for 2.5 seconds of one core a training.
+    The defaults are the best of eight proxies tried on Fashion-MNIST: the validation accuracies of two seeds correlate
+    at rank 0.85 (30 architectures of NAS-Bench-201), for 2.5 seconds of one core a training.
 
     Attributes:
         task: name of an image task.
