@@ -85,6 +85,7 @@ def fit(
     *,
     seeds: Sequence[int],
     on_step: Callable[[], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[TrainingCurve]:
     """Trains independent networks on the training split, each as if it were alone.
 
@@ -94,12 +95,14 @@ def fit(
         settings: schedule and regularisation.
         seeds: of the order of the images, the augmentation and the dropped paths, one a network.
         on_step: called after each step of each network, for progress; what it raises ends the training.
+        clock: what the seconds of the curves are read from.
 
     Returns:
         A curve for each network. A network that fails is left where it failed; the others go on.
     """
     runs = [
-        _Run(network, task, settings, seed, on_step or _nothing) for network, seed in zip(networks, seeds, strict=True)
+        _Run(network, task, settings, seed, on_step or _nothing, clock)
+        for network, seed in zip(networks, seeds, strict=True)
     ]
     for epoch in range(1, settings.epochs + 1):
         for run in runs:
@@ -117,7 +120,13 @@ class _Run:
     """One network in training: its optimiser, its random numbers, its curve."""
 
     def __init__(
-        self, network: Network, task: Task, settings: TrainingSettings, seed: int, on_step: Callable[[], None]
+        self,
+        network: Network,
+        task: Task,
+        settings: TrainingSettings,
+        seed: int,
+        on_step: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
         self.network, self.task, self.settings, self.seed = network.to(task.device), task, settings, seed
         self.optimiser = torch.optim.SGD(
@@ -129,7 +138,7 @@ class _Run:
         )
         self.generator = torch.Generator(task.device).manual_seed(seed)
         network.drop_path.generator = self.generator
-        self.on_step = on_step
+        self.on_step, self.clock = on_step, clock
         self.curve = TrainingCurve()
         self.batches = max(len(task.train) // settings.batch_size, 1)
         self.steps, self.total_steps = 0, self.batches * settings.epochs
@@ -137,7 +146,7 @@ class _Run:
     def train_epoch(self) -> None:
         if self.curve.failed:
             return
-        start = time.perf_counter()
+        start = self.clock()
         order = torch.randperm(len(self.task.train), generator=self.generator, device=self.task.device)
         total = torch.zeros((), device=self.task.device)
         try:
@@ -150,7 +159,7 @@ class _Run:
             self._fail(memory_reason(error))
             return
         finally:
-            self.curve.seconds += time.perf_counter() - start
+            self.curve.seconds += self.clock() - start
         if not math.isfinite(loss):
             self._fail("diverged: the training loss is not finite")
         self.curve.loss = np.append(self.curve.loss, loss)
