@@ -6,6 +6,7 @@ Each table, by default those that need no path, is opened in a process of its ow
 the first architecture is answered, memory is what the process has grown by then and after a million look-ups. With
 `--nats-bench`, a folder of the topology space, whole or in part, is imported; the package answers the same
 architectures, and all answers are compared. Its first look-up reads a file, warm ones find the architecture in memory.
+The package, which nothing else needs, comes with `pip install -e ".[nats-bench]"`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ import torch
 
 from nas_gym.agents.cli import _seed_classes, main
 from nas_gym.evaluators.training import TrainingSettings, fit
-from nas_gym.networks import NetworkSettings, make_network
+from nas_gym.networks import NetworkBatch, NetworkSettings, make_network
 from nas_gym.spaces import PRESETS, Bench201Space
 from nas_gym.tables import builder
-from nas_gym.tables.builder import BuildSettings, Shard, build, columns, shards, train_class
+from nas_gym.tables.builder import BuildSettings, Shard, build, build_shards, columns, shards, train_classes
 from nas_gym.tables.table import Table, class_rows
+from nas_gym.tasks import Task
 
 SPACE = Bench201Space(nodes=3, operations=("none", "skip_connect", "nor_conv_1x1"))
 SETTINGS = BuildSettings(
@@ -45,7 +48,7 @@ def results(folder: Path) -> dict[tuple[str, str], str]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("built") / "table.npz"
-    return build(SPACE, out, SETTINGS, seeds={0: None, 1: 5}, workers=1)
+    return build(SPACE, out, SETTINGS, seeds={0: None, 1: 5}, workers=1, device="cpu")
 
 
 def test_every_class_is_trained_once(built: Path) -> None:
@@ -73,24 +76,24 @@ def test_a_row_is_what_training_alone_gives(built: Path) -> None:
 @pytest.mark.slow
 def test_workers_do_not_matter(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "SHARD", 3)
-    build(SPACE, tmp_path / "table.npz", SETTINGS, seeds={0: None, 1: 5}, workers=2)
+    build(SPACE, tmp_path / "table.npz", SETTINGS, seeds={0: None, 1: 5}, workers=2, device="cpu")
     assert results(tmp_path / "table.shards") == results(built.with_suffix(".shards"))
 
 
 def _train_until_killed(shard: Shard, after: int) -> None:
     torch.set_num_threads(1)
     calls = 0
-    train = builder.train_class
+    train = builder.train_classes
 
-    def counting(*arguments: object) -> dict[str, float]:
+    def counting(*arguments: object) -> tuple[list[dict[str, float]], int]:
         nonlocal calls
         calls += 1
         if calls > after:
             os.kill(os.getpid(), signal.SIGKILL)
         return train(*arguments)  # type: ignore[arg-type]
 
-    builder.train_class = counting  # type: ignore[assignment]
-    builder.build_shard(SPACE, class_rows(SPACE)[1], shard, SETTINGS, SETTINGS.make_task())
+    builder.train_classes = counting  # type: ignore[assignment]
+    build_shards(SPACE, class_rows(SPACE)[1], [shard], SETTINGS, SETTINGS.make_task())
 
 
 @pytest.mark.slow
@@ -106,15 +109,89 @@ def test_a_killed_build_goes_on(built: Path, tmp_path: Path, monkeypatch: pytest
         file.write("7,0.1,0.")  # a line cut off in the middle
     trained = []
 
-    def counting(*arguments: object) -> dict[str, float]:
+    def counting(*arguments: object) -> tuple[list[dict[str, float]], int]:
         trained.append(arguments)
-        return train_class(*arguments)  # type: ignore[arg-type]
+        return train_classes(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(builder, "train_class", counting)
-    builder.build_shard(SPACE, class_rows(SPACE)[1], shard, SETTINGS, SETTINGS.make_task())
+    monkeypatch.setattr(builder, "train_classes", counting)
+    build_shards(SPACE, class_rows(SPACE)[1], [shard], SETTINGS, SETTINGS.make_task())
     assert len(trained) == len(shard.classes) - 4, "nothing is trained twice"
     expected = {key: row for key, row in results(built.with_suffix(".shards")).items() if key[0] == "seed0"}
     assert results(folder) == expected
+
+
+def build_as_on_cuda(monkeypatch: pytest.MonkeyPatch, out: Path, stop_after: int | None = None) -> list[int]:
+    """What a build does on CUDA, on the CPU; returns the sizes of the groups that were trained together."""
+    trained = []
+
+    def watched(*arguments: Any) -> tuple[list[dict[str, float]], int]:
+        if len(trained) == stop_after:
+            raise KeyboardInterrupt
+        rows, together = train_classes(*arguments)
+        assert len(rows) == len(arguments[1])
+        trained.append(len(rows))
+        return rows, together
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "choose_device", lambda device: SimpleNamespace(type=device))
+        patch.setattr(Task, "to", lambda task, device: task)
+        patch.setattr(builder, "SHARD", 3)
+        patch.setattr(builder, "TOGETHER", 7)
+        patch.setattr(builder, "train_classes", watched)
+        build(SPACE, out, SETTINGS, seeds={0: None, 1: 5}, device="cuda")
+    return trained
+
+
+def check_all_but_equal(folder: Path, expected: Path) -> None:
+    """The same classes at the same costs; accuracies, of 40 images, may round another way."""
+    found, wanted = results(folder), results(expected)
+    assert found.keys() == wanted.keys()
+    for key, text in wanted.items():
+        np.testing.assert_allclose(*(np.array(row.split(","), dtype=float) for row in (found[key], text)), atol=0.06)
+
+
+@pytest.mark.slow
+def test_groups_over_shards_and_seeds_give_what_training_alone_gives(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = build_as_on_cuda(monkeypatch, tmp_path / "table.npz")
+    total = len(class_rows(SPACE)[1]) + 5
+    assert sizes == [7] * (total // 7) + [total % 7] * (total % 7 > 0)
+    check_all_but_equal(tmp_path / "table.shards", built.with_suffix(".shards"))
+    assert Table(tmp_path / "table.npz").num_rows == Table(built).num_rows
+
+
+@pytest.mark.slow
+def test_a_build_in_groups_goes_on(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on file after each group is not trained again."""
+    with pytest.raises(KeyboardInterrupt):
+        build_as_on_cuda(monkeypatch, tmp_path / "table.npz", stop_after=1)
+    assert len(results(tmp_path / "table.shards")) == 7
+    sizes = build_as_on_cuda(monkeypatch, tmp_path / "table.npz")
+    assert sum(sizes) == len(class_rows(SPACE)[1]) + 5 - 7
+    check_all_but_equal(tmp_path / "table.shards", built.with_suffix(".shards"))
+
+
+@pytest.mark.slow
+def test_groups_shrink_to_what_memory_allows(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = NetworkBatch.logits
+
+    def scarce(self: NetworkBatch, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        if len(self.networks) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return logits(self, images)
+
+    monkeypatch.setattr(NetworkBatch, "logits", scarce)
+    sizes = build_as_on_cuda(monkeypatch, tmp_path / "table.npz")
+    assert sizes[0] == 7
+    assert set(sizes[1:-1]) == {4}
+    check_all_but_equal(tmp_path / "table.shards", built.with_suffix(".shards"))
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device 'warp' is not to be had"):
+        build(SPACE, tmp_path / "table.npz", SETTINGS, seeds={0: None}, device="warp")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_settings_are_refused(built: Path) -> None:
@@ -132,7 +209,7 @@ def test_seeds_share_their_order(tmp_path: Path) -> None:
 def test_a_failed_training_is_not_a_number() -> None:
     task = SETTINGS.make_task()
     diverging = dataclasses.replace(SETTINGS, training=dataclasses.replace(SETTINGS.training, learning_rate=1e30))
-    row = train_class(SPACE, [2, 2, 2], task, diverging, 0)
+    (row,), _ = train_classes(SPACE, np.array([[2, 2, 2]]), task, diverging, [0])
     assert all(np.isnan(row[name]) for name in columns(2) if name.startswith(("valid", "test")))
     assert row["parameters"] > 0
 
@@ -145,6 +222,7 @@ def test_the_command(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings += ["training.epochs:2", "training.batch_size:20", "training.learning_rate:0.05"]
     settings += ["training.augment:true"]
     command = ["nas-gym", "table", "build", "--out", str(out), "--space", "tiny", "--task", "digits", "--workers", "1"]
+    command += ["--device", "cpu"]
     monkeypatch.setattr(sys, "argv", [*command, "--seeds", "0", "1:5", "--settings", *settings])
     main()
     made, expected = Table(out).task("digits"), Table(built).task("digits")

@@ -364,7 +364,7 @@ def test_other_errors_are_not_swallowed() -> None:
 
 
 def test_networks_and_seeds_go_in_pairs() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="seeds must be one for each of the 2 networks, got 1"):
         fit([network(), network()], toy_task(), SETTINGS, seeds=(0,))
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_gym.evaluators.evaluator import Floats
-from nas_gym.networks import Network
+from nas_gym.networks import Network, NetworkBatch, can_batch
+from nas_gym.networks.network import join
 from nas_gym.tasks import Split, Task
 
 
@@ -66,9 +68,10 @@ class TrainingCurve:
     Attributes:
         accuracy: by recorded split, float64[recorded epochs].
         loss: mean training loss, float64[epochs].
-        seconds: spent on this network's training, scoring apart.
+        seconds: spent on this network's training, scoring apart; of networks trained together, an equal share.
         failed: whether it diverged or ran out of memory; its curves end there.
         reason: why.
+        together: how many networks were trained together with it, itself counted.
     """
 
     accuracy: dict[str, Floats] = field(default_factory=dict)
@@ -76,6 +79,7 @@ class TrainingCurve:
     seconds: float = 0.0
     failed: bool = False
     reason: str = ""
+    together: int = 1
 
 
 def fit(
@@ -86,6 +90,7 @@ def fit(
     seeds: Sequence[int],
     on_step: Callable[[], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    batched: bool | None = None,
 ) -> list[TrainingCurve]:
     """Trains independent networks on the training split, each as if it were alone.
 
@@ -96,123 +101,193 @@ def fit(
         seeds: of the order of the images, the augmentation and the dropped paths, one a network.
         on_step: called after each step of each network, for progress; what it raises ends the training.
         clock: what the seconds of the curves are read from.
+        batched: whether the networks are trained together, as one program, where `can_batch` allows it; the results
+            are those of training each alone up to rounding. Where memory does not suffice for all of them, the halves
+            are trained from the start, one after the other, and so on. None does so on CUDA alone.
 
     Returns:
-        A curve for each network. A network that fails is left where it failed; the others go on.
+        A curve for each network. A network that fails is left where it failed, or with weights of no use if it was
+        trained with others; these go on.
+
+    Raises:
+        ValueError: another number of seeds than of networks.
     """
-    runs = [
-        _Run(network, task, settings, seed, on_step or _nothing, clock)
-        for network, seed in zip(networks, seeds, strict=True)
-    ]
-    for epoch in range(1, settings.epochs + 1):
-        for run in runs:
-            run.train_epoch()
-            if settings.record_all_epochs or epoch == settings.epochs:
-                run.record()
-    return [run.curve for run in runs]
+    if len(networks) != len(seeds):
+        raise ValueError(f"seeds must be one for each of the {len(networks)} networks, got {len(seeds)}")
+    if batched is None:
+        batched = task.device.type == "cuda"
+    together = len(networks) if batched and networks and can_batch(networks) else 1
+    make_run = partial(_Run, task=task, settings=settings, on_step=on_step or _nothing, clock=clock)
+    groups = [slice(first, first + together) for first in range(0, len(networks), together)]
+    return [curve for group in groups for curve in _train(make_run, networks[group], seeds[group])]
 
 
 def _nothing() -> None:
     pass
 
 
+def _train(
+    make_run: Callable[[Sequence[Network], Sequence[int]], _Run], networks: Sequence[Network], seeds: Sequence[int]
+) -> list[TrainingCurve]:
+    """Trains networks together, or in halves if memory is exhausted; a single one has failed then."""
+    run = make_run(networks, seeds)
+    try:
+        run.train()
+        return run.curves
+    except (RuntimeError, MemoryError) as error:
+        reason = memory_reason(error)
+    if len(networks) == 1:
+        run.fail(0, reason)
+        return run.curves
+    del run  # and with it the memory
+    middle = len(networks) // 2
+    halves = slice(middle), slice(middle, None)
+    return [curve for half in halves for curve in _train(make_run, networks[half], seeds[half])]
+
+
 class _Run:
-    """One network in training: its optimiser, its random numbers, its curve."""
+    """One network in training, or several together: their optimiser, their random numbers, their curves."""
 
     def __init__(
         self,
-        network: Network,
+        networks: Sequence[Network],
+        seeds: Sequence[int],
         task: Task,
         settings: TrainingSettings,
-        seed: int,
         on_step: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
-        self.network, self.task, self.settings, self.seed = network.to(task.device), task, settings, seed
-        self.optimiser = torch.optim.SGD(
-            network.parameters(),
-            settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
-        )
-        self.generator = torch.Generator(task.device).manual_seed(seed)
-        network.drop_path.generator = self.generator
-        self.on_step, self.clock = on_step, clock
-        self.curve = TrainingCurve()
+        self.networks, self.task, self.settings, self.on_step, self.clock = networks, task, settings, on_step, clock
+        self.generators = [torch.Generator(task.device).manual_seed(seed) for seed in seeds]
+        self.curves = [TrainingCurve(together=len(networks)) for _ in networks]
         self.batches = max(len(task.train) // settings.batch_size, 1)
         self.steps, self.total_steps = 0, self.batches * settings.epochs
 
-    def train_epoch(self) -> None:
-        if self.curve.failed:
-            return
-        start = self.clock()
-        order = torch.randperm(len(self.task.train), generator=self.generator, device=self.task.device)
-        total = torch.zeros((), device=self.task.device)
+    def train(self) -> None:
+        """Trains to the end.
+
+        Raises:
+            RuntimeError, MemoryError: memory is exhausted; several networks are then as they were before.
+        """
+        self.model = self._model()
+        self.optimiser = torch.optim.SGD(
+            self.model.parameters(),
+            self.settings.learning_rate,
+            momentum=self.settings.momentum,
+            weight_decay=self.settings.weight_decay,
+            nesterov=self.settings.momentum > 0,
+        )
+        for epoch in range(1, self.settings.epochs + 1):
+            if not all(curve.failed for curve in self.curves):
+                self._train_epoch()
+            if self.settings.record_all_epochs or epoch == self.settings.epochs:
+                self._record()
+        if isinstance(self.model, NetworkBatch):
+            self.model.give_back()
+            for network in self.networks:
+                network.to(self.task.device)
+
+    def _model(self) -> Network | NetworkBatch:
+        if len(self.networks) > 1:
+            return NetworkBatch(self.networks, self.generators, self.task.device)
+        network = self.networks[0].to(self.task.device)
+        network.drop_path.generator = self.generators[0]
+        return network
+
+    def _train_epoch(self) -> None:
+        device, start = self.task.device, self.clock()
+        images = len(self.task.train)
+        orders = [torch.randperm(images, generator=generator, device=device) for generator in self.generators]
+        order = torch.stack(orders)[:, : self.batches * self.settings.batch_size]
+        total = torch.zeros(len(self.networks), device=device)
+        alive = [number for number, curve in enumerate(self.curves) if not curve.failed]
         try:
-            self.network.train()
-            for batch in order[: self.batches * self.settings.batch_size].chunk(self.batches):
-                total += self._step(self.task.train.take(batch))
-                self.on_step()
-            loss = float(total) / self.batches
-        except (RuntimeError, MemoryError) as error:
-            self._fail(memory_reason(error))
-            return
+            self.model.train()
+            for batch in order.chunk(self.batches, dim=1):
+                total += self._step(self.task.train.take(batch.flatten()))
+                for _ in alive:
+                    self.on_step()
+            losses = total.tolist()
         finally:
-            self.curve.seconds += self.clock() - start
-        if not math.isfinite(loss):
-            self._fail("diverged: the training loss is not finite")
-        self.curve.loss = np.append(self.curve.loss, loss)
+            seconds = (self.clock() - start) / len(self.networks)
+            for number in alive:
+                self.curves[number].seconds += seconds
+        for number in alive:
+            loss = losses[number] / self.batches
+            if not math.isfinite(loss):
+                self.fail(number, "diverged: the training loss is not finite")
+            self.curves[number].loss = np.append(self.curves[number].loss, loss)
 
     def _step(self, batch: Split) -> Tensor:
+        """One step of each network on its own images, architectures first; the losses, float[networks]."""
         progress = self.steps / self.total_steps
         self.optimiser.param_groups[0]["lr"] = cosine(self.settings.learning_rate, 0.0, progress)
-        self.network.drop_path.probability = self.settings.drop_path * progress
+        self.model.drop_path.probability = self.settings.drop_path * progress
         images = self.task.normalise(batch.images)
         if self.settings.augment:
-            images = self.task.augment(images, self.generator)
+            own = images.chunk(len(self.networks))
+            images = join([self.task.augment(*each) for each in zip(own, self.generators, strict=True)])
         with mixed_precision(self.task.device):
-            logits, auxiliary = self.network.logits(images)
-            loss = self._loss(logits, batch.labels)
+            logits, auxiliary = self.model.logits(images)
+            losses = self._losses(logits, batch.labels)
             if auxiliary is not None:
-                loss = loss + self.settings.auxiliary_weight * self._loss(auxiliary, batch.labels)
+                losses = losses + self.settings.auxiliary_weight * self._losses(auxiliary, batch.labels)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        norms = self._clip()
         self.optimiser.step()
         self.steps += 1
         # A gradient that is not finite spoils the weights; after the last step no later loss would tell.
-        return torch.where(norm.isfinite(), loss.detach(), torch.nan)
+        return torch.where(norms.isfinite(), losses.detach(), torch.nan)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        # Of a single network the mean is cross_entropy's own: published results keep their last bit.
+        reduction = "mean" if len(self.networks) == 1 else "none"
+        losses = F.cross_entropy(
+            logits.float(), labels, label_smoothing=self.settings.label_smoothing, reduction=reduction
+        )
+        return losses.view(len(self.networks), -1).mean(dim=1)
 
-    def record(self) -> None:
-        if self.curve.failed:
+    def _clip(self) -> Tensor:
+        """Clips each network's gradient; its norms before."""
+        if isinstance(self.model, NetworkBatch):
+            return self.model.clip_gradients(self.settings.gradient_clip)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+
+    def _record(self) -> None:
+        if all(curve.failed for curve in self.curves):
             return
-        try:
-            accuracies = {n: score(self.network, self.task, getattr(self.task, n)) for n in self.settings.record}
-        except (RuntimeError, MemoryError) as error:
-            self._fail(memory_reason(error))
-            return
-        for name, accuracy in accuracies.items():
-            self.curve.accuracy[name] = np.append(self.curve.accuracy.get(name, np.empty(0)), accuracy)
+        splits = {name: getattr(self.task, name) for name in self.settings.record}
+        # Together, no more images are scored at once than are trained on.
+        size = 500 if len(self.networks) == 1 else self.settings.batch_size
+        correct = {name: count_correct(self.model, self.task, split, size) for name, split in splits.items()}
+        for name, counts in correct.items():
+            for curve, count in zip(self.curves, counts.view(-1).tolist(), strict=True):
+                if not curve.failed:
+                    accuracy = count / len(splits[name])
+                    curve.accuracy[name] = np.append(curve.accuracy.get(name, np.empty(0)), accuracy)
 
-    def _fail(self, reason: str) -> None:
-        self.curve.failed, self.curve.reason = True, reason
-        self.optimiser.zero_grad(set_to_none=True)
+    def fail(self, number: int, reason: str) -> None:
+        """Ends the curve of a network."""
+        self.curves[number].failed, self.curves[number].reason = True, reason
+        self.networks[number].zero_grad(set_to_none=True)
 
 
 def score(network: Network, task: Task, split: Split, batch_size: int = 500) -> float:
     """The accuracy, in [0, 1], of a network of one architecture on a split."""
-    network.eval()
-    correct = 0
+    return int(count_correct(network, task, split, batch_size)) / len(split)
+
+
+def count_correct(model: Network | NetworkBatch, task: Task, split: Split, batch_size: int) -> Tensor:
+    """How many images of a split are classified correctly, int64[K] by a batch of K networks, int64[] by one."""
+    model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=task.device)
     with torch.no_grad(), mixed_precision(task.device):
         for images, labels in zip(
             torch.split(split.images, batch_size), torch.split(split.labels, batch_size), strict=True
         ):
-            correct += int((network(task.normalise(images)).argmax(dim=-1) == labels).sum())
-    return correct / len(split)
+            correct = correct + (model(task.normalise(images)).argmax(dim=-1) == labels).sum(dim=-1)
+    return correct
 
 
 def cosine(highest: float, lowest: float, progress: float) -> float:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Head, Indices, Network, Stem, architecture_rows, expanded, grouped, masked, widened
+from nas_gym.networks.network import Head, Indices, Network, Stem, architecture_rows, grouped, masked, widened
 from nas_gym.networks.operations import ConvolutionSlice, Norm
 from nas_gym.spaces import Bench101Space, Tokens
 
@@ -51,7 +51,7 @@ class Bench101Network(Network):
         self.head = Head(before, num_classes)
 
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
-        x = expanded(torch.relu(self.stem(images)), len(tokens))
+        x = self.expanded(torch.relu(self.stem(images)), len(tokens))
         edges, operations = self.cell_tokens(tokens)
         for index, cell in enumerate(self.cells):
             if index and index % self.settings.cells_per_stage == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, Head, Network, Stem, expanded
+from nas_gym.networks.network import Bank, Head, Maps, Network, Stem
 from nas_gym.networks.operations import Norm, convolution, make_operation
 from nas_gym.spaces import Bench201Space, Tokens
 
@@ -30,7 +30,7 @@ class Bench201Network(Network):
         self.head = Head(channels, num_classes)
 
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
-        x = expanded(self.stem(images), len(tokens))
+        x = self.expanded(self.stem(images), len(tokens))
         for block in self.blocks:
             x = block(x, tokens)
         return self.head(self.norm_before_head(x)), None
@@ -49,7 +49,7 @@ class Bench201Cell(nn.Module):
         )
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        states = [x.chunk(len(tokens))]
+        states = [Maps(x, len(tokens))]
         for node in range(1, self.space.nodes):
             terms = [
                 bank(states, np.full(len(tokens), source), tokens[:, edge])
@@ -57,7 +57,7 @@ class Bench201Cell(nn.Module):
                 if target == node
             ]
             x = sum(terms[1:], terms[0])
-            states.append(x.chunk(len(tokens)))
+            states.append(Maps(x, len(tokens)))
         return x
 
 

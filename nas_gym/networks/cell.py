@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, Head, Network, Stem, expanded, masked
+from nas_gym.networks.network import Bank, Head, Indices, Maps, Network, Stem, masked
 from nas_gym.networks.operations import FactorisedReduction, Norm, convolution, make_operation
 from nas_gym.spaces import CellSpace, Tokens
 from nas_gym.spaces.cell import ADD, CELLS
@@ -46,13 +46,29 @@ class CellNetwork(Network):
         self.head = Head(previous, num_classes)
 
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
-        x = expanded(self.stem(images), len(tokens))
+        x = self.expanded(self.stem(images), len(tokens))
         before, previous, auxiliary = x, x, None
         for index, cell in enumerate(self.cells):
             before, previous = previous, cell(before, previous, tokens)
             if index == self.auxiliary_cell and self.training and self.auxiliary_head is not None:
                 auxiliary = self.auxiliary_head(previous)
         return self.head(previous), auxiliary
+
+    def channels_read(self, layer: str) -> Indices | None:
+        """Behind a cell, those of its loose ends: in the supernet a cell concatenates all its nodes."""
+        owner, _, rest = layer.partition(".inputs.")
+        if layer.startswith("head."):
+            feeder = len(self.cells) - 1
+        elif rest:
+            feeder = int(owner.removeprefix("cells.")) - 2 + int(rest[0])
+        else:
+            return None
+        if feeder < 0:
+            return None  # behind the stem
+        cell = self.cells[feeder]
+        assert isinstance(cell, Cell)
+        channels = cell.out_channels // len(cell.ends)
+        return (np.array(cell.ends)[:, None] * channels + np.arange(channels)).ravel()
 
 
 class Halves(nn.Module):
@@ -124,7 +140,7 @@ class Cell(nn.Module):
 
     def forward(self, before: Tensor, previous: Tensor, tokens: Tokens) -> Tensor:
         batch = len(tokens)
-        states = [self.inputs[0](before).chunk(batch), self.inputs[1](previous).chunk(batch)]
+        states = [Maps(self.inputs[0](before), batch), Maps(self.inputs[1](previous), batch)]
         decisions, outputs = self._decisions(tokens), []
         for node in range(self.space.nodes):
             chosen = decisions[:, node]
@@ -134,7 +150,7 @@ class Cell(nn.Module):
                 choice = choice + len(self.space.operations) * (source < 2) * self.reduces
                 operands.append(self.operations[2 * node + k](states, source, choice))
             outputs.append(self._combined(operands, node, chosen))
-            states.append(outputs[node].chunk(batch))
+            states.append(Maps(outputs[node], batch))
         loose = self._loose_ends(tokens)
         return torch.cat([masked(outputs[node], loose[:, node]) for node in self.ends], dim=1)
 
@@ -143,6 +159,6 @@ class Cell(nn.Module):
             return operands[0] + operands[1]
         none = np.zeros(len(chosen), dtype=np.int64)
         combine = chosen[:, 4] if len(self.space.combine) > 1 else none
-        joined = torch.cat(operands, dim=1).chunk(len(chosen))
+        joined = Maps(torch.cat(operands, dim=1), len(chosen))
         combined: Tensor = self.combines[node]([joined], none, combine)
         return combined

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Indices, Network, architecture_rows, expanded, grouped, leading, masked, widened
+from nas_gym.networks.network import Indices, Network, architecture_rows, grouped, leading, masked, widened
 from nas_gym.spaces import ChainSpace, Tokens
 from nas_gym.spaces.chain import Convolution
 
@@ -111,7 +111,7 @@ class ChainNetwork(Network):
         depth = len(chains[0])
         skips = self.space.skips(tokens)[:, :depth, :depth]
         reads = np.concatenate([~skips.any(axis=2, keepdims=True), skips], axis=2)  # the image comes first
-        maps = [expanded(images, len(tokens))]
+        maps = [self.expanded(images, len(tokens))]
         for index, layer in enumerate(self.layers[:depth]):
             for _ in range(self.poolings[index]):
                 maps = [F.max_pool2d(x, 2, 2, ceil_mode=True) for x in maps]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, Head, Indices, Network, Stem, expanded
+from nas_gym.networks.network import Bank, Head, Indices, Maps, Network, Stem
 from nas_gym.networks.operations import Norm, Zero, convolution, make_operation, separable_convolution
 from nas_gym.spaces import HierarchicalSpace, Tokens
 
@@ -75,7 +75,7 @@ class HierarchicalNetwork(Network):
 
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
         choices = primitives_at_places(self.space, tokens)
-        x = expanded(self.stem(images), len(tokens))
+        x = self.expanded(self.stem(images), len(tokens))
         for cell, between in zip(self.cells, self.between, strict=True):
             x = between(cell(x, choices))
         return self.head(x), None
@@ -117,7 +117,7 @@ class Place(nn.Module):
         self.bank = bank
 
     def forward(self, x: Tensor, choice: Indices) -> Tensor:
-        out: Tensor = self.bank([x.chunk(len(choice))], np.zeros_like(choice), choice)
+        out: Tensor = self.bank([Maps(x, len(choice))], np.zeros_like(choice), choice)
         return out
 
 
@@ -172,7 +172,7 @@ class Join(nn.Module):
     def forward(self, results: list[Tensor], several: NDArray[np.bool_]) -> Tensor:
         """Joins float[B * N, C, H, W] each; all but one are zero where bool[B] `several` is False."""
         choice = several.astype(np.int64)
-        out: Tensor = self.bank([torch.cat(results, dim=1).chunk(len(choice))], np.zeros_like(choice), choice)
+        out: Tensor = self.bank([Maps(torch.cat(results, dim=1), len(choice))], np.zeros_like(choice), choice)
         return out
 
 

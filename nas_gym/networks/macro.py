@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, Head, Network, Stem, expanded, masked
+from nas_gym.networks.network import Bank, Head, Maps, Network, Stem, masked
 from nas_gym.networks.operations import FactorisedReduction, make_operation
 from nas_gym.spaces import MacroSpace, Tokens
 
@@ -58,13 +58,13 @@ class MacroNetwork(Network):
 
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
         skips, first = self.space.skips(tokens), np.zeros(len(tokens), dtype=np.int64)
-        x = expanded(self.stem(images), len(tokens))
+        x = self.expanded(self.stem(images), len(tokens))
         outputs: dict[int, Tensor] = {}
         for layer, column in enumerate(self.space.operation_columns):
             if str(layer) in self.reductions:
                 outputs = {s: self._reduced(outputs[s], layer, s) for s in still_read(skips, layer)}
                 x = outputs[layer - 1]
-            x = self.operations[layer]([x.chunk(len(tokens))], first, tokens[:, column])
+            x = self.operations[layer]([Maps(x, len(tokens))], first, tokens[:, column])
             for source in np.flatnonzero(skips[:, layer].any(axis=0)).tolist():
                 x = x + masked(outputs[source], skips[:, layer, source])
             x = outputs[layer] = self.norms[layer](x)

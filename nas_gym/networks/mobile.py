@@ -17,7 +17,6 @@ from nas_gym.networks.network import (
     Network,
     Stem,
     architecture_rows,
-    expanded,
     grouped,
 )
 from nas_gym.networks.operations import Norm
@@ -96,7 +95,7 @@ class MobileNetwork(Network):
 
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
         space = self.space
-        x = expanded(torch.relu(self.stem(images)), len(tokens))
+        x = self.expanded(torch.relu(self.stem(images)), len(tokens))
         for stage, blocks in enumerate(self.stages):
             assert isinstance(blocks, nn.ModuleList)
             depth = np.array(space.depths)[self._chosen(tokens, f"stage_{stage}/depth")]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -89,6 +90,7 @@ class Network(nn.Module, ABC):
                     f"got {getattr(settings, name)}"
                 )
         self.space, self.settings, self.architecture = space, settings, architecture
+        self.image_shape, self.num_classes = image_shape, num_classes
         self.layout = BatchLayout()
         self.norm: Norm = nn.BatchNorm2d if architecture is not None else self.layout.norm
         self.drop_path = DropPath()
@@ -135,6 +137,15 @@ class Network(nn.Module, ABC):
         assert tokens is not None
         self.layout.images = len(images)
         return self.run(images.contiguous(memory_format=torch.channels_last), tokens)
+
+    def expanded(self, x: Tensor, batch: int) -> Tensor:
+        """float[N, ...] -> float[batch * N, ...]: the same images for every architecture, if each has not its own."""
+        return x if len(x) == batch * self.layout.images else torch.cat([x] * batch)
+
+    def channels_read(self, layer: str) -> Indices | None:
+        """Which channels a layer of this network has of those that it reads in the supernet; None for the first."""
+        del layer
+        return None
 
 
 class BatchLayout:
@@ -194,12 +205,35 @@ class DropPath(nn.Module):
         self.probability = 0.0
         self.generator: torch.Generator | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Drops images of float[R * N, C, H, W], those of the architectures `rows`; of all without."""
         if not self.training or self.probability == 0.0:
             return x
         keep = 1.0 - self.probability
-        kept = torch.rand(len(x), 1, 1, 1, device=x.device, generator=self.generator) < keep
+        kept = self.draw(x, rows) < keep
         return x * (kept / keep).to(x.dtype)
+
+    def draw(self, x: Tensor, rows: Sequence[int] | None) -> Tensor:
+        """Uniform random numbers, float[R * N, 1, 1, 1]."""
+        del rows
+        return torch.rand(len(x), 1, 1, 1, device=x.device, generator=self.generator)
+
+
+class Maps:
+    """Feature maps of a batch of architectures.
+
+    Args:
+        whole: float[B * N, C, H, W], architectures first.
+        batch: B.
+    """
+
+    def __init__(self, whole: Tensor, batch: int) -> None:
+        self.whole, self.batch = whole, batch
+
+    @cached_property
+    def parts(self) -> tuple[Tensor, ...]:
+        """float[N, C, H, W] of each architecture: views, so that gathering costs one copy."""
+        return self.whole.chunk(self.batch)
 
 
 class Bank(nn.Module):
@@ -215,11 +249,11 @@ class Bank(nn.Module):
         self.choices = nn.ModuleDict({str(choice): module for choice, module in modules.items()})
         self.drop_path = drop_path
 
-    def forward(self, states: Sequence[Sequence[Tensor]], source: Indices, choice: Indices) -> Tensor:
+    def forward(self, states: Sequence[Maps], source: Indices, choice: Indices) -> Tensor:
         """Runs each module once, on all the images of the architectures that chose it.
 
         Args:
-            states: float[N, C, H, W] by state and architecture: views, so that gathering costs one copy.
+            states: what the architectures may read.
             source: int64[B], the state that each architecture reads.
             choice: int64[B], the module that each architecture uses.
 
@@ -229,14 +263,14 @@ class Bank(nn.Module):
         outputs: dict[int, Tensor] = {}
         for used in np.unique(choice):
             rows = np.flatnonzero(choice == used).tolist()
-            together = self._run(str(used), join([states[source[row]][row] for row in rows]))
+            together = self._run(str(used), join([states[source[row]].parts[row] for row in rows]), rows)
             outputs.update(zip(rows, together.chunk(len(rows)), strict=True))
         return join([outputs[row] for row in range(len(choice))])
 
-    def _run(self, choice: str, x: Tensor) -> Tensor:
+    def _run(self, choice: str, x: Tensor, rows: Sequence[int]) -> Tensor:
         module = self.choices[choice]
         out: Tensor = module(x)
-        return out if self.drop_path is None or isinstance(module, nn.Identity) else self.drop_path(out)
+        return out if self.drop_path is None or isinstance(module, nn.Identity) else self.drop_path(out, rows)
 
 
 def join(parts: list[Tensor]) -> Tensor:
@@ -270,11 +304,6 @@ def grouped(keys: Indices, run: Callable[[tuple[int, ...], Indices], Tensor]) ->
             return together
         outputs.update(zip(rows.tolist(), together.chunk(len(rows)), strict=True))
     return join([outputs[row] for row in range(len(keys))])
-
-
-def expanded(x: Tensor, batch: int) -> Tensor:
-    """float[N, ...] -> float[batch * N, ...]: the same images for every architecture."""
-    return x if batch == 1 else torch.cat([x] * batch)
 
 
 def masked(x: Tensor, keep: NDArray[np.bool_]) -> Tensor:

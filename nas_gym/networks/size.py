@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, DropPath, Head, Indices, Network, Stem, expanded, leading
+from nas_gym.networks.network import Bank, DropPath, Head, Indices, Maps, Network, Stem, leading
 from nas_gym.networks.operations import Norm, convolution
 from nas_gym.spaces import SizeSpace, Tokens
 
@@ -57,7 +57,7 @@ class SizeNetwork(Network):
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
         widths = self.widths[tokens]
         before = widths[:, 0]
-        x = leading(expanded(self.stem(images), len(tokens)), before)
+        x = leading(self.expanded(self.stem(images), len(tokens)), before)
         for blocks, width in zip(self.stages, widths.T, strict=True):
             assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
@@ -112,7 +112,7 @@ class SizeCell(nn.Module):
         """From float[B * N, C, H, W] of int64[B] channels `before` to `width` channels."""
         first = leading(self._edge("0_1", x), width)
         second = leading(self._edge("0_2", x) + self._edge("1_2", first), width)
-        skipped = self.skip([x.chunk(len(width))], np.zeros_like(width), (before != width).astype(np.int64))
+        skipped = self.skip([Maps(x, len(width))], np.zeros_like(width), (before != width).astype(np.int64))
         return leading(skipped + self._edge("1_3", first) + self._edge("2_3", second), width)
 
     def _edge(self, name: str, x: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Makes a benchmark table: trains every architecture of a space from scratch, once a class and seed.
 
 The work is split into shards of a hundred classes, in a random order, so that any part of it is a sample of the
-whole. A worker appends a line as soon as an architecture is done: a build that was killed goes on where it stood, on
-any machine that has the shards, and loses only the architectures in training. Accuracies depend on the class and the
-seed alone, neither on the number of workers nor on the order.
+whole. A line is appended as soon as an architecture is done: a build that was killed goes on where it stood, on any
+machine that has the shards, and loses only the architectures in training. On a CPU each core has a process that
+trains one architecture after another; accuracies depend on the class and the seed alone, neither on the number of
+processes nor on the order. On CUDA one process trains hundreds of architectures together, each with weights and random
+numbers of its own; there, rounding may differ with the company.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ import torch
 from numpy.typing import NDArray
 
 from nas_gym.evaluators.cost import count_flops, count_parameters
+from nas_gym.evaluators.shared_weights import choose_device
 from nas_gym.evaluators.training import TrainingSettings, fit
-from nas_gym.networks import NetworkSettings, make_network
+from nas_gym.networks import NetworkSettings, can_batch, make_network
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 from nas_gym.tables.table import TaskTable, class_rows, save_table
 from nas_gym.tasks import Task, make_task
 
 SHARD = 100  # classes
+TOGETHER = 400  # architectures trained together on CUDA, at most
 PROGRESS_SECONDS = 5.0
 SPLITS = ("valid", "test")
 
@@ -149,36 +153,81 @@ def shards(folder: Path, num_classes: int, seed: int, limit: int | None = None) 
     ]
 
 
-def train_class(
-    space: SearchSpace, tokens: Sequence[int], task: Task, settings: BuildSettings, seed: int
-) -> dict[str, float]:
-    """Trains one architecture: its curves, seconds an epoch, parameters and flops. NaN curves if it fails."""
-    architecture = space.architecture(tokens)
-    network = make_network(architecture, task.image_shape, task.num_classes, settings.network, seed)
-    flops = count_flops(network, task.image_shape)
+def train_classes(
+    space: SearchSpace, tokens: Tokens, task: Task, settings: BuildSettings, seeds: Sequence[int]
+) -> tuple[list[dict[str, float]], int]:
+    """Trains architectures together.
+
+    Args:
+        space: the search space.
+        tokens: int64[K, T].
+        task: the task, on the device that trains.
+        settings: what is trained, and how.
+        seeds: of each training.
+
+    Returns:
+        For each its curves, NaN if it fails, seconds an epoch, parameters and flops; and how many were trained together
+        at most: those that fitted into memory.
+    """
+    networks = [
+        make_network(space.architecture(row), task.image_shape, task.num_classes, settings.network, seed)
+        for row, seed in zip(tokens, seeds, strict=True)
+    ]
+    flops = [count_flops(network, task.image_shape) for network in networks]
     # A worker has one thread: its own time is what the training takes, whatever else the machine does.
     clock = time.thread_time if task.device.type == "cpu" else time.perf_counter
-    (curve,) = fit([network], task, settings.training, seeds=[seed], clock=clock)
-    row = {"seconds": curve.seconds / settings.training.epochs}
-    for split in SPLITS:
-        accuracies = curve.accuracy.get(split, np.empty(0)).tolist()
-        for epoch in range(settings.training.epochs):
-            row[f"{split}_{epoch + 1}"] = accuracies[epoch] if epoch < len(accuracies) else float("nan")
-    return {**row, "parameters": float(count_parameters(network)), "flops": float(flops)}
+    curves = fit(networks, task, settings.training, seeds=seeds, clock=clock, batched=True)
+    rows = []
+    for network, curve, its_flops in zip(networks, curves, flops, strict=True):
+        row = {"seconds": curve.seconds / settings.training.epochs}
+        for split in SPLITS:
+            accuracies = curve.accuracy.get(split, np.empty(0)).tolist()
+            for epoch in range(settings.training.epochs):
+                row[f"{split}_{epoch + 1}"] = accuracies[epoch] if epoch < len(accuracies) else float("nan")
+        rows.append({**row, "parameters": float(count_parameters(network)), "flops": float(its_flops)})
+    return rows, max(curve.together for curve in curves)
 
 
-def build_shard(space: SearchSpace, representatives: Tokens, shard: Shard, settings: BuildSettings, task: Task) -> None:
-    """Trains the classes of a shard that are not on file yet."""
+def build_shards(
+    space: SearchSpace,
+    representatives: Tokens,
+    work: Sequence[Shard],
+    settings: BuildSettings,
+    task: Task,
+    together: int = 1,
+    on_written: Callable[[], None] | None = None,
+) -> None:
+    """Trains the classes of shards that are not on file yet.
+
+    Args:
+        space: the search space.
+        representatives: int64[classes, T], an architecture of each class.
+        work: the shards.
+        settings: what is trained, and how.
+        task: the task, on the device that trains.
+        together: architectures trained together; fewer from when memory does not suffice.
+        on_written: called whenever results have been written.
+    """
     names = columns(settings.training.epochs)
+    missing = [(shard, number) for shard in work for number in _open(shard, names)]
+    while missing:
+        group, missing = missing[:together], missing[together:]
+        tokens = representatives[[number for _, number in group]]
+        rows, together = train_classes(space, tokens, task, settings, [shard.seed for shard, _ in group])
+        for (shard, number), row in zip(group, rows, strict=True):
+            with shard.path.open("a") as file:
+                file.write(_line({"class": number, **row}, names))
+        if on_written is not None:
+            on_written()
+
+
+def _open(shard: Shard, names: Sequence[str]) -> list[int]:
+    """Makes a shard's file ready for more lines; the classes that it lacks."""
     done = shard.done(names)
     shard.path.parent.mkdir(parents=True, exist_ok=True)
     # What was cut off is written anew, so that the next line starts on a line of its own.
     _write(shard.path, "".join([",".join(names) + "\n", *(_line(row, names) for row in done.values())]))
-    for number in shard.classes:
-        if number not in done:
-            row = train_class(space, representatives[number].tolist(), task, settings, shard.seed)
-            with shard.path.open("a") as file:
-                file.write(_line({"class": number, **row}, names))
+    return [number for number in shard.classes if number not in done]
 
 
 def _line(row: Mapping[str, float], names: Sequence[str]) -> str:
@@ -201,7 +250,7 @@ def _start_worker(space: SearchSpace, representatives: Tokens, settings: BuildSe
 
 
 def _work(shard: Shard) -> None:
-    build_shard(shard=shard, **_worker)
+    build_shards(work=[shard], **_worker)
 
 
 def build(
@@ -213,6 +262,7 @@ def build(
     folder: Path | None = None,
     workers: int | None = None,
     data_dir: str | None = None,
+    device: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Trains what is missing and writes the table.
@@ -223,16 +273,19 @@ def build(
         settings: what is trained, and how.
         seeds: by seed how many classes, the first of a random order; None takes all.
         folder: where the shards lie; by default beside the table.
-        workers: processes, one thread each; by default one a core.
+        workers: processes on a CPU, one thread each; by default one a core.
         data_dir: where the data set is looked for.
-        on_progress: called every few seconds with the number of trainings that are done, and of all.
+        device: ``"auto"`` takes CUDA if there is one.
+        on_progress: called with the number of trainings that are done, and of all: every few seconds, or on CUDA
+            whenever there are results.
 
     Returns:
         The table's path.
 
     Raises:
-        ValueError: the folder holds shards that were made with other settings.
+        ValueError: the folder holds shards that were made with other settings, or the device is not to be had.
     """
+    chosen = choose_device(device)
     space = make_space(space)
     folder = folder or out.with_suffix(".shards")
     _check_settings(folder, space, settings)
@@ -240,7 +293,29 @@ def build(
     work = [shard for seed, limit in seeds.items() for shard in shards(folder, len(representatives), seed, limit)]
     names = columns(settings.training.epochs)
     missing = [shard for shard in work if set(shard.classes) - set(shard.done(names))]
-    initial = (space, representatives, settings, data_dir)
+
+    def report() -> None:
+        if on_progress is not None:
+            done = sum(len(shard.done(names)) for shard in work)
+            on_progress(done, sum(len(shard.classes) for shard in work))
+
+    if chosen.type == "cpu":
+        _build_in_processes(missing, (space, representatives, settings, data_dir), workers, report)
+    else:
+        task = settings.make_task(data_dir).to(chosen)
+        probe = make_network(
+            space.architecture(representatives[0]), task.image_shape, task.num_classes, settings.network
+        )
+        build_shards(
+            space, representatives, missing, settings, task, TOGETHER if can_batch([probe]) else 1, on_written=report
+        )
+    assemble(out, space, rows, settings, work)
+    return out
+
+
+def _build_in_processes(
+    missing: Sequence[Shard], initial: tuple[Any, ...], workers: int | None, report: Callable[[], None]
+) -> None:
     # Threads of torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=initial) as pool:
@@ -249,11 +324,7 @@ def build(
             finished, running = wait(running, timeout=PROGRESS_SECONDS)
             for future in finished:
                 future.result()
-            if on_progress is not None:
-                done = sum(len(shard.done(names)) for shard in work)
-                on_progress(done, sum(len(shard.classes) for shard in work))
-    assemble(out, space, rows, settings, work)
-    return out
+            report()
 
 
 def assemble(
