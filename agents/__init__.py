@@ -10,16 +10,22 @@ from .agent import AGENTS, Agent, Callback, SearchResult, agent_class, load_hype
 if TYPE_CHECKING:
     from .controllers import LSTMController
     from .local_search import LocalSearch
+    from .ppo import PPO
     from .random_search import RandomSearch
     from .regularized_evolution import RegularizedEvolution
     from .reinforce import Reinforce
+    from .successive_halving import SuccessiveHalving
+    from .tournament_evolution import TournamentEvolution
 
 _LAZY = {
     "LSTMController": ".controllers",
     "LocalSearch": ".local_search",
+    "PPO": ".ppo",
     "RandomSearch": ".random_search",
     "RegularizedEvolution": ".regularized_evolution",
     "Reinforce": ".reinforce",
+    "SuccessiveHalving": ".successive_halving",
+    "TournamentEvolution": ".tournament_evolution",
 }
 
 
@@ -31,6 +37,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AGENTS",
+    "PPO",
     "Agent",
     "Callback",
     "LSTMController",
@@ -39,6 +46,8 @@ __all__ = [
     "RegularizedEvolution",
     "Reinforce",
     "SearchResult",
+    "SuccessiveHalving",
+    "TournamentEvolution",
     "agent_class",
     "load_hyperparameters",
     "make_agent",

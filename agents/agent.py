@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,8 +26,18 @@ Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 AGENTS: dict[str, str] = {
     "random": "nas_gym.agents.random_search:RandomSearch",
     "reinforce": "nas_gym.agents.reinforce:Reinforce",
+    "ppo": "nas_gym.agents.ppo:PPO",
     "local-search": "nas_gym.agents.local_search:LocalSearch",
     "regularized-evolution": "nas_gym.agents.regularized_evolution:RegularizedEvolution",
+    "tournament": "nas_gym.agents.tournament_evolution:TournamentEvolution",
+    "successive-halving": "nas_gym.agents.successive_halving:SuccessiveHalving",
+    "sb3:ppo": "nas_gym.agents.stable_baselines:SB3PPO",
+    "sb3:a2c": "nas_gym.agents.stable_baselines:SB3A2C",
+    "sb3:dqn": "nas_gym.agents.stable_baselines:SB3DQN",
+    "sb3:maskable-ppo": "nas_gym.agents.stable_baselines:SB3MaskablePPO",
+    "sb3:recurrent-ppo": "nas_gym.agents.stable_baselines:SB3RecurrentPPO",
+    "sb3:trpo": "nas_gym.agents.stable_baselines:SB3TRPO",
+    "sb3:qrdqn": "nas_gym.agents.stable_baselines:SB3QRDQN",
 }
 
 NUM_ENVS = 10
@@ -43,6 +53,7 @@ class SearchResult:
         tokens: int64[n, T].
         rewards: float64[n].
         metrics: float64[n] by name: ``accuracy``, ``failed`` and whatever else the evaluator tells; NaN where untold.
+            ``fidelity`` is the share of the full budget that a trial was evaluated with; untold, it is 1.
     """
 
     space: SearchSpace
@@ -54,20 +65,35 @@ class SearchResult:
         return len(self.rewards)
 
     @property
-    def best(self) -> Architecture:
-        """The architecture of the highest reward, the first of them on ties.
+    def fidelities(self) -> Floats:
+        """The share of the full budget that each trial was evaluated with, float64[n] in (0, 1]."""
+        return np.nan_to_num(self.metrics.get("fidelity", np.ones(len(self))), nan=1.0)
+
+    @property
+    def best_trial(self) -> int:
+        """The trial of the highest reward among those of the highest fidelity, the first of them on ties.
 
         Raises:
             ValueError: there is no trial yet.
         """
         if not len(self):
             raise ValueError("a search without trials has no best architecture")
-        return self.space.architecture(self.tokens[int(np.argmax(self.rewards))])
+        comparable = self.fidelities == self.fidelities.max()
+        return int(np.where(comparable, self.rewards, -np.inf).argmax())
+
+    @property
+    def best(self) -> Architecture:
+        """The architecture of `best_trial`.
+
+        Raises:
+            ValueError: there is no trial yet.
+        """
+        return self.space.architecture(self.tokens[self.best_trial])
 
     @property
     def best_reward(self) -> float:
-        """The highest reward; -inf without trials."""
-        return float(self.rewards.max(initial=-np.inf))
+        """The reward of `best_trial`; -inf without trials."""
+        return float(self.rewards[self.best_trial]) if len(self) else -np.inf
 
     @property
     def unique_architectures(self) -> int:
@@ -80,7 +106,8 @@ class SearchResult:
         return SearchResult(self.space, self.tokens[index], self.rewards[index], metrics)
 
 
-def _joined(space: SearchSpace, parts: list[SearchResult]) -> SearchResult:
+def joined(space: SearchSpace, parts: list[SearchResult]) -> SearchResult:
+    """One history behind the other."""
     names = dict.fromkeys(name for part in parts for name in part.metrics)
     return SearchResult(
         space,
@@ -91,6 +118,67 @@ def _joined(space: SearchSpace, parts: list[SearchResult]) -> SearchResult:
             for name in names
         },
     )
+
+
+@dataclass
+class Budget:
+    """What a search may spend: trials and, as benchmarks on tables have it, simulated time.
+
+    The simulated time is what the trials would have taken one after another, by the evaluator's metric ``seconds``.
+    The trial that would end beyond the budget is cut, as in the searches of Dong & Yang 2020 ("NAS-Bench-201", 20,000
+    seconds); those of NATS-Bench (Dong et al. 2021) keep it.
+
+    Attributes:
+        trials: those left.
+        seconds: the simulated time in all; None sets no limit.
+        clock: the simulated time that has passed.
+
+    Raises:
+        ValueError: trials or seconds is negative.
+    """
+
+    trials: int
+    seconds: float | None = None
+    clock: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.trials < 0:
+            raise ValueError(f"trials must not be negative, got {self.trials}")
+        if self.seconds is not None and not self.seconds >= 0:
+            raise ValueError(f"seconds must not be negative, got {self.seconds}")
+
+    @property
+    def spent(self) -> bool:
+        """Whether there is nothing left for another trial."""
+        return self.trials == 0 or (self.seconds is not None and self.clock >= self.seconds)
+
+    def take(self, trials: SearchResult) -> SearchResult:
+        """Spends on these trials, in their order, and returns those that the budget allows.
+
+        Raises:
+            ValueError: there is a limit of seconds, and the evaluator does not tell them.
+        """
+        trials = trials.rows(slice(self.trials))
+        if self.seconds is not None:
+            # From the last sum on, one by one: the same to the bit however the trials fall into batches.
+            clocks = np.cumsum([self.clock, *simulated_seconds(trials.metrics)])[1:]
+            trials, self.clock = trials.rows(slice(int((clocks <= self.seconds).sum()))), float(clocks[-1])
+        self.trials -= len(trials)
+        return trials
+
+
+def simulated_seconds(metrics: Mapping[str, Floats]) -> Floats:
+    """What each trial would have taken, float64[n], by the metric ``seconds``; 0 where it is untold.
+
+    Raises:
+        ValueError: there is no such metric.
+    """
+    if "seconds" not in metrics:
+        raise ValueError(
+            "a budget of simulated seconds needs an evaluator with the metric 'seconds', such as a table that has the "
+            f"seconds of an epoch; the metrics here are {', '.join(metrics) or 'none'}"
+        )
+    return np.nan_to_num(metrics["seconds"], nan=0.0)
 
 
 class Callback:
@@ -128,11 +216,14 @@ class Agent(ABC):
         env: the environment.
         space: its search space.
         rng: the agent's numpy generator.
+        fidelity: float64[n], the share of the full budget that each architecture last asked for is to be evaluated
+            with, in (0, 1]; None, and it stays so in agents that do not know of it, evaluates all in full.
 
     Raises:
         ValueError: the environment has no search space, or a hyperparameter is unknown or out of range.
     """
 
+    fidelity: Floats | None = None
     name: ClassVar[str]
     Hyperparameters: ClassVar[type[Any]]
 
@@ -172,36 +263,62 @@ class Agent(ABC):
             Scalars to log by their TensorBoard tag (``train/policy_loss``), empty if nothing was updated.
         """
 
-    def learn(self, trials: int, callback: Callback | None = None) -> SearchResult:
+    def learn(self, trials: int, callback: Callback | None = None, seconds: float | None = None) -> SearchResult:
         """Searches through the environment, a batch of `num_envs` trials at a time.
 
         Where the last batch would overrun the budget, its trials of higher index are played but neither told to the
         agent nor recorded. Called again, the search goes on.
 
         Args:
-            trials: how many trials to add.
+            trials: how many trials to add, at most.
             callback: called around every batch; may stop the search.
+            seconds: how much simulated time to add, at most (see `Budget`); None sets no limit.
 
         Returns:
             The whole history, earlier calls included.
 
         Raises:
-            ValueError: trials is negative.
+            ValueError: trials or seconds is negative; with seconds, the evaluator does not tell them.
         """
-        if trials < 0:
-            raise ValueError(f"trials must not be negative, got {trials}")
+        budget = Budget(trials, seconds)
         callback = callback or Callback()
         num_envs = self.env.num_envs if isinstance(self.env, VectorEnv) else 1
-        end = self.trials + trials
-        while self.trials < end:
+        while not budget.spent:
             callback.before_trials(self)
             tokens = self.ask(num_envs)
-            new = SearchResult(self.space, tokens, *play(self.env, tokens)).rows(slice(end - self.trials))
+            new = budget.take(SearchResult(self.space, tokens, *play(self.env, tokens, self.fidelity)))
+            if not len(new):
+                break
             statistics = self.tell(new.tokens, new.rewards)
             self._history.append(new)
             if callback.after_trials(self, new, statistics) is False:
                 break
         return self.result
+
+    @classmethod
+    def learn_seeds(
+        cls,
+        make_env: Callable[[int], Env],
+        seeds: Sequence[int],
+        trials: int,
+        hyperparameters: Any,
+        device: str = "cpu",
+    ) -> list[SearchResult]:
+        """Searches once from each seed; here one search after another, in some agents all in one program.
+
+        Args:
+            make_env: makes an environment of so many sub-environments.
+            seeds: of the searches.
+            trials: of each search.
+            hyperparameters: an instance of the agent's `Hyperparameters`.
+            device: where the agent's networks run.
+
+        Returns:
+            The history of each search, equal to that of an agent of its seed alone, `num_envs` of it at a time:
+            the agent's ``batch_size``, or 1 where it has none.
+        """
+        env = make_env(getattr(hyperparameters, "batch_size", 1))
+        return [cls(env, seed, hyperparameters, device).learn(trials) for seed in seeds]
 
     @property
     def trials(self) -> int:
@@ -211,7 +328,7 @@ class Agent(ABC):
     @property
     def result(self) -> SearchResult:
         """All trials so far."""
-        self._history = [_joined(self.space, self._history)]
+        self._history = [joined(self.space, self._history)]
         return self._history[0]
 
     # ------------------------------------------------------------------ play
@@ -335,18 +452,23 @@ def _plain(value: Any) -> Any:
 def _search_space(env: Env) -> SearchSpace:
     if not isinstance(env, gym.Env | VectorEnv):
         raise ValueError(f"env must be an environment's id, an environment or a vector environment; got {env!r}")
-    space = getattr(env.unwrapped, "search_space", None)
-    if space is None and isinstance(env, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv):
-        space = env.get_attr("search_space")[0]
+    space = attribute(env, "search_space")
     if not isinstance(space, SearchSpace):
         raise ValueError(f"env must be a construction environment, with a `search_space`; got {env!r}")
     return space
 
 
+def attribute(env: Env, name: str) -> Any:
+    """What the environment calls so, behind all wrappers and in any form of vector; None without it."""
+    if isinstance(env.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv):
+        return env.unwrapped.get_attr(name)[0]
+    return getattr(env.unwrapped, name, None)
+
+
 # ---------------------------------------------------------------------- playing given architectures
 
 
-def play(env: Env, tokens: Tokens) -> tuple[Floats, dict[str, Floats]]:
+def play(env: Env, tokens: Tokens, fidelity: Floats | float | None = None) -> tuple[Floats, dict[str, Floats]]:
     """Builds given architectures in an environment, one decision a step.
 
     The sub-environments of a vector need not be in step: each takes the next architecture when its episode ends. One
@@ -355,18 +477,20 @@ def play(env: Env, tokens: Tokens) -> tuple[Floats, dict[str, Floats]]:
     Args:
         env: a construction environment, or a vector of them in any autoreset mode.
         tokens: int64[n, T], legal and filled.
+        fidelity: the share of the full budget to evaluate with, one for all or float64[n]; None evaluates in full.
 
     Returns:
         The rewards float64[n], and the columns of ``info["evaluation"]``, float64[n] each, NaN where untold.
     """
-    return _play_vector(env, tokens) if isinstance(env, VectorEnv) else _play_scalar(env, tokens)
+    shares = None if fidelity is None else np.broadcast_to(np.asarray(fidelity, dtype=np.float64), len(tokens))
+    return _play_vector(env, tokens, shares) if isinstance(env, VectorEnv) else _play_scalar(env, tokens, shares)
 
 
-def _play_scalar(env: gym.Env[Any, Any], tokens: Tokens) -> tuple[Floats, dict[str, Floats]]:
+def _play_scalar(env: gym.Env[Any, Any], tokens: Tokens, fidelity: Floats | None) -> tuple[Floats, dict[str, Floats]]:
     rewards = np.zeros(len(tokens))
     columns: dict[str, Floats] = {}
     for row, sequence in enumerate(tokens):
-        env.reset()
+        env.reset(options=None if fidelity is None else {"fidelity": float(fidelity[row])})
         for token in sequence:
             _, reward, terminated, truncated, info = env.step(token)
             rewards[row] += float(reward)
@@ -377,7 +501,9 @@ def _play_scalar(env: gym.Env[Any, Any], tokens: Tokens) -> tuple[Floats, dict[s
     return rewards, columns
 
 
-def _play_vector(env: VectorEnv[Any, Any, Any], tokens: Tokens) -> tuple[Floats, dict[str, Floats]]:
+def _play_vector(
+    env: VectorEnv[Any, Any, Any], tokens: Tokens, fidelity: Floats | None
+) -> tuple[Floats, dict[str, Floats]]:
     n = len(tokens)
     mode = env.metadata["autoreset_mode"]
     rewards, columns = np.zeros(n), dict[str, Floats]()
@@ -386,6 +512,8 @@ def _play_vector(env: VectorEnv[Any, Any, Any], tokens: Tokens) -> tuple[Floats,
     position, earned = np.zeros_like(row), np.zeros(env.num_envs)
     resetting = np.zeros(env.num_envs, dtype=bool)  # in NEXT_STEP mode, the step that answers with a reset
     env.reset()
+    if fidelity is not None:
+        _reset_at(env, np.ones_like(resetting), fidelity[np.minimum(row, n - 1)])
     while unfinished:
         _, reward, terminated, truncated, infos = env.step(tokens[np.minimum(row, n - 1), position])
         earned += reward
@@ -406,9 +534,18 @@ def _play_vector(env: VectorEnv[Any, Any, Any], tokens: Tokens) -> tuple[Floats,
         row[done] = np.arange(queued, queued + ended)
         queued += ended
         position[done], earned[done] = 0, 0.0
-        if mode == AutoresetMode.DISABLED and unfinished:
+        if unfinished and fidelity is not None:
+            _reset_at(env, done, fidelity[np.minimum(row, n - 1)])
+            resetting[:] = False
+        elif unfinished and mode == AutoresetMode.DISABLED:
             env.reset(options={"reset_mask": done})
     return rewards, columns
+
+
+def _reset_at(env: VectorEnv[Any, Any, Any], mask: NDArray[np.bool_], fidelity: Floats) -> None:
+    """Resets the masked sub-environments, each to an episode of its own fidelity."""
+    for share in np.unique(fidelity[mask]).tolist():
+        env.reset(options={"reset_mask": mask & (fidelity == share), "fidelity": share})
 
 
 # ---------------------------------------------------------------------- by name
@@ -443,7 +580,7 @@ def make_agent(
 
 
 def load_hyperparameters(agent: str, env_id: str | None = None, overrides: Mapping[str, Any] | None = None) -> Any:
-    """The settings of an agent for an environment, from ``hyperparameters/<agent>.yaml``.
+    """The settings of an agent for an environment, from ``hyperparameters/<agent>.yaml``, a colon read as a hyphen.
 
     The file maps environment ids, and ``default`` for all others, to the fields that differ from the defaults of
     the agent's `Hyperparameters`.
@@ -460,7 +597,7 @@ def load_hyperparameters(agent: str, env_id: str | None = None, overrides: Mappi
         ValueError: an unknown agent or field, or a value out of range.
     """
     made = agent_class(agent).Hyperparameters
-    path = Path(__file__).parent / "hyperparameters" / f"{agent}.yaml"
+    path = Path(__file__).parent / "hyperparameters" / f"{agent.replace(':', '-')}.yaml"
     settings = yaml.safe_load(path.read_text())
     values = {**settings[env_id if env_id in settings else "default"], **(overrides or {})}
     known = {known.name for known in dataclasses.fields(made)}

@@ -1,8 +1,9 @@
-"""Autoregressive LSTM policies over any search space."""
+"""Policies over any search space: an autoregressive LSTM, and independent softmaxes."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from nas_gym.spaces import SearchSpace
 
 State = list[tuple[Tensor, Tensor]]
-"""(hidden, cell) of each LSTM layer, each [n, H]."""
+"""(hidden, cell) of each LSTM layer, each [S, n, H]."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,181 @@ class ChoiceBias:
     fixed: float = 0.0
 
 
+class Controller(nn.Module, ABC):
+    """S independent policies over one search space, in one program.
+
+    Every parameter has a first axis of S: a policy's results are those that it would have alone, up to rounding.
+
+    Args:
+        space: the search space.
+        policies: S.
+
+    Attributes:
+        space: the search space; another stage of it may be set, of the same decisions under other masks.
+        feature_size: F, of the features that each decision is scored from.
+    """
+
+    legal: Tensor  # bool[T, A]: choices within each decision's count; all there is to it in a prefix-free space
+
+    def __init__(self, space: SearchSpace, policies: int) -> None:
+        super().__init__()
+        self.space, self.policies = space, policies
+        self.feature_size = 0
+        within = np.arange(space.num_choices) < space.choice_counts[:, None]
+        self.register_buffer("legal", torch.from_numpy(within), persistent=False)
+
+    @abstractmethod
+    def sample(
+        self,
+        n: int,
+        generators: Sequence[torch.Generator | None],
+        *,
+        deterministic: bool = False,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Builds n sequences by each policy.
+
+        Args:
+            n: how many.
+            generators: each policy's source of randomness, on the CPU, so that every device draws the same; a policy
+                without one draws nothing, and its sequences mean nothing.
+            deterministic: take the likeliest choice of each decision.
+            temperature: divides the logits; above 1 it flattens the distributions.
+
+        Returns:
+            tokens int64[S, n, T].
+        """
+
+    @abstractmethod
+    def evaluate(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores filled sequences in one pass, with gradients.
+
+        Args:
+            tokens: int64[S, n, T], legal.
+
+        Returns:
+            log-probabilities float[S, n, T], entropies float[S, n, T] in nats, and the features float[S, n, T, F] that
+            each decision was scored from.
+        """
+
+    @abstractmethod
+    def next_distribution(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The probabilities of the next choice after prefixes.
+
+        Args:
+            tokens: int64[S, n, T]; only columns before a row's position are read.
+            positions: int64[S, n], the decision to be taken in each row.
+
+        Returns:
+            float[S, n, A], zero where illegal.
+        """
+
+    # ------------------------------------------------------------------ masks and draws
+
+    def _initialise(self, generators: Sequence[torch.Generator], bound: float) -> None:
+        """Draws each policy's parameters uniformly from its own generator."""
+        with torch.no_grad():
+            for parameter in self.parameters():
+                for row, generator in zip(parameter, generators, strict=True):
+                    row.uniform_(-bound, bound, generator=generator)
+
+    def _noise(self, n: int, generators: Sequence[torch.Generator | None], device: torch.device) -> Tensor:
+        """Negative Gumbel noise [S, n, T, A]: the logarithm of exponential noise; a floor keeps it finite."""
+        noise = torch.ones(self.policies, n, *self.legal.shape)
+        for row, generator in zip(noise, generators, strict=True):
+            if generator is not None:
+                row.exponential_(generator=generator)
+        return noise.clamp_min_(1e-30).log_().to(device)
+
+    def _legal(self, tokens: Tensor, t: int) -> Tensor:
+        """What decision t may choose after the tokens [S, n, T]: bool[A], or bool[S, n, A] on the tokens' device."""
+        if self.space.prefix_free:
+            return self.legal[t]
+        legal = self.space.legal(tokens.flatten(0, 1).cpu().numpy(), t)
+        return torch.from_numpy(legal).unflatten(0, tokens.shape[:2]).to(tokens.device)
+
+    def _all_legal(self, tokens: Tensor) -> Tensor:
+        """What each decision may choose: bool[T, A] or bool[S, n, T, A]."""
+        if self.space.prefix_free:
+            return self.legal
+        return torch.stack([self._legal(tokens, t) for t in range(self.space.length)], dim=2)
+
+    def _following(self, logits: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Probabilities [S, n, A] at the positions, of logits [S, n, T, A]."""
+        index = positions[:, :, None, None].expand(-1, -1, 1, logits.shape[-1])
+        chosen = logits.gather(2, index)[:, :, 0]
+        rows = tokens.flatten(0, 1).cpu().numpy(), positions.flatten().cpu().numpy()
+        legal = torch.from_numpy(self.space.legal(*rows)).unflatten(0, positions.shape).to(logits.device)
+        return masked(chosen, legal).softmax(-1)
+
+
+def masked(logits: Tensor, legal: Tensor) -> Tensor:
+    """Logits with minus infinity where illegal."""
+    return logits.masked_fill(~legal, -math.inf)
+
+
+def _score_choices(logits: Tensor, legal: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-probabilities of the chosen tokens, and the entropies, each float[S, n, T]."""
+    log_distribution = masked(logits, legal).log_softmax(-1)
+    log_probs = log_distribution.expand(*tokens.shape, -1).gather(3, tokens[..., None])[..., 0]
+    # Choices of probability zero (logarithm -inf) add nothing.
+    finite = masked_zero(log_distribution, legal)
+    entropies = -(log_distribution.exp() * finite).sum(-1)
+    return log_probs, entropies.expand(tokens.shape)
+
+
+def masked_zero(values: Tensor, legal: Tensor) -> Tensor:
+    """Values with zero where illegal."""
+    return values.masked_fill(~legal, 0.0)
+
+
+class IndependentSoftmaxes(Controller):
+    """One free logit a choice, whatever the other decisions are: REINFORCE's policy in NAS-Bench-201.
+
+    Its features are which decision it is, so that a critic on them is one learned value a decision.
+
+    Source: Dong & Yang 2020, "NAS-Bench-201", section 4 and the authors' code: logits that start near zero.
+
+    Args:
+        space: the search space.
+        generators: sources of the initial parameters (on the CPU), one a policy.
+    """
+
+    def __init__(self, space: SearchSpace, *, generators: Sequence[torch.Generator]) -> None:
+        super().__init__(space, len(generators))
+        self.feature_size = space.length
+        self.logits = nn.Parameter(torch.empty(self.policies, space.length, space.num_choices))
+        self._initialise(generators, 1e-3)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        generators: Sequence[torch.Generator | None],
+        *,
+        deterministic: bool = False,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        noise = self._noise(n, generators, self.logits.device)
+        perturbed = (self.logits / temperature)[:, None] - (0 if deterministic else 1) * noise
+        if self.space.prefix_free:
+            return masked(perturbed, self.legal).argmax(-1)
+        tokens = torch.zeros(perturbed.shape[:3], dtype=torch.int64, device=noise.device)
+        for t in range(self.space.length):
+            tokens[:, :, t] = masked(perturbed[:, :, t], self._legal(tokens, t)).argmax(-1)
+        return tokens
+
+    def evaluate(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scored = _score_choices(self.logits[:, None], self._all_legal(tokens), tokens)
+        features = torch.eye(self.feature_size, device=tokens.device).expand(*tokens.shape, -1)
+        return *scored, features
+
+    @torch.no_grad()
+    def next_distribution(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        logits = self.logits[:, None].expand(-1, tokens.shape[1], -1, -1)
+        return self._following(logits, tokens, positions)
+
+
 @dataclass(frozen=True)
 class _Kind:
     """Decisions that share parameters."""
@@ -43,23 +219,40 @@ class _Kind:
     positions: tuple[int, ...]
 
 
+class _Softmax(nn.Module):
+    """A linear head a policy: logits [S, n, P, C] of hidden states [S, n, P, H]."""
+
+    def __init__(self, policies: int, hidden_size: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(policies, hidden_size, size))
+        self.bias = nn.Parameter(torch.empty(policies, 1, size))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, hidden.flatten(1, 2), self.weight).unflatten(1, hidden.shape[1:3])
+
+
 class _Pointer(nn.Module):
     """Additive attention over anchors: the logit of a choice is v . tanh(W_anchor anchor + W_query hidden)."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, policies: int, hidden_size: int) -> None:
         super().__init__()
-        self.anchor = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.query = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.vector = nn.Linear(hidden_size, 1, bias=False)
+        self.anchor = nn.Parameter(torch.empty(policies, hidden_size, hidden_size))
+        self.query = nn.Parameter(torch.empty(policies, hidden_size, hidden_size))
+        self.vector = nn.Parameter(torch.empty(policies, hidden_size, 1))
 
     def forward(self, hidden: Tensor, anchors: Tensor, columns: Tensor) -> Tensor:
-        """Logits [n, P, C] of P decisions: hidden [n, P, H], anchors [n, G, H], the anchor of each choice [P, C]."""
-        keys = self.anchor(anchors).index_select(1, columns.flatten()).unflatten(1, columns.shape)
-        scores: Tensor = self.vector(torch.tanh(keys + self.query(hidden)[:, :, None]))
-        return scores.squeeze(-1)
+        """Logits [S, n, P, C]: hidden [S, n, P, H], anchors [S, n, G, H], the anchor of each choice [P, C]."""
+        keys = _by_policy(anchors, self.anchor).index_select(2, columns.flatten()).unflatten(2, columns.shape)
+        scores = torch.tanh(keys + _by_policy(hidden, self.query)[:, :, :, None])
+        return _by_policy(scores, self.vector)[..., 0]
 
 
-class LSTMController(nn.Module):
+def _by_policy(values: Tensor, weights: Tensor) -> Tensor:
+    """values [S, ..., H] times the weights [S, H, C] of each policy."""
+    return torch.bmm(values.flatten(1, -2), weights).unflatten(1, values.shape[1:-1])
+
+
+class LSTMController(Controller):
     """One LSTM step a decision; decision t is scored from the hidden state h_t, its choice is the next input.
 
     Sources: Zoph & Le 2017, section 3.1; Pham et al. 2018 (ENAS), sections 2.2 and 2.4 and the authors' code, whence
@@ -76,30 +269,31 @@ class LSTMController(nn.Module):
 
     Args:
         space: the search space.
+        generators: sources of the initial parameters (on the CPU), one a policy; torch's global generator is never
+            touched.
         hidden_size: H, units of the LSTM, the embeddings and the attention.
         layers: LSTM layers.
         tanh_constant: c in ``c * tanh(logit / temperature)``; None leaves the logits unbounded.
         operation_tanh_reduction: divides c for the kinds that do not point.
         temperature: divides the logits; None is 1.
         choice_bias: priors on choices.
-        generator: source of the initial parameters (on the CPU); torch's global generator is never touched.
 
     Raises:
         ValueError: a decision points to a group that is not closed before it.
     """
 
-    legal: Tensor  # bool[T, A]: choices within each decision's count; all there is to it in a prefix-free space
     columns: Tensor  # int64[T, A]: which anchor each pointing choice points to
     rows: Tensor  # int64[T]: where the embeddings of a decision's kind start
     fixed_bias: Tensor  # float[T, A]
     order: Tensor  # int64[T]: positions sorted by kind
     restore: Tensor  # int64[T]: the inverse of `order`
+    first_row: Tensor  # int64[S, 1]: where the embeddings of a policy start
 
     def __init__(
         self,
         space: SearchSpace,
         *,
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
         hidden_size: int = 64,
         layers: int = 1,
         tanh_constant: float | None = 1.10,
@@ -107,8 +301,8 @@ class LSTMController(nn.Module):
         temperature: float | None = None,
         choice_bias: Sequence[ChoiceBias] = (),
     ) -> None:
-        super().__init__()
-        self.space, self.hidden_size = space, hidden_size
+        super().__init__(space, len(generators))
+        self.hidden_size = self.feature_size = hidden_size
         self.tanh_constant, self.operation_tanh_reduction = tanh_constant, operation_tanh_reduction
         self.temperature = temperature
         decisions, shape = space.decisions, (space.length, space.num_choices)
@@ -141,32 +335,31 @@ class LSTMController(nn.Module):
         rows = np.array([sum(sizes[:kind]) for kind in self.kind_of])
         initial, fixed = self._biases(choice_bias)
         for name, values in (
-            ("legal", np.arange(shape[1]) < space.choice_counts[:, None]),
             ("columns", columns),
             ("rows", rows),
             ("fixed_bias", fixed),
             ("order", order),
             ("restore", np.argsort(order)),
+            ("first_row", sum(sizes) * np.arange(self.policies)[:, None]),
         ):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
-        # Modules draw their parameters from the global generator unless they are made without storage.
-        with torch.device("meta"):
-            self.lstm = nn.LSTM(hidden_size, hidden_size, layers, bias=False, batch_first=True)
-            self.heads = nn.ModuleList(
-                _Pointer(hidden_size) if kind.points else nn.Linear(hidden_size, kind.size) for kind in self.kinds
-            )
-        self.lstm.to_empty(device="cpu")
-        self.heads.to_empty(device="cpu")
-        self.start = nn.Parameter(torch.empty(hidden_size))
-        self.embedding = nn.Parameter(torch.empty(sum(sizes), hidden_size))
-        self.anchors = nn.Parameter(torch.empty(len(learned), hidden_size))
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -0.1, 0.1, generator=generator)
+        # Gates stand in the order input, forget, output, candidate: the three sigmoids are neighbours.
+        weights = self.policies, layers, hidden_size, 4 * hidden_size
+        self.input_weights = nn.Parameter(torch.empty(weights))
+        self.hidden_weights = nn.Parameter(torch.empty(weights))
+        self.heads = nn.ModuleList(
+            _Pointer(self.policies, hidden_size) if kind.points else _Softmax(self.policies, hidden_size, kind.size)
+            for kind in self.kinds
+        )
+        self.start = nn.Parameter(torch.empty(self.policies, hidden_size))
+        self.embedding = nn.Parameter(torch.empty(self.policies, sum(sizes), hidden_size))
+        self.anchors = nn.Parameter(torch.empty(self.policies, len(learned), hidden_size))
+        self._initialise(generators, 0.1)
         with torch.no_grad():
             for head, bias in zip(self.heads, initial, strict=True):
-                if isinstance(head, nn.Linear):
-                    head.bias.copy_(torch.from_numpy(bias))
+                if isinstance(head, _Softmax):
+                    head.bias.copy_(torch.from_numpy(bias).expand_as(head.bias))
 
     def _biases(self, choice_bias: Sequence[ChoiceBias]) -> tuple[list[np.ndarray], np.ndarray]:
         """The start of each kind's learned biases, and the fixed ones, float32[T, A]."""
@@ -186,100 +379,72 @@ class LSTMController(nn.Module):
     # ------------------------------------------------------------------ the three uses
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Builds n sequences in T LSTM steps.
-
-        Args:
-            n: how many.
-            generator: source of randomness, on the CPU, so that every device draws the same.
-            deterministic: take the likeliest choice of each decision.
-
-        Returns:
-            tokens int64[n, T], log-probabilities float[n, T], entropies float[n, T] in nats.
-        """
-        length, choices = self.columns.shape
-        device = self.start.device
-        tokens = torch.zeros(n, length, dtype=torch.int64, device=device)
-        # Gumbel noise, as minus the logarithm of exponential noise; the floor keeps it finite.
-        noise = torch.empty(length, n, choices).exponential_(generator=generator).clamp_min_(1e-30).log_().to(device)
+    def sample(
+        self,
+        n: int,
+        generators: Sequence[torch.Generator | None],
+        *,
+        deterministic: bool = False,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        noise = self._noise(n, generators, self.start.device)
+        tokens = torch.zeros(self.policies, n, self.space.length, dtype=torch.int64, device=noise.device)
         x, state, anchors = self._begin(n)
-        scored = []
-        for t in range(length):
+        for t in range(self.space.length):
             hidden, state, anchors = self._advance(t, x, state, anchors)
-            logits = self._score(self.kind_of[t], hidden[:, None], slice(t, t + 1), anchors)[:, 0]
-            legal = self.legal[t] if self.space.prefix_free else self._legal(tokens, t)
-            log_distribution = logits.masked_fill(~legal, -math.inf).log_softmax(-1)
-            chosen = (log_distribution if deterministic else log_distribution - noise[t]).argmax(-1)
-            tokens[:, t] = chosen
-            scored.append((log_distribution.gather(1, chosen[:, None])[:, 0], _entropy(log_distribution)))
-            x = self._feedback(t, chosen, anchors)
-        log_probs, entropies = (torch.stack(column, dim=1) for column in zip(*scored, strict=True))
-        return tokens, log_probs, entropies
+            logits = self._score(self.kind_of[t], hidden[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
+            logits = masked(logits / temperature, self._legal(tokens, t))
+            chosen = (logits if deterministic else logits - noise[:, :, t]).argmax(-1)
+            tokens[:, :, t] = chosen
+            if t + 1 < self.space.length:
+                x = self._feedback(t, chosen, anchors)
+        return tokens
 
     def evaluate(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores filled sequences in one teacher-forced pass, with gradients.
-
-        Args:
-            tokens: int64[n, T], legal.
-
-        Returns:
-            log-probabilities float[n, T], entropies float[n, T] in nats, and the features float[n, T, H] that each
-            decision was scored from.
-        """
         features, anchors = self._unroll(tokens)
         logits = self._score_all(features, anchors)
-        if self.space.prefix_free:
-            legal = self.legal
-        else:
-            legal = torch.stack([self._legal(tokens, t) for t in range(self.space.length)], dim=1)
-        log_distribution = logits.masked_fill(~legal, -math.inf).log_softmax(-1)
-        log_probs = log_distribution.gather(2, tokens[:, :, None])[:, :, 0]
-        return log_probs, _entropy(log_distribution), features
+        return *_score_choices(logits, self._all_legal(tokens), tokens), features
 
     @torch.no_grad()
     def next_distribution(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """The probabilities of the next choice after prefixes.
-
-        Args:
-            tokens: int64[n, T]; only columns before a row's position are read.
-            positions: int64[n], the decision to be taken in each row.
-
-        Returns:
-            float[n, A], zero where illegal.
-        """
-        features, anchors = self._unroll(tokens.clamp_min(0))
-        logits = self._score_all(features, anchors)[torch.arange(len(tokens), device=tokens.device), positions]
-        legal = torch.from_numpy(self.space.legal(tokens.cpu().numpy(), positions.cpu().numpy())).to(logits.device)
-        return logits.masked_fill(~legal, -math.inf).softmax(-1)
+        logits = self._score_all(*self._unroll(tokens.clamp_min(0)))
+        return self._following(logits, tokens, positions)
 
     # ------------------------------------------------------------------ one step
 
     def _begin(self, n: int) -> tuple[Tensor, State, Tensor]:
-        """The first input [n, H], the LSTM's state, and the learned anchors [n, G, H]."""
-        zeros = self.start.new_zeros(n, self.hidden_size)
-        state = [(zeros, zeros) for _ in range(self.lstm.num_layers)]
-        return self.start.expand(n, -1), state, self.anchors.expand(n, -1, -1)
+        """The first input [S, n, H], the LSTM's state, and the learned anchors [S, n, G, H]."""
+        zeros = self.start.new_zeros(self.policies, n, self.hidden_size)
+        state = [(zeros, zeros) for _ in range(self.input_weights.shape[1])]
+        return self.start[:, None].expand(-1, n, -1), state, self.anchors[:, None].expand(-1, n, -1, -1)
 
     def _advance(self, t: int, x: Tensor, state: State, anchors: Tensor) -> tuple[Tensor, State, Tensor]:
-        """One LSTM step on x [n, H]: the hidden state h_t, the new state, and the anchors known at decision t."""
+        """One LSTM step on x [S, n, H]: the hidden state h_t, the new state, and the anchors known at decision t."""
         after = []
-        for memory, weights in zip(state, self.lstm.all_weights, strict=True):
-            hidden, cell = torch.lstm_cell(x, memory, *weights)
-            after.append((hidden, cell))
-            x = hidden
+        for layer, (hidden, cell) in enumerate(state):
+            x, cell = self._cell(layer, torch.bmm(x, self.input_weights[:, layer]), hidden, cell)
+            after.append((x, cell))
         if t in self.anchored:
-            anchors = torch.cat([anchors, x[:, None]], dim=1)
+            anchors = torch.cat([anchors, x[:, :, None]], dim=2)
         return x, after, anchors
 
+    def _cell(self, layer: int, driven: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """The LSTM's equations, from the input's share of the gates [S, n, 4H]: the new hidden and cell state."""
+        gates = torch.baddbmm(driven, hidden, self.hidden_weights[:, layer])
+        sigmoids, candidate = gates.split([3 * self.hidden_size, self.hidden_size], dim=-1)
+        enter, forget, leave = sigmoids.sigmoid().chunk(3, dim=-1)
+        cell = torch.addcmul(enter * candidate.tanh(), forget, cell)
+        return leave * cell.tanh(), cell
+
     def _feedback(self, t: int, chosen: Tensor, anchors: Tensor) -> Tensor:
-        """The input [n, H] after the choices int64[n] of decision t."""
+        """The input [S, n, H] after the choices int64[S, n] of decision t."""
         if not self.kinds[self.kind_of[t]].points:
-            return F.embedding(chosen + self.rows[t], self.embedding)
-        column = self.columns[t][chosen][:, None, None].expand(-1, 1, self.hidden_size)
-        return anchors.gather(1, column)[:, 0]
+            return F.embedding(chosen + (self.rows[t] + self.first_row), self.embedding.flatten(0, 1))
+        column = self.columns[t][chosen][..., None, None].expand(-1, -1, 1, self.hidden_size)
+        return anchors.gather(2, column)[:, :, 0]
 
     def _score(self, kind: int, hidden: Tensor, positions: slice | Tensor, anchors: Tensor) -> Tensor:
-        """Logits [n, P, A] of P decisions of one kind, from their hidden states [n, P, H]; illegal ones too."""
+        """Logits [S, n, P, A] of P decisions of one kind, from their hidden states [S, n, P, H]; illegal ones too."""
         size, points = self.kinds[kind].size, self.kinds[kind].points
         arguments = (hidden, anchors, self.columns[positions, :size]) if points else (hidden,)
         logits: Tensor = self.heads[kind](*arguments)
@@ -289,35 +454,39 @@ class LSTMController(nn.Module):
             logits = self.tanh_constant / (1 if points else self.operation_tanh_reduction) * torch.tanh(logits)
         return F.pad(logits + self.fixed_bias[positions, :size], (0, self.space.num_choices - size))
 
-    def _legal(self, tokens: Tensor, t: int) -> Tensor:
-        """bool[n, A] on the tokens' device."""
-        return torch.from_numpy(self.space.legal(tokens.cpu().numpy(), t)).to(tokens.device)
-
     # ------------------------------------------------------------------ all steps
 
     def _unroll(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Teacher-forced hidden states [n, T, H], and all anchors [n, G, H]."""
-        x, state, anchors = self._begin(len(tokens))
-        if not self.points:  # every input is known beforehand
-            inputs = F.embedding((tokens + self.rows)[:, :-1], self.embedding)
-            return self.lstm(torch.cat([x[:, None], inputs], dim=1))[0], anchors
+        """Teacher-forced hidden states [S, n, T, H], and all anchors [S, n, G, H]."""
+        x, state, anchors = self._begin(tokens.shape[1])
+        if not self.points:
+            return self._unroll_layers(x, state, tokens), anchors
         features = []
         for t in range(self.space.length):
             hidden, state, anchors = self._advance(t, x, state, anchors)
             features.append(hidden)
-            x = self._feedback(t, tokens[:, t], anchors)
-        return torch.stack(features, dim=1), anchors
+            if t + 1 < self.space.length:
+                x = self._feedback(t, tokens[:, :, t], anchors)
+        return torch.stack(features, dim=2), anchors
+
+    def _unroll_layers(self, x: Tensor, state: State, tokens: Tensor) -> Tensor:
+        """The hidden states where nothing points: all inputs are known, so that a layer takes them in one product."""
+        index = tokens[:, :, :-1] + (self.rows[:-1] + self.first_row[..., None])
+        xs = torch.cat([x[:, :, None], F.embedding(index, self.embedding.flatten(0, 1))], dim=2)
+        for layer, (hidden, cell) in enumerate(state):
+            outputs = []
+            for driven in _by_policy(xs, self.input_weights[:, layer]).unbind(dim=2):
+                hidden, cell = self._cell(layer, driven, hidden, cell)
+                outputs.append(hidden)
+            xs = torch.stack(outputs, dim=2)
+        return xs
 
     def _score_all(self, features: Tensor, anchors: Tensor) -> Tensor:
-        """Logits [n, T, A], a kind at a time."""
+        """Logits [S, n, T, A], a kind at a time."""
+        if len(self.kinds) == 1:
+            return self._score(0, features, slice(None), anchors)
         sizes = [len(kind.positions) for kind in self.kinds]
-        sorted_features = features.index_select(1, self.order)
-        parts = zip(torch.split(sorted_features, sizes, dim=1), torch.split(self.order, sizes), strict=True)
+        sorted_features = features.index_select(2, self.order)
+        parts = zip(torch.split(sorted_features, sizes, dim=2), torch.split(self.order, sizes), strict=True)
         logits = [self._score(kind, hidden, positions, anchors) for kind, (hidden, positions) in enumerate(parts)]
-        return torch.cat(logits, dim=1).index_select(1, self.restore)
-
-
-def _entropy(log_distribution: Tensor) -> Tensor:
-    """Entropy over the last axis in nats; choices of probability zero (logarithm -inf) add nothing."""
-    finite = log_distribution.masked_fill(log_distribution == -math.inf, 0.0)
-    return -(log_distribution.exp() * finite).sum(-1)
+        return torch.cat(logits, dim=2).index_select(2, self.restore)

@@ -1,112 +1,117 @@
-"""REINFORCE with an LSTM controller: the agent of Zoph & Le 2017 and of ENAS."""
+"""REINFORCE with an LSTM controller: the agent of Zoph & Le 2017 and of ENAS, and its variants."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from nas_gym.spaces import Tokens
+from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
 
-from .agent import Agent, Env, Floats
-from .controllers import ChoiceBias, LSTMController
+from .agent import Env, Floats, SearchResult, joined, play
+from .policy_gradient import ControllerHyperparameters, PolicyGradientAgent
+
+BASELINES = ("none", "moving-average", "leave-one-out", "critic")
 
 
 @dataclass(frozen=True)
-class ReinforceHyperparameters:
-    """Defaults are those of ENAS micro (Pham et al. 2018, section 3.2 and appendix, and the authors' code), but for
-    `adam_epsilon` and `max_grad_norm`.
+class ReinforceHyperparameters(ControllerHyperparameters):
+    """Defaults are those of ENAS micro, as those of `ControllerHyperparameters`.
 
     Attributes:
-        hidden_size: units of the LSTM (ENAS: 64; Zoph & Le 2017: 35; ENAS recurrent: 100).
-        layers: layers of the LSTM (ENAS: 1; Zoph & Le 2017: 2).
-        learning_rate: of Adam (ENAS micro: 3.5e-3; macro 1e-3; Zoph & Le 2017: 6e-4).
-        adam_beta1: ENAS's code: 0, no momentum.
-        adam_epsilon: Adam's own (Kingma & Ba 2015: 1e-8). ENAS's code has 1e-3, which smothers the small gradients of
-            rewards that differ by a few hundredths: over 300 trials the controller then hardly leaves uniform sampling.
-        batch_size: an update takes all episodes told since the last one, as soon as they are this many
-            (ENAS micro: 10; macro: 20).
         entropy_weight: the entropy of an episode, summed over its decisions, joins its reward with this weight
             (ENAS: 1e-4).
-        baseline_decay: of the moving average that rewards are compared with, an episode at a time (ENAS: 0.99).
-        tanh_constant: logits are bounded to plus or minus this by a tanh (ENAS micro: 1.10; macro: 1.5; recurrent:
-            2.5); None leaves them unbounded.
-        operation_tanh_reduction: the bound of decisions that do not point is divided by this (ENAS micro: 2.5).
-        temperature: logits are divided by this before the tanh (ENAS micro: None; recurrent: 5.0).
-        max_grad_norm: the gradient's norm is clipped to this; None does not clip. ENAS's code leaves the controller
-            unclipped and clips its children at 5.0; NNI's ENAS trainer clips the controller at 5.0.
-        choice_bias: priors on choices. ENAS micro's, for its two separable convolutions: a learned bias that starts at
-            10 in both cells, and in the normal cell 0.25 added to them and taken from the other operations. It is made
-            for thousands of updates, and so not the default: it saturates the tanh.
+        baseline: what rewards are compared with. ``"moving-average"``: of rewards (Zoph & Le 2017, section 3.2; ENAS);
+            ``"leave-one-out"``: the mean of the batch's other rewards (Kool et al. 2019, "Buy 4 REINFORCE samples, get
+            a baseline for free"); ``"critic"``: a value learned for each decision (Sutton et al. 2000; Mnih et al.
+            2016); ``"none"`` (Williams 1992).
+        baseline_decay: of the moving average, an episode at a time (ENAS: 0.99).
+        replay_size: K, the best architectures so far, all different, whose likelihood each update raises (Abolafia et
+            al. 2018, "Neural Program Synthesis with Priority Queue Training", section 4: 10); 0 replays none.
+        replay_weight: of their mean log-likelihood in the objective (Abolafia et al. search it by task).
     """
 
-    hidden_size: int = 64
-    layers: int = 1
-    learning_rate: float = 3.5e-3
-    adam_beta1: float = 0.0
-    adam_epsilon: float = 1e-8
-    batch_size: int = 10
     entropy_weight: float = 1e-4
+    baseline: str = "moving-average"
     baseline_decay: float = 0.99
-    tanh_constant: float | None = 1.10
-    operation_tanh_reduction: float = 2.5
-    temperature: float | None = None
-    max_grad_norm: float | None = 5.0
-    choice_bias: tuple[ChoiceBias, ...] = ()
+    replay_size: int = 0
+    replay_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        def check(names: str, wanted: str, fits: Callable[[Any], bool]) -> None:
-            for name in names.split():
-                value = getattr(self, name)
-                if isinstance(value, bool | str) or not fits(value):
-                    raise ValueError(f"{name} must be {wanted}, got {value!r}")
-
-        check("hidden_size layers batch_size", "a positive integer", lambda v: isinstance(v, int) and v > 0)
-        check("learning_rate adam_epsilon operation_tanh_reduction", "positive", lambda v: 0 < v < math.inf)
-        check("tanh_constant temperature max_grad_norm", "positive or None", lambda v: v is None or 0 < v < math.inf)
-        check("adam_beta1 baseline_decay", "in [0, 1)", lambda v: 0 <= v < 1)
-        check("entropy_weight", "finite and not negative", lambda v: 0 <= v < math.inf)
-        try:
-            biases = tuple(ChoiceBias(**bias) if isinstance(bias, Mapping) else bias for bias in self.choice_bias)
-        except TypeError as error:
-            raise ValueError(f"choice_bias takes pattern, initial and fixed; got {self.choice_bias!r}") from error
-        object.__setattr__(self, "choice_bias", biases)
+        super().__post_init__()
+        self._check("baseline_decay", "in [0, 1)", lambda v: 0 <= v < 1)
+        self._check("entropy_weight replay_weight", "finite and not negative", lambda v: 0 <= v < math.inf)
+        self._check("replay_size", "an integer, not negative", lambda v: isinstance(v, int) and v >= 0)
+        self._check("baseline", f"one of {', '.join(BASELINES)}", lambda v: v in BASELINES)
+        if self.baseline == "leave-one-out" and self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2 for the baseline 'leave-one-out', got {self.batch_size}")
 
 
-@dataclass
 class MovingAverage:
-    """An exponential moving average whose start at zero is corrected for, as Adam's moments are.
+    """Exponential moving averages whose start at zero is corrected for, as Adam's moments are.
 
-    After values x_1 ... x_n with decay d it is ``sum_i d^(n-i) x_i / sum_i d^(n-i)``.
+    After values x_1 ... x_n with decay d one is ``sum_i d^(n-i) x_i / sum_i d^(n-i)``.
+
+    Args:
+        decay: d.
+        size: S, how many.
     """
 
-    decay: float
-    total: float = 0.0
-    weight: float = 0.0
+    def __init__(self, decay: float, size: int = 1) -> None:
+        self.decay, self.total, self.weight = decay, np.zeros(size), 0.0
 
-    def update(self, values: Floats) -> float:
-        """Takes in float64[n], one after another, and returns the new average."""
-        kept = self.decay ** np.arange(len(values) - 1, -1, -1)
-        self.total = self.decay ** len(values) * self.total + float(kept @ values)
-        self.weight = self.decay ** len(values) * self.weight + float(kept.sum())
-        return self.total / self.weight
+    def update(self, values: Floats) -> Floats:
+        """Takes in float64[S, n], one after another, and returns the new averages float64[S]."""
+        n = values.shape[1]
+        kept = self.decay ** np.arange(n - 1, -1, -1)
+        self.total = self.decay**n * self.total + (values * kept).sum(axis=1)
+        self.weight = self.decay**n * self.weight + float(kept.sum())
+        average: Floats = self.total / self.weight
+        return average
 
 
-class Reinforce(Agent):
-    """An LSTM controller trained by the policy gradient, with a moving average of rewards as baseline.
+class PriorityQueue:
+    """The best architectures that were told, all different.
+
+    Args:
+        size: S, how many queues there are.
+        capacity: K, how many each holds.
+        length: T, decisions of an architecture.
+    """
+
+    def __init__(self, size: int, capacity: int, length: int) -> None:
+        self.tokens = np.full((size, capacity, length), UNDECIDED, dtype=np.int64)
+        self.rewards = np.full((size, capacity), -np.inf)
+
+    def update(self, tokens: Tokens, rewards: Floats) -> None:
+        """Takes in int64[S, n, T] of rewards float64[S, n]."""
+        capacity = self.rewards.shape[1]
+        rewards = np.concatenate([self.rewards, rewards], axis=1)
+        order = np.argsort(-rewards, axis=1, kind="stable")
+        rewards = np.take_along_axis(rewards, order, axis=1)
+        tokens = np.take_along_axis(np.concatenate([self.tokens, tokens], axis=1), order[..., None], axis=1)
+        equal = (tokens[:, :, None] == tokens[:, None]).all(axis=-1)
+        repeated = np.tril(equal, -1).any(axis=2)
+        rewards[repeated] = -np.inf
+        order = np.argsort(repeated, axis=1, kind="stable")[:, :capacity]
+        self.rewards = np.take_along_axis(rewards, order, axis=1)
+        self.tokens = np.take_along_axis(tokens, order[..., None], axis=1)
+
+
+class Reinforce(PolicyGradientAgent):
+    """A controller, an LSTM or softmaxes, trained by the policy gradient.
 
     Sources: Williams 1992; Zoph & Le 2017, section 3.2; Pham et al. 2018 (ENAS), section 2.2. With R an episode's
-    reward, H the sum of its decisions' entropies (no gradient flows through it, as in ENAS's code), w its weight, and b
-    the bias-corrected moving average of R + w H, which takes in the episodes of the update first, as ENAS's does, the
-    loss is
+    reward, transformed as `reward` says, H the sum of its decisions' entropies (no gradient flows through it, as in
+    ENAS's code), w its weight, and b the baseline, the loss is
 
-        - mean over episodes of (R + w H - b) * sum over decisions of log pi(choice).
+        - mean over episodes of the sum over decisions of (R + w H - b) * log pi(choice).
+
+    The moving average takes in R + w H of the update's episodes first, as ENAS's does.
     """
 
     name = "reinforce"
@@ -116,106 +121,111 @@ class Reinforce(Agent):
     def __init__(
         self,
         env: Env | str,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         hyperparameters: Mapping[str, Any] | ReinforceHyperparameters | None = None,
         device: str = "cpu",
     ) -> None:
         super().__init__(env, seed, hyperparameters, device)
+        seeds = len(self.generators)
+        self.average = MovingAverage(self.hyperparameters.baseline_decay, seeds)
+        self.queue = PriorityQueue(seeds, self.hyperparameters.replay_size, self.space.length)
+
+    def _update(self, tokens: Tokens, rewards: Floats) -> dict[str, Floats]:
         settings = self.hyperparameters
-        self.generator = torch.Generator().manual_seed(seed)
-        self.controller = LSTMController(
-            self.space,
-            generator=self.generator,
-            hidden_size=settings.hidden_size,
-            layers=settings.layers,
-            tanh_constant=settings.tanh_constant,
-            operation_tanh_reduction=settings.operation_tanh_reduction,
-            temperature=settings.temperature,
-            choice_bias=settings.choice_bias,
-        ).to(device)
-        self.optimizer = torch.optim.Adam(
-            self.controller.parameters(),
-            lr=settings.learning_rate,
-            betas=(settings.adam_beta1, 0.999),
-            eps=settings.adam_epsilon,
-        )
-        self.baseline = MovingAverage(settings.baseline_decay)
-        self.updates = 0
-        self._pending: list[tuple[Tokens, Floats]] = []
-
-    def ask(self, n: int) -> Tokens:
-        """Samples n architectures from the controller."""
-        space = self.open_space
-        if space != self.controller.space:
-            # Episodes that were sampled at a smaller stage of a space that grows are learned from under its masks.
-            if self._pending:
-                self._update_on_pending()
-            self.controller.space = space
-        return self.controller.sample(n, self.generator)[0].cpu().numpy()
-
-    def tell(self, tokens: Tokens, rewards: Floats) -> dict[str, float]:
-        """Keeps the episodes until there are `batch_size` of them, then makes one update on all that it keeps.
-
-        So an update is on-policy whatever the number of environments: no parameter has changed since these
-        episodes were sampled.
-        """
-        self._pending.append((tokens, rewards))
-        if sum(len(kept) for _, kept in self._pending) < self.hyperparameters.batch_size:
-            return {}
-        return self._update_on_pending()
-
-    def _update_on_pending(self) -> dict[str, float]:
-        episodes, self._pending = self._pending, []
-        return self._update(*(np.concatenate(column) for column in zip(*episodes, strict=True)))
-
-    def _update(self, tokens: Tokens, rewards: Floats) -> dict[str, float]:
-        log_probs, entropies, _ = self.controller.evaluate(torch.from_numpy(tokens).to(self.device))
-        entropy = entropies.detach().sum(1).double().cpu().numpy()
-        returns = rewards + self.hyperparameters.entropy_weight * entropy
-        baseline = self.baseline.update(returns)
-        advantages = returns - baseline
-        loss = -(torch.from_numpy(advantages).to(log_probs) * log_probs.sum(1)).mean()
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        grad_norm = torch.nn.utils.clip_grad_norm_(
-            self.controller.parameters(), self.hyperparameters.max_grad_norm or math.inf
-        )
-        self.optimizer.step()
+        self.queue.update(tokens, rewards)
+        log_probs, entropies, features, best = self._evaluate(tokens)
+        entropy = entropies.detach().sum(2).double().cpu().numpy()
+        returns = self._transformed(rewards) + settings.entropy_weight * entropy
+        baseline, values = self._baseline(returns, features)
+        advantages = returns[..., None] - baseline
+        weights = torch.from_numpy(advantages).to(log_probs)
+        loss = -(weights * log_probs).sum(2).mean(1)
+        total = loss - settings.replay_weight * best
+        if values is not None:
+            total = total + (torch.from_numpy(returns).to(values)[..., None] - values).square().mean((1, 2))
+        grad_norm = self._step(total)
         self.updates += 1
+        ones = np.ones(len(rewards))
         return {
-            "train/policy_loss": loss.item(),
-            "train/entropy_loss": -float(entropy.mean()) / self.space.length,  # a decision's, as in SB3
-            "train/baseline": baseline,
-            "train/grad_norm": grad_norm.item(),  # before clipping
-            "train/advantage_std": float(advantages.std()),
-            "train/n_updates": float(self.updates),
+            "train/policy_loss": loss.detach().double().cpu().numpy(),
+            "train/entropy_loss": -entropy.mean(axis=1) / self.space.length,  # a decision's, as in SB3
+            "train/baseline": baseline.mean(axis=(1, 2)),
+            "train/grad_norm": grad_norm.double().cpu().numpy(),  # before clipping
+            "train/advantage_std": advantages.std(axis=(1, 2)),
+            "train/n_updates": self.updates * ones,
         }
 
-    def policy(self, tokens: Tokens, positions: NDArray[np.int64]) -> Floats:
-        """The controller's probabilities."""
-        prefixes, steps = (torch.from_numpy(array).to(self.device) for array in (tokens, positions))
-        return self.controller.next_distribution(prefixes, steps).double().cpu().numpy()
+    @classmethod
+    def learn_seeds(
+        cls,
+        make_env: Callable[[int], Env],
+        seeds: Sequence[int],
+        trials: int,
+        hyperparameters: Any,
+        device: str = "cpu",
+    ) -> list[SearchResult]:
+        """All searches in one program, `batch_size` trials of each at a time; see `Agent.learn_seeds`.
+
+        Raises:
+            ValueError: the evaluator is stateful, or the space grows: then searches are not independent.
+        """
+        n: int = hyperparameters.batch_size
+        env = make_env(len(seeds) * n)
+        agent = cls(env, seeds, hyperparameters, device)
+        if env.unwrapped.schedule.evaluator.stateful:  # type: ignore[union-attr]
+            raise ValueError("evaluator must not be stateful for searches that share it")
+        if agent.open_space != agent.space.at_trial(trials):
+            raise ValueError(f"space {agent.space.name!r} grows with the trials of one search; got {len(seeds)} seeds")
+        histories: list[list[SearchResult]] = [[] for _ in seeds]
+        for first in range(0, trials, n):
+            tokens = agent.ask_each(n)
+            rewards, columns = play(env, tokens.reshape(-1, agent.space.length))
+            whole = SearchResult(agent.space, tokens.reshape(-1, agent.space.length), rewards, columns)
+            kept = min(n, trials - first)
+            for row, history in enumerate(histories):
+                history.append(whole.rows(slice(row * n, row * n + kept)))
+            agent.tell_each(tokens[:, :kept], rewards.reshape(-1, n)[:, :kept])
+        return [joined(agent.space, history) for history in histories]
+
+    def _grow(self, space: SearchSpace) -> None:
+        super()._grow(space)
+        # What was best at a smaller stage may be illegal at this one.
+        self.queue = PriorityQueue(*self.queue.rewards.shape, space.length)
+
+    def _evaluate(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores the episodes, and in the same pass the queue, of which only the mean log-likelihood [S] is told."""
+        n, filled = tokens.shape[1], self.queue.rewards > -np.inf
+        # Places that are not filled yet hold no legal sequence: the first episode stands in, with weight zero.
+        replayed = np.where(filled[..., None], self.queue.tokens, tokens[:, :1])
+        scored = torch.from_numpy(np.concatenate([tokens, replayed], axis=1)).to(self.device)
+        log_probs, entropies, features = self.controller.evaluate(scored)
+        shares = torch.from_numpy(filled / np.maximum(filled.sum(axis=1, keepdims=True), 1)).to(log_probs)
+        best = (log_probs[:, n:].sum(2) * shares).sum(1)
+        return log_probs[:, :n], entropies[:, :n], features[:, :n], best
+
+    def _baseline(self, returns: Floats, features: torch.Tensor) -> tuple[Floats, torch.Tensor | None]:
+        """What returns [S, n] are compared with, [S, n or 1, T or 1], and the critic's values, if it is asked."""
+        kind, n = self.hyperparameters.baseline, returns.shape[1]
+        if kind == "moving-average":
+            return self.average.update(returns)[:, None, None], None
+        if kind == "leave-one-out":
+            others = (returns.sum(axis=1, keepdims=True) - returns) / max(n - 1, 1)
+            return (others if n > 1 else returns)[..., None], None
+        if kind == "critic":
+            # The policy's features are lent: the critic's error does not change them.
+            values = self._values(features.detach())
+            return values.detach().double().cpu().numpy(), values
+        return np.zeros((len(returns), 1, 1)), None
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, optimiser, baseline, pending episodes and random states, beside the history."""
         return {
             **super().state_dict(),
-            # Copies: both would go on changing with the agent.
-            "controller": copy.deepcopy(self.controller.state_dict()),
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "generator": self.generator.get_state(),
-            "baseline": [self.baseline.total, self.baseline.weight],
-            "updates": self.updates,
-            "pending": [[torch.from_numpy(tokens), torch.from_numpy(rewards)] for tokens, rewards in self._pending],
+            "average": [torch.from_numpy(self.average.total), self.average.weight],
+            "queue": [torch.from_numpy(self.queue.tokens), torch.from_numpy(self.queue.rewards)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to where `state_dict` was taken."""
         super().load_state_dict(state)
-        self.controller.load_state_dict(state["controller"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.baseline.total, self.baseline.weight = state["baseline"]
-        self.updates = int(state["updates"])
-        self._pending = [(tokens.numpy(), rewards.numpy()) for tokens, rewards in state["pending"]]
-        self.controller.space = self.space.at_trial(self.trials - sum(len(kept) for _, kept in self._pending))
+        total, self.average.weight = state["average"]
+        self.average.total = total.numpy()
+        self.queue.tokens, self.queue.rewards = (array.numpy() for array in state["queue"])

@@ -1,7 +1,7 @@
 """A run: one search in a folder of its own, logged, saved, resumable, with its best architecture retrained.
 
 The folder holds config.yaml (what was asked for), trials.csv (results only, appended and flushed), timings.csv
-(clocks), TensorBoard's events, checkpoint.pt, and in the end best.json, the picture and the weights.
+(clocks), TensorBoard's events, checkpoint.pt, and in the end best.json, the picture, the weights and model_card.md.
 
 A run is resumed in one of two ways. Without shared weights it is played again from its seed, and the trials that
 are on record are answered from trials.csv, so that this works for every agent. With shared weights the agent, the
@@ -41,10 +41,21 @@ from rich.progress import (
 )
 
 from nas_gym.evaluators import TRAINERS, Evaluations, Evaluator, Schedule
+from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.registration import ENVIRONMENTS
 from nas_gym.spaces import Architecture, SearchSpace, Tokens, make_space
 
-from .agent import NUM_ENVS, Agent, Callback, SearchResult, agent_class, load_hyperparameters, make_agent
+from .agent import (
+    NUM_ENVS,
+    Agent,
+    Callback,
+    SearchResult,
+    agent_class,
+    load_hyperparameters,
+    make_agent,
+    simulated_seconds,
+)
+from .model_card import model_card
 
 if TYPE_CHECKING:
     from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
@@ -71,6 +82,8 @@ class RunConfig:
         hyperparameters: of the agent, where they differ from its settings for the environment.
         retrain_epochs: passes over train and validation split in retraining; None takes about 1,000 steps, at least 2
             passes and at most 20; 0 does not retrain.
+        simulated_seconds: what the trials may take in all, by the seconds that a table has of them; None sets no limit
+            but `trials`.
     """
 
     env: str = "NAS-Cell-v0"
@@ -85,6 +98,7 @@ class RunConfig:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     retrain_epochs: int | None = None
+    simulated_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("seed", 0), ("num_envs", 1), ("retrain_epochs", 0)):
@@ -92,6 +106,9 @@ class RunConfig:
             left_open = value is None and name in ("num_envs", "retrain_epochs")
             if not left_open and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        seconds = self.simulated_seconds
+        if seconds is not None and (isinstance(seconds, bool | str) or not seconds > 0):
+            raise ValueError(f"simulated_seconds must be a positive number, got {seconds!r}")
         for name in ("env_kwargs", "hyperparameters"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping of names to values, got {getattr(self, name)!r}")
@@ -125,32 +142,42 @@ class Run:
         if config is not None:
             _check_free(self.folder)
         self.config = config or read_config(self.folder)
+        self.arguments = self._arguments()
         env = self._make_env()
         agent = make_agent(self.config.agent, env, self.config.seed, self.config.hyperparameters)
         self.schedule: Schedule = env.unwrapped.schedule  # type: ignore[attr-defined]
         self.evaluator = self.schedule.evaluator
         self.agent: Agent = agent
+        if self.config.simulated_seconds is not None:
+            one = agent.open_space.sample(np.random.default_rng(0), 1)
+            simulated_seconds(self.evaluator.evaluate(one).metrics)  # complains where there are none
         # Last, so that a config that cannot be run leaves no folder behind.
         if config is not None:
             _create(self.folder, config)
 
-    def _make_env(self) -> gym.vector.VectorEnv[Any, Any, Any]:
+    def _arguments(self) -> dict[str, Any]:
+        """What the environment is made with."""
         config = self.config
         defaults = gym.spec(config.env).kwargs
         arguments = {**defaults, **config.env_kwargs}
         if config.task is not None:
             arguments["task"] = config.task
-        if arguments.get("table") is None and arguments.get("evaluator") in TRAINERS:
+        if _trains(arguments):
             given = arguments.get("evaluator_kwargs", {})
             chosen = {key: getattr(config, key) for key in ("seed", "device", "data_dir", "download")}
             arguments["evaluator_kwargs"] = {**chosen, **given}
         schedule = arguments.get("schedule", "interleaved")
         named: dict[str, Any] = {"name": schedule} if isinstance(schedule, str) else dict(schedule)
-        arguments["schedule"] = {"seed": config.seed, **named}
+        return {**arguments, "schedule": {"seed": config.seed, **named}}
+
+    def _make_env(self) -> gym.vector.VectorEnv[Any, Any, Any]:
+        num_envs = self.config.num_envs or self._batch_size()
         try:
-            return gym.make_vec(config.env, num_envs=config.num_envs or self._batch_size(), **arguments)
+            return gym.make_vec(self.config.env, num_envs=num_envs, **self.arguments)
         except TypeError as error:
-            raise ValueError(f"environment {config.env!r} cannot be made with {arguments}: {error}") from error
+            raise ValueError(
+                f"environment {self.config.env!r} cannot be made with {self.arguments}: {error}"
+            ) from error
 
     def _batch_size(self) -> int:
         settings = load_hyperparameters(self.config.agent, self.config.env, self.config.hyperparameters)
@@ -171,17 +198,23 @@ class Run:
             try:
                 recorder.restore()
                 if self.agent.trials < self.config.trials:
-                    self.agent.learn(self.config.trials - self.agent.trials, recorder)
+                    self.agent.learn(self.config.trials - self.agent.trials, recorder, self._seconds_left())
                 recorder.save()
             finally:
                 recorder.close()
             return self._finish(progress, stop)
 
+    def _seconds_left(self) -> float | None:
+        limit = self.config.simulated_seconds
+        if limit is None or not self.agent.trials:
+            return limit
+        return max(0.0, limit - float(simulated_seconds(self.agent.result.metrics).sum()))
+
     # ------------------------------------------------------------------ the best architecture
 
     def _finish(self, progress: Progress, stop: list[int]) -> dict[str, Any]:
         result = self.agent.result
-        best = int(np.argmax(result.rewards))
+        best = result.best_trial
         # A random architecture of the run stands beside the best, to tell how much the search has brought.
         others = np.flatnonzero((result.tokens != result.tokens[best]).any(axis=1))
         rng = np.random.default_rng(self.config.seed)
@@ -190,14 +223,27 @@ class Run:
         save_pictures(result.space.architecture(result.tokens[best]), self.folder / "architecture")
         for role, row in self._retrain(result, chosen, progress, stop).items():
             record[role]["retrained"] = row
+        for role, row in self._look_up(result, chosen).items():
+            record[role]["table"] = row
         _write(self.folder / "best.json", json.dumps(record, indent=2) + "\n")
+        wall_seconds = _last_clock(self.folder / "timings.csv")
+        _write(self.folder / "model_card.md", model_card(self, record, wall_seconds))
         return record
+
+    def _look_up(self, result: SearchResult, chosen: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """The test accuracies of the chosen architectures, where the evaluator's table has them."""
+        evaluator = self.evaluator
+        if not isinstance(evaluator, TabularEvaluator) or evaluator.table.array(evaluator.task, "test") is None:
+            return {}
+        found = evaluator.test(result.tokens[list(chosen.values())]).tolist()
+        accuracies = [None if math.isnan(accuracy) else accuracy for accuracy in found]
+        return {role: {"test_accuracy": accuracy} for role, accuracy in zip(chosen, accuracies, strict=True)}
 
     def _retrain(
         self, result: SearchResult, chosen: Mapping[str, int], progress: Progress, stop: list[int]
     ) -> dict[str, dict[str, Any]]:
         """Trains the chosen architectures from scratch, in the evaluator's own network, and looks up the test split."""
-        if not hasattr(self.evaluator, "task") or self.config.retrain_epochs == 0:
+        if not _trains(self.arguments) or self.config.retrain_epochs == 0:
             return {}
         rows = {}
         for role, trial in chosen.items():
@@ -247,6 +293,11 @@ class Run:
         }
 
 
+def _trains(arguments: Mapping[str, Any]) -> bool:
+    """Whether an environment made with these trains networks on a task."""
+    return arguments.get("table") is None and arguments.get("evaluator") in TRAINERS
+
+
 class Recorder(Callback):
     """Writes a run's trials, clocks, scalars and checkpoints, shows its progress, and stops it when asked.
 
@@ -260,7 +311,9 @@ class Recorder(Callback):
         self.run, self.progress, self.stop = run, progress, stop
         self.trials_path, self.checkpoint_path = run.folder / "trials.csv", run.folder / "checkpoint.pt"
         self.recorded = 0  # trials that trials.csv holds
-        self.best, self.unique, self.recent = -math.inf, set[bytes](), list[float]()
+        self.best = 0.0, -math.inf  # fidelity and reward: only those of the highest fidelity compare
+        self.unique, self.recent = set[bytes](), list[float]()
+        self.clock = 0.0  # simulated seconds
         self.started = self.saved = time.monotonic()
         self.elapsed = 0.0  # seconds of earlier sessions
         self.writer: Any = None
@@ -345,21 +398,26 @@ class Recorder(Callback):
         seconds = f"{self.elapsed + time.monotonic() - self.started:.3f}"
         clocks = [{"trial": str(first + row), "seconds": seconds} for row in range(len(trials))]
         # The clocks first: a run killed in between has one too many, which resuming cuts off.
-        _append_rows(self.run.folder / "timings.csv", clocks, header=first == 0)
-        _append_rows(self.trials_path, trial_rows(trials, first), header=first == 0)
+        _append_rows(self.run.folder / "timings.csv", clocks)
+        _append_rows(self.trials_path, trial_rows(trials, first))
         self.recorded += len(trials)
 
     def _count(self, trials: SearchResult) -> None:
-        self.best = max(self.best, trials.best_reward)
+        if len(trials):
+            self.best = max(self.best, (float(trials.fidelities.max()), trials.best_reward))
         self.unique.update(row.tobytes() for row in trials.tokens)
         self.recent = [*self.recent, *trials.rewards.tolist()][-RECENT:]
-        self.progress.update(self.search_bar, advance=len(trials), note=f"best {self.best:.4f}")
+        note, limit = f"best {self.best[1]:.4f}", self.run.config.simulated_seconds
+        if limit is not None:
+            self.clock += float(simulated_seconds(trials.metrics).sum())
+            note += f", {self.clock:,.0f} of {limit:,.0f} s"
+        self.progress.update(self.search_bar, advance=len(trials), note=note)
 
     def _log(self, agent: Agent, statistics: dict[str, float]) -> None:
         seconds = time.monotonic() - self.started
         scalars = {
             "rollout/ep_rew_mean": float(np.mean(self.recent)),
-            "search/best_reward": self.best,
+            "search/best_reward": self.best[1],
             "search/unique_architectures": float(len(self.unique)),
             "time/fps": agent.trials * agent.space.length / max(self.elapsed + seconds, 1e-9),
         }
@@ -399,10 +457,13 @@ class RecordedEvaluator(Evaluator):
     def __init__(self, rows: SearchResult, evaluator: Evaluator) -> None:
         super().__init__(evaluator.space)
         self.rows, self.evaluator = rows, evaluator
-        self._index = {row.tobytes(): index for index, row in enumerate(rows.tokens)}
+        self.fidelities = evaluator.fidelities
+        keys = zip((row.tobytes() for row in rows.tokens), rows.fidelities.tolist(), strict=True)
+        self._index = {key: index for index, key in enumerate(keys)}
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        found = np.array([self._index.get(row.tobytes(), -1) for row in tokens], dtype=np.int64)
+        share = 1.0 if fidelity is None else fidelity
+        found = np.array([self._index.get((row.tobytes(), share), -1) for row in tokens], dtype=np.int64)
         recorded = self._on_record(found[found >= 0])
         if (found >= 0).all():
             return recorded
@@ -412,7 +473,8 @@ class RecordedEvaluator(Evaluator):
         return joined_evaluations(recorded, fresh).rows(order)
 
     def _on_record(self, index: NDArray[np.int64]) -> Evaluations:
-        columns = {name: column[index] for name, column in self.rows.metrics.items()}
+        # The fidelity is told by the schedule that asks.
+        columns = {name: column[index] for name, column in self.rows.metrics.items() if name != "fidelity"}
         accuracy, failed = columns.pop("accuracy"), columns.pop("failed") > 0
         return Evaluations(accuracy, columns, failed, ("on record",) * len(index))
 
@@ -521,14 +583,29 @@ def _last_clock(path: Path) -> float:
     return float(lines[-1].split(",")[1]) if len(lines) > 1 else 0.0
 
 
-def _append_rows(path: Path, rows: list[dict[str, str]], header: bool) -> None:
+def _append_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Appends rows, or begins a table with them; a column that comes up later is empty in the rows before."""
+    names = _column_names(path)
+    new = [name for name in rows[0] if name not in names]
+    if new and names:
+        rows = [*csv.DictReader(_whole_lines(path)), *rows]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
-    if header:
+    writer = csv.DictWriter(buffer, [*names, *new], restval="", lineterminator="\n")
+    if new:
         writer.writeheader()
     writer.writerows(rows)
+    if new and names:
+        _write(path, buffer.getvalue())
+        return
     with path.open("a") as file:
         file.write(buffer.getvalue())
+
+
+def _column_names(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return file.readline().strip().split(",")
 
 
 def _write(path: Path, text: str) -> None:
@@ -539,11 +616,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _trial_record(result: SearchResult, trial: int) -> dict[str, Any]:
-    architecture = result.space.architecture(result.tokens[trial])
+    architecture, fidelity = result.space.architecture(result.tokens[trial]), float(result.fidelities[trial])
     return {
         "trial": trial,
         "reward": float(result.rewards[trial]),
         "accuracy": float(result.metrics["accuracy"][trial]),
+        **({"fidelity": fidelity} if fidelity < 1 else {}),
         "text": str(architecture),
         "architecture": json.loads(architecture.to_json()),
     }

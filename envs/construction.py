@@ -58,6 +58,10 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     than T integers, legal in their order, none of them a stop. The seed seeds `np_random`, from which the environment
     draws nothing.
 
+    `reset(options={"fidelity": share})` has the architecture of this one episode evaluated with a share of the full
+    budget, in (0, 1]: the nearest of those that the evaluator offers, `evaluator.fidelities`. A table with learning
+    curves offers the numbers of epochs that it has recorded.
+
     ## Rewards
 
     0.0 until the architecture is complete, then `objective` of its evaluation: by default the accuracy on the
@@ -80,8 +84,9 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     At the end of an episode also:
 
     - `architecture`: int64[T], the choices; -1 for decisions that a penalised episode left undecided.
-    - `evaluation`: floats by name: `accuracy` in [0, 1], `failed` (0 or 1), and the evaluator's metrics. A penalised
-      episode is not evaluated: its accuracy is 0, its `failed` 1, and it has no metrics.
+    - `evaluation`: floats by name: `accuracy` in [0, 1], `failed` (0 or 1), and the evaluator's metrics; `fidelity`
+      too, where it is less than 1. A penalised episode is not evaluated: its accuracy is 0, its `failed` 1, and it has
+      no metrics.
 
     ## Arguments
 
@@ -163,6 +168,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._tokens: Tokens = np.full((1, self._length), UNDECIDED, dtype=np.int64)
         self._onehot = np.zeros(self._length * self._width, dtype=np.float32)
         self._observed: NDArray[Any] = self._onehot if observation == "onehot" else self._tokens[0]
+        self._fidelity: float | None = None
         self._position = self._length  # as at the end of an episode, until the first reset
         self._stops: list[int] = self.search_space.stop_choices.tolist()
         self._window: Window | None = None
@@ -177,10 +183,11 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         """Starts an episode; see the class for `options`.
 
         Raises:
-            ValueError: `options["architecture"]` is no legal prefix.
+            ValueError: `options["architecture"]` is no legal prefix, or `options["fidelity"]` is not on offer.
         """
         super().reset(seed=seed)
         prefix = starting_prefix(self.open_space, options)
+        self._fidelity = self.evaluator.nearest_fidelity((options or {}).get("fidelity"))
         self._tokens.fill(UNDECIDED)
         self._onehot.fill(0.0)
         self._move_to(0)
@@ -214,7 +221,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._decide(choice)
         if self._position < self._length:
             return self._observed.copy(), 0.0, False, False, self._info(invalid)
-        evaluations = self.schedule.score(self._tokens.copy())
+        evaluations = self.schedule.score(self._tokens.copy(), self._fidelity)
         evaluation = {name: float(column[0]) for name, column in evaluations.columns().items()}
         return self._end(float(self.objective(evaluations)[0]), evaluation, invalid)
 

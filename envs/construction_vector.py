@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -23,9 +23,10 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     """N copies of a `ConstructionEnv` that share one evaluator, stepped together.
 
     Step for step equal to `gymnasium.vector.SyncVectorEnv` of N scalar environments, with two differences. The
-    architectures that are completed in one step are evaluated as one batch. And in SAME_STEP, `infos["final_obs"]` is
-    one array with a row for each sub-environment (zero where `infos["_final_obs"]` is False) instead of an array of
-    objects. Like there, `infos["final_info"]` holds columns: `infos["final_info"]["architecture"]` is int64[N, T].
+    architectures that are completed in one step are evaluated as one batch, or as one of each fidelity. And in
+    SAME_STEP, `infos["final_obs"]` is one array with a row for each sub-environment (zero where `infos["_final_obs"]`
+    is False) instead of an array of objects. Like there, `infos["final_info"]` holds columns:
+    `infos["final_info"]["architecture"]` is int64[N, T].
 
     Every array that is returned is a copy.
 
@@ -41,12 +42,14 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         ValueError: an argument is not understood.
     """
 
+    scalar: ClassVar[type[ConstructionEnv]] = ConstructionEnv  # what there are N copies of
+
     def __init__(
         self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        self._single = single = ConstructionEnv(**arguments)
+        self._single = single = self.scalar(**arguments)
         if single.render_mode == "human":
             raise ValueError("render_mode 'human' shows one environment; a vector of them takes 'ansi' or 'rgb_array'")
         self.num_envs = num_envs
@@ -70,6 +73,8 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             self._onehot = np.zeros((num_envs, self._length * self._width), dtype=np.float32)
         # The next decision of each sub-environment, T at the end of an episode; one number when they march in lockstep.
         self._position: int | NDArray[np.int64] = self._length
+        # The share of the full budget that each episode is evaluated with; None while all are evaluated in full.
+        self._fidelities: NDArray[np.float64] | None = None
         self._started = False
         self._rows = np.arange(num_envs)
         self._cells = self._rows * (self._length * self._width)  # where each row of the one-hot array begins
@@ -100,18 +105,20 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             seed: an int, or one for each sub-environment; the (first) one seeds `np_random`, from which the
                 environment draws nothing.
             options: ``"reset_mask"``: bool[N], with at least one True. ``"architecture"``: the prefix that the episodes
-                start from, as for `ConstructionEnv`.
+                start from, as for `ConstructionEnv`. ``"fidelity"``: with what share of the full budget the
+                architectures of these episodes are evaluated, as there.
 
         Returns:
             Observations of all sub-environments, and the information of those that were reset.
 
         Raises:
-            ValueError: the seeds, the mask or the prefix are not of that form.
+            ValueError: the seeds, the mask or the prefix are not of that form, or the fidelity is not on offer.
             ResetNeeded: the very first reset is by a mask.
         """
         super().reset(seed=self._checked_seed(seed))
         mask = self._checked_reset_mask(options)
         prefix = starting_prefix(self.open_space, options)
+        self._evaluate_at(mask, self.evaluator.nearest_fidelity((options or {}).get("fidelity")))
         self._clear(mask, prefix)
         self._move_to(np.where(mask, len(prefix), self._position))
         self._started = True
@@ -138,6 +145,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         if not terminations.any():
             return self._observe(), rewards, terminations, truncations, self._infos(invalid)
         ending = self._score(terminations, terminations & invalid & self._penalise, rewards)
+        self._evaluate_at(terminations, None)  # a fidelity is for one episode
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             return self._observe(), rewards, terminations, truncations, {**self._infos(invalid), **ending}
         infos = self._restart_at_once(terminations, invalid, ending)
@@ -226,22 +234,39 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             self._onehot[rows] = self.search_space.one_hot(tokens).reshape(len(rows), -1)
 
     def _score(self, ended: Bools, penalised: Bools, rewards: NDArray[np.float64]) -> dict[str, Any]:
-        """Evaluates what was completed, as one batch; fills in the rewards, and returns the information on it."""
+        """Evaluates what was completed; fills in the rewards, and returns the information on it."""
         scored = ended & ~penalised
         columns = {"accuracy": np.zeros(self.num_envs), "failed": penalised.astype(np.float64)}
-        present = {"accuracy": ended, "failed": ended}
+        present: dict[str, Bools] = {"accuracy": ended, "failed": ended}
         if self._penalise:
             rewards[penalised] = self.objective.worst
-        if scored.any():
-            rows = slice(None) if scored.all() else scored
-            evaluations = self.schedule.score(np.array(self._tokens[rows]))
+        for together, fidelity in self._batches(scored):
+            rows = slice(None) if together.all() else together
+            evaluations = self.schedule.score(np.array(self._tokens[rows]), fidelity)
             rewards[rows] = self.objective(evaluations)
             for name, column in evaluations.columns().items():
                 columns.setdefault(name, np.zeros(self.num_envs))[rows] = column
-                present.setdefault(name, scored)
+                present[name] = present.get(name, False) | together
         evaluation = {key: value for name in columns for key, value in _column(name, columns[name], present[name])}
         architecture = _only(self._tokens, ended)
         return dict((*_column("architecture", architecture, ended), *_column("evaluation", evaluation, ended)))
+
+    def _batches(self, scored: Bools) -> list[tuple[Bools, float | None]]:
+        """Which sub-environments are evaluated together, and with what share of the full budget."""
+        if self._fidelities is None:
+            return [(scored, None)] if scored.any() else []
+        shares = np.unique(self._fidelities[scored]).tolist()
+        return [(scored & (self._fidelities == share), None if share == 1 else share) for share in shares]
+
+    def _evaluate_at(self, mask: Bools, fidelity: float | None) -> None:
+        """Has the episodes of the masked sub-environments evaluated with a share of the full budget."""
+        if self._fidelities is None:
+            if fidelity is None:
+                return
+            self._fidelities = np.ones(self.num_envs)
+        self._fidelities[mask] = 1.0 if fidelity is None else fidelity
+        if (self._fidelities == 1.0).all():
+            self._fidelities = None
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
         """Starts the next episodes in the step that ended the last ones, whose remains go into `final_*`."""

@@ -1,4 +1,4 @@
-"""The LSTM controller against a slow second implementation in numpy, enumeration and statistics."""
+"""Controllers against a slow second implementation in numpy, enumeration and statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from nas_gym.agents.controllers import ChoiceBias, LSTMController
+from nas_gym.agents.controllers import ChoiceBias, Controller, IndependentSoftmaxes, LSTMController
 from nas_gym.spaces import ArchitectureGraph, Bench201Space, CellSpace, Decision, SearchSpace, make_space
 
 TINY_BENCH = Bench201Space(nodes=3, operations=("none", "skip_connect", "avg_pool_3x3"))
@@ -56,24 +56,36 @@ SPACES = {
 }
 
 
-def make(space: SearchSpace, scale: float = 1.0, seed: int = 0, **arguments) -> LSTMController:
-    """A controller in float64 whose parameters are scaled up, so that its distributions are far from uniform."""
-    controller = LSTMController(space, generator=torch.Generator().manual_seed(seed), **arguments).double()
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def scaled(controller: Controller, scale: float) -> Controller:
+    """In float64, with parameters scaled up, so that distributions are far from uniform."""
     with torch.no_grad():
-        for parameter in controller.parameters():
+        for parameter in controller.double().parameters():
             parameter *= scale
     return controller
+
+
+def make(space: SearchSpace, scale: float = 1.0, *seeds: int, **arguments) -> LSTMController:
+    """A controller for each seed."""
+    return scaled(LSTMController(space, generators=list(map(generator, seeds or (0,))), **arguments), scale)
+
+
+def softmaxes(space: SearchSpace, scale: float = 1.0, *seeds: int) -> IndependentSoftmaxes:
+    return scaled(IndependentSoftmaxes(space, generators=list(map(generator, seeds or (0,)))), 1e3 * scale)
 
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def reference(controller: LSTMController, tokens: list[int]) -> list[np.ndarray]:
+def reference(controller: LSTMController, tokens: list[int], policy: int = 0) -> list[np.ndarray]:
     """The distribution of each decision along one sequence, step by step, from the space's own words alone."""
-    parameters = {name: value.detach().numpy() for name, value in controller.named_parameters()}
+    parameters = {name: value[policy].detach().numpy() for name, value in controller.named_parameters()}
     decisions, H = controller.space.decisions, controller.hidden_size
-    layers = controller.lstm.num_layers
+    layers = len(parameters["input_weights"])
     kinds = list(dict.fromkeys(decision.kind for decision in decisions))
     last = {decision.group: t for t, decision in enumerate(decisions)}
     learned = list(
@@ -92,8 +104,8 @@ def reference(controller: LSTMController, tokens: list[int]) -> list[np.ndarray]
     x, distributions = parameters["start"], []
     for t, decision in enumerate(decisions):
         for layer in range(layers):
-            gates = parameters[f"lstm.weight_ih_l{layer}"] @ x + parameters[f"lstm.weight_hh_l{layer}"] @ h[layer]
-            i, f, g, o = np.split(gates, 4)
+            gates = x @ parameters["input_weights"][layer] + h[layer] @ parameters["hidden_weights"][layer]
+            i, f, o, g = np.split(gates, 4)
             c[layer] = sigmoid(f) * c[layer] + sigmoid(i) * np.tanh(g)
             h[layer] = x = sigmoid(o) * np.tanh(c[layer])
         if t and last[decisions[t - 1].group] == t - 1:
@@ -101,14 +113,14 @@ def reference(controller: LSTMController, tokens: list[int]) -> list[np.ndarray]
         head = f"heads.{kinds.index(decision.kind)}"
         bound = controller.tanh_constant
         if decision.targets is None:
-            logits = parameters[f"{head}.weight"] @ x + parameters[f"{head}.bias"]
+            logits = x @ parameters[f"{head}.weight"] + parameters[f"{head}.bias"][0]
             bound = bound / controller.operation_tanh_reduction if bound else None
             x = embeddings[decision.kind][tokens[t]]
         else:
             logits = np.array(
                 [
-                    parameters[f"{head}.vector.weight"][0]
-                    @ np.tanh(parameters[f"{head}.anchor.weight"] @ anchors[k] + parameters[f"{head}.query.weight"] @ x)
+                    np.tanh(anchors[k] @ parameters[f"{head}.anchor"] + x @ parameters[f"{head}.query"])
+                    @ parameters[f"{head}.vector"][:, 0]
                     for k in decision.targets
                 ]
             )
@@ -141,24 +153,78 @@ def reference(controller: LSTMController, tokens: list[int]) -> list[np.ndarray]
     ],
     ids=["plain", "deep", "biased"],
 )
-def test_evaluate_sample_and_next_distribution_equal_the_reference(name, arguments):
+def test_evaluate_and_next_distribution_equal_the_reference(name, arguments):
     space = SPACES[name]
-    controller = make(space, 8.0, hidden_size=16, **arguments)
-    tokens, sampled_log_probs, sampled_entropies = controller.sample(3, torch.Generator().manual_seed(1))
+    controller = make(space, 8.0, 0, 1, hidden_size=16, **arguments)
+    tokens = controller.sample(3, [generator(1), generator(2)])
     log_probs, entropies, features = controller.evaluate(tokens)
-    assert features.shape == (3, space.length, 16)
-    torch.testing.assert_close(log_probs, sampled_log_probs)
-    torch.testing.assert_close(entropies, sampled_entropies)
+    assert features.shape == (2, 3, space.length, 16)
     positions = torch.tensor([0, space.length // 2, space.length - 1])
     prefixes = torch.where(torch.arange(space.length) < positions[:, None], tokens, -1)
-    following = controller.next_distribution(prefixes, positions).numpy()
-    for row in range(3):
-        distributions = reference(controller, tokens[row].tolist())
-        expected = [np.log(p[token]) for p, token in zip(distributions, tokens[row].tolist(), strict=True)]
-        np.testing.assert_allclose(log_probs[row].detach(), expected, atol=1e-9)
+    following = controller.next_distribution(prefixes, positions.expand(2, -1)).numpy()
+    for policy, row in itertools.product(range(2), range(3)):
+        sequence = tokens[policy, row].tolist()
+        distributions = reference(controller, sequence, policy)
+        expected = [np.log(p[token]) for p, token in zip(distributions, sequence, strict=True)]
+        np.testing.assert_allclose(log_probs[policy, row].detach(), expected, atol=1e-9)
         expected = [-sum(q * np.log(q) for q in p if q > 0) for p in distributions]
-        np.testing.assert_allclose(entropies[row].detach(), expected, atol=1e-9)
-        np.testing.assert_allclose(following[row], distributions[positions[row]], atol=1e-9)
+        np.testing.assert_allclose(entropies[policy, row].detach(), expected, atol=1e-9)
+        np.testing.assert_allclose(following[policy, row], distributions[positions[row]], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["bench201", "darts"])
+def test_independent_softmaxes_are_softmaxes_of_their_logits(name):
+    space = SPACES[name]
+    controller = softmaxes(space, 1.0, 0, 1)
+    tokens = controller.sample(4, [generator(1), generator(2)])
+    log_probs, entropies, features = controller.evaluate(tokens)
+    assert features.shape == (2, 4, space.length, controller.feature_size)
+    steps = torch.arange(space.length)[:, None].expand(-1, 4)
+    for policy in range(2):
+        for t in range(space.length):
+            legal = space.legal(tokens[policy].numpy(), t)
+            weights = np.exp(controller.logits[policy, t].detach().numpy()) * legal
+            expected = weights / weights.sum(axis=1, keepdims=True)
+            chosen = expected[np.arange(4), tokens[policy, :, t]]
+            np.testing.assert_allclose(log_probs[policy, :, t].exp().detach(), chosen)
+            logarithms = np.log(np.where(expected > 0, expected, 1.0))
+            np.testing.assert_allclose(entropies[policy, :, t].detach(), -(expected * logarithms).sum(axis=1))
+            found = controller.next_distribution(tokens, steps[t].expand(2, -1))[policy]
+            np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("made", [make, softmaxes])
+def test_policies_of_one_program_are_what_they_are_alone(name, made):
+    """Parameters and samples to the bit, the gradients of each policy's own loss up to rounding."""
+    space, seeds = SPACES[name], (3, 4, 5)
+    together = made(space, 1.0, *seeds).float()
+    tokens = together.sample(6, [generator(seed) for seed in seeds], temperature=1.5)
+    together.evaluate(tokens)[0].sum().backward()
+    for row, seed in enumerate(seeds):
+        alone = made(space, 1.0, seed).float()
+        assert torch.equal(alone.sample(6, [generator(seed)], temperature=1.5)[0], tokens[row])
+        alone.evaluate(tokens[row : row + 1])[0].sum().backward()
+        for one, other in zip(alone.parameters(), together.parameters(), strict=True):
+            assert torch.equal(one[0], other[row])
+            if one.numel():
+                torch.testing.assert_close(one.grad[0], other.grad[row])
+
+
+def test_a_policy_without_generator_draws_nothing_and_disturbs_none():
+    controller = make(SPACES["darts"], 10.0, 0, 1)
+    expected = controller.sample(5, [generator(7), generator(8)])
+    lent = generator(8)
+    assert torch.equal(controller.sample(5, [None, lent])[1], expected[1])
+
+
+def test_temperature_flattens():
+    controller = make(SPACES["bench201"], 30.0, tanh_constant=None)
+    counts = [
+        len(torch.unique(controller.sample(500, [generator(0)], temperature=temperature)[0], dim=0))
+        for temperature in (0.1, 1.0, 100.0)
+    ]
+    assert counts[0] < counts[1] < counts[2]
 
 
 @pytest.mark.parametrize("space", [TINY_BENCH, TINY_CELL, SkipSpace(2)], ids=["bench", "cell", "skip"])
@@ -166,18 +232,20 @@ def test_probabilities_of_all_sequences_sum_to_one(space):
     sequences = np.array(list(itertools.product(*(range(count) for count in space.choice_counts))))
     legal = np.all([space.legal(sequences, t)[range(len(sequences)), sequences[:, t]] for t in range(space.length)], 0)
     assert legal.sum() == space.size
-    log_probs, _, _ = make(space, 10.0).evaluate(torch.from_numpy(sequences[legal]))
-    assert log_probs.sum(1).exp().sum().item() == pytest.approx(1.0, abs=1e-9)
+    for controller in (make(space, 10.0), softmaxes(space)):
+        log_probs, _, _ = controller.evaluate(torch.from_numpy(sequences[legal])[None])
+        assert log_probs.sum(2).exp().sum().item() == pytest.approx(1.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("space", [TINY_BENCH, SkipSpace(2)], ids=["bench", "skip"])
-def test_sampled_frequencies_follow_the_distribution(space):
-    controller = make(space, 10.0, tanh_constant=2.0)
+@pytest.mark.parametrize("made", [make, softmaxes])
+def test_sampled_frequencies_follow_the_distribution(space, made):
+    controller = make(space, 10.0, tanh_constant=2.0) if made is make else softmaxes(space, 0.7)
     n = 20_000
-    tokens, _, _ = controller.sample(n, torch.Generator().manual_seed(3))
-    counts = Counter(map(tuple, tokens.tolist()))
+    tokens = controller.sample(n, [generator(3)])
+    counts = Counter(map(tuple, tokens[0].tolist()))
     sequences = np.array(list(itertools.product(*(range(count) for count in space.choice_counts))))
-    probabilities = controller.evaluate(torch.from_numpy(sequences))[0].sum(1).exp().detach().numpy()
+    probabilities = controller.evaluate(torch.from_numpy(sequences)[None])[0][0].sum(1).exp().detach().numpy()
     assert probabilities.max() > 3 * probabilities.min()
     observed = [counts[tuple(sequence)] for sequence in sequences.tolist()]
     assert chisquare(observed, probabilities / probabilities.sum() * n).pvalue > 1e-3
@@ -188,15 +256,16 @@ def test_sampled_frequencies_follow_the_distribution(space):
 def test_masks_are_never_violated(seed, n, scale, deterministic):
     space = SPACES["darts"]
     controller = make(space, scale, seed, hidden_size=8, tanh_constant=None)
-    tokens, log_probs, entropies = controller.sample(n, torch.Generator().manual_seed(seed), deterministic)
-    space.check(tokens.numpy())
+    tokens = controller.sample(n, [generator(seed)], deterministic=deterministic)
+    space.check(tokens[0].numpy())
+    log_probs, entropies, _ = controller.evaluate(tokens)
     assert torch.isfinite(log_probs).all()
     assert (entropies > -1e-12).all()
 
 
 def test_deterministic_sampling_takes_the_likeliest_choice():
     controller = make(SPACES["darts"], 10.0)
-    tokens, _, _ = controller.sample(2, torch.Generator(), deterministic=True)
+    tokens = controller.sample(2, [torch.Generator()], deterministic=True)[0]
     assert tokens[0].tolist() == tokens[1].tolist()
     for distribution, token in zip(reference(controller, tokens[0].tolist()), tokens[0].tolist(), strict=True):
         assert distribution[token] == distribution.max()
@@ -205,11 +274,11 @@ def test_deterministic_sampling_takes_the_likeliest_choice():
 @pytest.mark.parametrize("name", SPACES)
 def test_gradient_equals_finite_differences(name):
     controller = make(SPACES[name], 5.0, hidden_size=8)
-    tokens, _, _ = controller.sample(4, torch.Generator().manual_seed(0))
+    tokens = controller.sample(4, [generator(0)])
 
     def value() -> torch.Tensor:
         log_probs, entropies, _ = controller.evaluate(tokens)
-        return (log_probs.sum(1) * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum() + entropies.sum()
+        return (log_probs.sum(2) * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum() + entropies.sum()
 
     parameters = [parameter for parameter in controller.parameters() if parameter.numel()]
     gradients = torch.autograd.grad(value(), parameters)
@@ -229,7 +298,7 @@ def test_parameters_come_from_the_generator_alone():
         torch.manual_seed(global_seed)
         before = torch.get_rng_state()
         controller = make(SPACES["cell"])
-        controller.sample(2, torch.Generator().manual_seed(0))
+        controller.sample(2, [generator(0)])
         assert torch.equal(before, torch.get_rng_state())
         return list(controller.parameters())
 
@@ -256,12 +325,12 @@ def test_biases_of_enas_micro():
     controller = make(SPACES["cell"], choice_bias=biases)
     with torch.no_grad():  # only biases stay
         for parameter in controller.parameters():
-            if parameter.shape != (5,):
+            if parameter.shape != (1, 1, 5):
                 parameter.zero_()
     for cell, fixed in (("normal", 0.25), ("reduction", 0.0)):
         t = next(t for t, d in enumerate(SPACES["cell"].decisions) if d.name == f"{cell}/node_3/operation_2")
-        tokens = torch.zeros(1, SPACES["cell"].length, dtype=torch.int64)
-        found = controller.next_distribution(tokens, torch.tensor([t]))[0, :5].numpy()
+        tokens = torch.zeros(1, 1, SPACES["cell"].length, dtype=torch.int64)
+        found = controller.next_distribution(tokens, torch.tensor([[t]]))[0, 0, :5].numpy()
         logits = np.array([1.10 / 2.5 * np.tanh(10) + fixed] * 2 + [-fixed] * 3)
         np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-6)
 

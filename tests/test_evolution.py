@@ -1,20 +1,22 @@
-"""Regularized evolution and local search: what they may ask for, given what they were told."""
+"""Evolution and local search: what they may ask for, given what they were told."""
 
 from __future__ import annotations
 
 import itertools
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from scipy import stats
 
-from nas_gym.agents import LocalSearch, RandomSearch, RegularizedEvolution, load_hyperparameters
+from nas_gym.agents import LocalSearch, RandomSearch, RegularizedEvolution, TournamentEvolution, load_hyperparameters
 from nas_gym.agents.local_search import neighbours
 from nas_gym.agents.prefixes import prefix_policy
 from nas_gym.envs.construction import ConstructionEnv
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.evaluators import FunctionEvaluator
-from nas_gym.spaces import Bench201Space, BenchGraphSpace, make_space
+from nas_gym.spaces import PRESETS, Bench201Space, BenchGraphSpace, make_space
 
 BENCH = make_space("bench201")
 TINY = Bench201Space(nodes=3)  # 125 sequences
@@ -116,6 +118,148 @@ def test_evolution_settings() -> None:
             RegularizedEvolution(environment(), 0, settings)
 
 
+# ------------------------------------------------------------------ crossover
+
+CROSSED = {
+    **PRESETS,
+    "bench_graph of 3": GRAPH,
+    "chain of 3": make_space({"name": "chain", "layers": 3, "depth": "stop"}),
+}
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(name=st.sampled_from(sorted(CROSSED)), seed=st.integers(0, 2**32))
+def test_children_take_after_their_parents(name: str, seed: int) -> None:
+    """A legal child, in which every decision is that of a parent, unless both have become illegal."""
+    space, rng = CROSSED[name], np.random.default_rng(seed)
+    first, second = space.sample(rng, 4), space.sample(rng, 4)
+    kept = first.copy(), second.copy()
+    children = space.crossover(first, second, rng)
+    space.check(children)
+    for position in range(space.length):
+        legal = space.legal(children, position)
+        inherited = (children[:, position] == first[:, position]) | (children[:, position] == second[:, position])
+        rows = np.arange(4)
+        possible = legal[rows, first[:, position]] | legal[rows, second[:, position]]
+        assert (inherited == possible)[possible].all()
+    np.testing.assert_array_equal((first, second), kept)
+    same = np.random.default_rng(seed)
+    parents = space.sample(same, 4), space.sample(same, 4)
+    np.testing.assert_array_equal(space.crossover(*parents, same), children)
+    np.testing.assert_array_equal(space.crossover(first, first, rng), first)
+
+
+def test_each_parent_gives_half() -> None:
+    first, second = np.zeros((4000, 6), dtype=np.int64), np.full((4000, 6), 3)
+    children = BENCH.crossover(first, second, np.random.default_rng(0))
+    combinations = (children == 3) @ 2 ** np.arange(6)
+    assert stats.chisquare(np.bincount(combinations, minlength=64)).pvalue > 1e-3  # all 64 are as likely
+
+
+def test_a_choice_that_is_lost_is_the_other_parents() -> None:
+    """In three nodes, all skips are illegal: the last operation comes from the parent that has another one."""
+    skip = GRAPH.operations.index("skip")
+    first = np.array([[0, skip, skip, skip, 0]] * 500)
+    second = np.array([[1, skip, skip, 1, skip]] * 500)
+    children = GRAPH.crossover(first, second, np.random.default_rng(0))
+    third = children[:, 3] == skip
+    assert 150 < third.sum() < 350
+    assert (children[third, 4] == 0).all()
+    assert set(children[~third, 4].tolist()) == {0, skip}
+
+
+# ------------------------------------------------------------------ tournament evolution
+
+
+def compete(n: int, num_envs: int = 1, **settings) -> TournamentEvolution:
+    env = ConstructionVectorEnv(num_envs, space=BENCH, evaluator=FunctionEvaluator(BENCH, checksum))
+    agent = TournamentEvolution(env, 3, settings)
+    agent.learn(n)
+    return agent
+
+
+def members(agent: TournamentEvolution) -> list[tuple[int, ...]]:
+    return sorted(tuple(row) for row in agent.state_dict()["population"]["tokens"].tolist())
+
+
+def test_losers_die_and_the_best_lives() -> None:
+    """With every child, one of the two that are last dies: a tournament of all but one spares one at most."""
+    agent = compete(10, population_size=10, sample_size=10)
+    for _ in range(150):
+        before = members(agent)
+        agent.learn(1)
+        rewards = {row: checksum(np.array([row]))[0] for row in before}
+        child = tuple(agent.result.tokens[-1].tolist())
+        alive = sorted([*before, child])
+        rewards[child] = agent.result.rewards[-1]
+        after = members(agent)
+        assert len(after) == 10
+        (dead,) = [row for row in set(alive) if alive.count(row) > after.count(row)]
+        assert rewards[dead] in sorted(rewards[row] for row in alive)[:2]
+    assert max(rewards[row] for row in after) == agent.result.best_reward
+
+
+def test_pairs_choose_parents_and_losers_by_chance() -> None:
+    """With pairs of five, member k is the better one with the chance k / 10, and the worse one with (4 - k) / 10."""
+    agent = TournamentEvolution(environment(), 0, {"population_size": 5, "crossover_probability": 0.0})
+    told = np.array([[k] * 6 for k in range(5)])
+    agent.ask(5)
+    agent.tell(told, np.arange(5.0))
+    children = agent.ask(2000)
+    parents = np.array([distance(told, child).argmin() for child in children])
+    assert (distance(told[parents], children) == 1).all()
+    counts = np.bincount(parents, minlength=5)
+    assert counts[0] == 0
+    assert stats.chisquare(counts[1:], 2000 * np.arange(1, 5) / 10).pvalue > 1e-3
+    state, dead = agent.state_dict(), []
+    for seed in range(1500):
+        agent.load_state_dict(state)
+        agent.rng = np.random.default_rng(seed)
+        agent.tell(np.array([[0, 1, 2, 3, 4, 0]]), np.array([5.0]))
+        missing = {k for k in range(5) if (k,) * 6 not in members(agent)}
+        dead.append(missing.pop())
+    # Of six, the sixth the best: 15 pairs.
+    assert stats.chisquare(np.bincount(dead, minlength=5), 1500 * np.arange(5, 0, -1) / 15).pvalue > 1e-3
+
+
+def test_crossed_children() -> None:
+    """Of two members that have nothing in common; one that is like a parent is mutated."""
+    settings = {"population_size": 2, "sample_size": 2, "crossover_probability": 1.0}
+    agent = TournamentEvolution(environment(), 0, settings)
+    agent.ask(2)
+    agent.tell(np.array([[0] * 6, [1] * 6]), np.array([0.2, 0.2]))
+    agent.hyperparameters = type(agent.hyperparameters)(population_size=3, crossover_probability=1.0)
+    agent.tell(np.array([[2] * 6]), np.array([0.1]))  # never wins against another
+    children = agent.ask(3001)[1:]  # the third of the first population comes before them
+    assert (distance(children, 0) > 0).all()
+    assert (distance(children, 1) > 0).all()
+    mixed = (children <= 1).all(axis=1)
+    # The parents differ with a chance of a half, and then 62 of 64 children are mixed; of mutants, one in four is.
+    assert mixed.mean() == pytest.approx(31 / 64 + 33 / 64 / 4, abs=0.03)
+    assert (np.minimum(distance(children, 0), distance(children, 1))[~mixed] == 1).all()
+
+
+@pytest.mark.parametrize("num_envs", [1, 7, 50])
+def test_tournaments_in_batches(num_envs: int) -> None:
+    agent = compete(200, num_envs, population_size=12)
+    assert len(members(agent)) == 12
+    BENCH.check(agent.result.tokens)
+    assert np.array_equal(agent.result.tokens, compete(200, num_envs, population_size=12).result.tokens)
+
+
+def test_tournament_settings() -> None:
+    assert load_hyperparameters("tournament").population_size == 20
+    for settings, message in [
+        ({"population_size": 1}, "population_size must be an integer of at least 2, got 1"),
+        ({"sample_size": 1}, "sample_size must be an integer of at least 2, got 1"),
+        ({"population_size": 4, "sample_size": 5}, "sample_size must be at most population_size 4, got 5"),
+        ({"crossover_probability": 1.5}, r"crossover_probability must be in \[0, 1\], got 1.5"),
+        ({"crossover_probability": True}, r"crossover_probability must be in \[0, 1\], got True"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            TournamentEvolution(environment(), 0, settings)
+
+
 # ------------------------------------------------------------------ local search
 
 
@@ -195,7 +339,7 @@ def test_neighbours_of_dependent_spaces(name: str) -> None:
                     assert not space.legal(row[None], position)[0, tokens[position]]
 
 
-# ------------------------------------------------------------------ both
+# ------------------------------------------------------------------ all
 
 
 def test_policy_of_what_is_held() -> None:
@@ -213,9 +357,10 @@ def test_better_than_chance() -> None:
         return (tokens == CONV).mean(axis=1)
 
     means = {}
-    for made in (RandomSearch, RegularizedEvolution, LocalSearch):
+    for made in (RandomSearch, RegularizedEvolution, TournamentEvolution, LocalSearch):
         settings = {"population_size": 10, "sample_size": 3} if made is RegularizedEvolution else None
         best = [made(environment(BENCH, share), seed, settings).learn(60).best_reward for seed in range(10)]
         means[made.name] = np.mean(best)
     assert means["local-search"] == 1.0
     assert means["regularized-evolution"] > means["random"] + 0.1
+    assert means["tournament"] > means["random"] + 0.1

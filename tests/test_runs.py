@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import yaml
+from fidelity_checks import CurvesEvaluator, curves_table
 from rich.console import Console
 
-from nas_gym.agents import SearchResult, runs
+from nas_gym.agents import AGENTS, SearchResult, runs
 from nas_gym.agents.runs import (
     Interrupted,
     RecordedEvaluator,
@@ -298,6 +299,25 @@ def test_resume_deterministic(tmp_path, uninterrupted, name, call) -> None:
     assert_same(folder, uninterrupted(name))
 
 
+def on_table(folder: Path, agent: str, **changes: Any) -> RunConfig:
+    table = curves_table(folder / "table.npz")
+    return RunConfig(env="NAS-Bench201-v0", task="curves", agent=agent, env_kwargs={"table": str(table)}, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", [1, 6, 13])
+def test_resume_with_fidelities_and_a_clock(tmp_path, call) -> None:
+    """Killed before the first batch, and between clocks and trials; the clock of simulated seconds ends the search."""
+    config = on_table(tmp_path, "successive-halving", trials=500, num_envs=4, simulated_seconds=250.0)
+    finish(tmp_path / "whole", config)
+    finish(tmp_path / "run", config, Kill(APPEND, call))
+    finish(tmp_path / "run")
+    assert_same(tmp_path / "run", tmp_path / "whole")
+    rows = rows_of(tmp_path / "whole" / "trials.csv")
+    assert 230 < sum(float(row["seconds"]) for row in rows) <= 250
+    assert {row["fidelity"] for row in rows} == {repr(1 / 9), repr(1 / 3), ""}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("call", [2, 30])
 def test_resume_retraining(tmp_path, uninterrupted, call) -> None:
@@ -416,6 +436,26 @@ def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, length, r
     assert_clocks(folder)
 
 
+@pytest.mark.parametrize("seconds", [None, 300.0], ids=["trials", "seconds"])
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_goes_on_to_the_bit(tmp_path, agent, seconds) -> None:
+    """On a table with learning curves, from a record that breaks off in the middle of a line."""
+    config = on_table(tmp_path, agent, trials=45, seed=2, simulated_seconds=seconds)
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    record = make_run(whole, config).execute()
+    text = (whole / "trials.csv").read_text()
+    trials = len(text.splitlines()) - 1
+    assert trials == 45 if seconds is None else 15 <= trials <= 45
+    folder.mkdir()
+    (folder / "config.yaml").write_bytes((whole / "config.yaml").read_bytes())
+    (folder / "trials.csv").write_text(text[: 2 * len(text) // 3])
+    assert make_run(folder).execute() == record
+    for name in ("trials.csv", "best.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    for row in record.values():
+        assert row["table"]["test_accuracy"] > 0
+
+
 def test_a_finished_run_resumes_to_itself(tmp_path) -> None:
     folder = tmp_path / "run"
     record = make_run(folder, CONSTANT).execute()
@@ -442,6 +482,27 @@ def test_recorded_evaluator() -> None:
             np.testing.assert_array_equal(found.columns()[name], column)
         assert fresh.asked == [tokens[index].tobytes() for index in chosen if index >= 20]
     assert not RecordedEvaluator(rows, source).stateful
+
+
+def test_recorded_evaluator_tells_fidelities_apart() -> None:
+    tokens = np.unique(BENCH.sample(np.random.default_rng(0), 40), axis=0)[:12]
+    shares = np.array([1 / 9, 1 / 3, 1.0] * 4)
+    source = CurvesEvaluator(BENCH)
+    known = [source.evaluate(tokens[i : i + 1], fidelity=None if s == 1 else s) for i, s in enumerate(shares)]
+    columns = {name: np.concatenate([one.columns()[name] for one in known]) for name in known[0].columns()}
+    columns["fidelity"] = np.where(shares == 1, np.nan, shares)
+    rows = SearchResult(BENCH, tokens, columns["accuracy"], columns)
+    for share in (1 / 9, 1 / 3, None):
+        fresh = CurvesEvaluator(BENCH)
+        recorded = RecordedEvaluator(rows, fresh)
+        assert recorded.fidelities == fresh.fidelities
+        found, wanted = recorded.evaluate(tokens, fidelity=share), source.evaluate(tokens, fidelity=share)
+        assert found.columns().keys() == wanted.columns().keys()
+        for name, column in wanted.columns().items():
+            np.testing.assert_array_equal(found.columns()[name], column)
+        ((asked, with_share),) = fresh.batches
+        assert with_share == share
+        np.testing.assert_array_equal(asked, tokens[shares != (share or 1.0)])
 
 
 def test_joined_evaluations() -> None:
@@ -582,6 +643,20 @@ def test_trials_round_trip(tmp_path) -> None:
         np.testing.assert_array_equal(read.metrics[name], column)
 
 
+def test_columns_that_come_later(tmp_path) -> None:
+    """Trials that tell more than those before, or less: what is untold is empty."""
+    tokens, path = BENCH.sample(np.random.default_rng(0), 6), tmp_path / "trials.csv"
+    told = [{"loss": np.array([0.5, 0.25])}, {"fidelity": np.array([1 / 3, 1 / 9])}, {"loss": np.array([1.0, 2.0])}]
+    for batch, metrics in enumerate(told):
+        new = SearchResult(BENCH, tokens[2 * batch : 2 * batch + 2], np.zeros(2), metrics)
+        runs._append_rows(path, trial_rows(new, 2 * batch))
+    read = read_trials(path, BENCH)
+    np.testing.assert_array_equal(read.tokens, tokens)
+    np.testing.assert_array_equal(read.metrics["loss"], [0.5, 0.25, np.nan, np.nan, 1.0, 2.0])
+    np.testing.assert_array_equal(read.fidelities, [1.0, 1.0, 1 / 3, 1 / 9, 1.0, 1.0])
+    assert [row["trial"] for row in rows_of(path)] == [*"012345"]
+
+
 HEADER = "trial,tokens,reward,accuracy,failed\n"
 GOOD = "0,0 1 2 3 4 0,0.5,0.5,0.0\n"
 
@@ -624,6 +699,7 @@ def test_config_round_trip(tmp_path) -> None:
         env_kwargs={"evaluator": "constant", "evaluator_kwargs": {"accuracy": 0.25}, "schedule": {"name": "enas"}},
         hyperparameters={},
         retrain_epochs=2,
+        simulated_seconds=None,
     )
     Run(tmp_path / "deep" / "run", config, Console(quiet=True))
     assert read_config(tmp_path / "deep" / "run") == config
@@ -662,6 +738,8 @@ def test_corrupt_config(tmp_path, text) -> None:
         ("num_envs", 0, "num_envs must be an integer of at least 1, got 0"),
         ("retrain_epochs", -1, "retrain_epochs must be an integer of at least 0, got -1"),
         ("seed", -1, "seed must be an integer of at least 0, got -1"),
+        ("simulated_seconds", 0, "simulated_seconds must be a positive number, got 0"),
+        ("simulated_seconds", "1", "simulated_seconds must be a positive number, got '1'"),
         ("env", "NAS-Nothing-v0", "unknown environment 'NAS-Nothing-v0'; known: NAS-Cell-v0"),
         ("agent", "nobody", "unknown agent 'nobody'; known: random"),
         ("env_kwargs", "a", "env_kwargs must be a mapping of names to values, got 'a'"),
@@ -690,6 +768,8 @@ def test_folders(tmp_path, deterministic) -> None:
         ({"env_kwargs": {"space": "nowhere"}}, "unknown space 'nowhere'"),
         ({"hyperparameters": {"speed": 1}}, r"agent 'reinforce' has no hyperparameter \['speed'\]"),
         ({"env": "CartPole-v1"}, "environment 'CartPole-v1' cannot be made"),
+        ({"simulated_seconds": 5.0}, "needs an evaluator with the metric 'seconds'.*the metrics here are none"),
+        ({"agent": "successive-halving", "hyperparameters": {}}, "needs an evaluator with fidelities"),
     ],
 )
 def test_what_cannot_be_run_leaves_nothing_behind(tmp_path, changes, message) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -73,9 +74,12 @@ class Evaluator(ABC):
     Attributes:
         space: the search space whose sequences it understands.
         stateful: whether `update` changes later results.
+        fidelities: the shares of the full budget that it can spend on an architecture, ascending, the last one 1; ()
+            where it evaluates in full only.
     """
 
     stateful: bool = False
+    fidelities: tuple[float, ...] = ()
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
@@ -88,9 +92,27 @@ class Evaluator(ABC):
 
         Args:
             tokens: legal, filled sequences.
-            fidelity: the share of the full budget to spend, in (0, 1], where the evaluator offers it.
+            fidelity: the share of the full budget to spend, in (0, 1]: the nearest of `fidelities` is taken. An
+                evaluator that has none evaluates in full.
             parents: int64[B, T], the architectures whose weights the children inherit, where it offers that.
         """
+
+    def nearest_fidelity(self, fidelity: float | None) -> float | None:
+        """What an episode asks for, as one of `fidelities`; None is an evaluation in full.
+
+        Raises:
+            ValueError: it is not in (0, 1], or less than 1 where the evaluator has no fidelities.
+        """
+        if fidelity is None:
+            return None
+        if isinstance(fidelity, bool) or not isinstance(fidelity, Real) or not 0 < fidelity <= 1:
+            raise ValueError(f"fidelity must be a number in (0, 1], the share of the full budget; got {fidelity!r}")
+        if fidelity == 1:
+            return None
+        if not self.fidelities:
+            raise ValueError(f"fidelity must be 1 or None, for {type(self).__name__} has no others; got {fidelity!r}")
+        nearest = min(self.fidelities, key=lambda share: abs(share - fidelity))
+        return None if nearest == 1 else nearest
 
     def update(self, tokens: Tokens) -> dict[str, float]:
         """One optimiser step of the shared weights on int64[M, T]; nothing if not stateful.
@@ -160,11 +182,19 @@ class Schedule:
         """
         return iter(())
 
-    def score(self, tokens: Tokens) -> Evaluations:
-        """Evaluates the architectures int64[B, T] whose episodes have just finished; logs those that fail."""
+    def score(self, tokens: Tokens, fidelity: float | None = None) -> Evaluations:
+        """Evaluates the architectures int64[B, T] whose episodes have just finished; logs those that fail.
+
+        Args:
+            tokens: legal, filled sequences.
+            fidelity: one of the evaluator's `fidelities`, and then the metrics tell it; None evaluates in full.
+        """
         for _ in self.prepare():
             pass
-        evaluations = self.evaluator.evaluate(tokens)
+        evaluations = self.evaluator.evaluate(tokens, fidelity=fidelity)
+        if fidelity is not None:
+            told = {"fidelity": np.full(len(tokens), fidelity)}
+            evaluations = replace(evaluations, metrics={**evaluations.metrics, **told})
         self.trials += len(tokens)
         for row in np.flatnonzero(evaluations.failed):
             logger.warning("failed trial (%s): %s", evaluations.reasons[row], self.evaluator.space.format(tokens[row]))

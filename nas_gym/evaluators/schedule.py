@@ -67,7 +67,7 @@ class InterleavedSchedule(Schedule):
             self.pending_steps -= 1
             yield {**statistics, "pending_steps": float(self.pending_steps)}
 
-    def score(self, tokens: Tokens) -> Evaluations:
+    def score(self, tokens: Tokens, fidelity: float | None = None) -> Evaluations:
         for _ in self.prepare():
             pass
         size = self.settings.architectures_per_step
@@ -76,7 +76,7 @@ class InterleavedSchedule(Schedule):
             shuffled = self.rng.permutation(tokens)
             steps += [self.evaluator.update(shuffled[first : first + size]) for first in range(0, len(tokens), size)]
         self.statistics = {name: float(np.mean([step[name] for step in steps])) for name in (steps[0] if steps else ())}
-        return super().score(tokens)
+        return super().score(tokens, fidelity)
 
     def state_dict(self) -> dict[str, Any]:
         # The generator's state holds 128-bit integers, which only text keeps everywhere.
@@ -105,12 +105,12 @@ class EnasSchedule(InterleavedSchedule):
     def candidates(self, n: int) -> Tokens:
         return self.played[self.rng.integers(len(self.played), size=n)] if len(self.played) else super().candidates(n)
 
-    def score(self, tokens: Tokens) -> Evaluations:
+    def score(self, tokens: Tokens, fidelity: float | None = None) -> Evaluations:
         for _ in self.prepare():
             pass
         if self.trials_in_phase == 0:
             self.played = self.played[:0]
-        evaluations = Schedule.score(self, tokens)
+        evaluations = Schedule.score(self, tokens, fidelity)
         self.played = np.concatenate([self.played, tokens])
         self.trials_in_phase += len(tokens)
         if self.trials_in_phase >= self.settings.trials_per_phase:
@@ -138,7 +138,7 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
 
     Args:
         spec: a schedule; ``"interleaved"`` or ``"enas"``; or a mapping with ``name``, ``seed`` and the fields of
-            `ScheduleSettings`. An evaluator without state is never trained, whatever the name.
+            `ScheduleSettings`. An evaluator that `update` does not train is never trained, whatever the name.
         evaluator: what it trains and scores with.
 
     Raises:
@@ -155,4 +155,5 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
     except TypeError as error:
         known = ", ".join(ScheduleSettings.__dataclass_fields__)
         raise ValueError(f"schedule {name!r} has no field among {sorted(fields)} beside {known}") from error
-    return SCHEDULES[name](evaluator, settings, seed) if evaluator.stateful else Schedule(evaluator)
+    trains = evaluator.stateful and type(evaluator).update is not Evaluator.update
+    return SCHEDULES[name](evaluator, settings, seed) if trains else Schedule(evaluator)

@@ -39,6 +39,7 @@ class TabularEvaluator(Evaluator):
         table: the table.
         task: name of the task.
         epochs: the epochs that an evaluation of full fidelity takes; None where they are unknown.
+        fidelities: the numbers of epochs recorded up to these, as shares of them; () where there is only one.
         random: mean accuracy of all legal sequences, what uniform draws earn.
         optimum: the highest accuracy.
         worst: the lowest.
@@ -80,6 +81,8 @@ class TabularEvaluator(Evaluator):
         self._last = len(recorded) - 1 if recorded else 0
         self._full = recorded.index(epochs) if epochs is not None else self._last
         self.epochs = recorded[self._full] if recorded else None
+        if self._full > 0:
+            self.fidelities = tuple(count / recorded[self._full] for count in recorded[: self._full + 1])
         self._draws: Floats | None = (
             np.random.default_rng(seed).random(self.table.num_rows) if noise == "seed" else None
         )

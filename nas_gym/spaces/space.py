@@ -295,6 +295,32 @@ class SearchSpace(ABC):
                 child[redraw, position] = draw(weights[redraw], rng)
         return child
 
+    def crossover(self, first: Tokens, second: Tokens, rng: np.random.Generator) -> Tokens:
+        """Takes each decision of a row from either parent, with even chances (uniform crossover, Syswerda 1989).
+
+        Args:
+            first: int64[B, T], filled. (As in `mutate`, those of a smaller stage need not be legal.)
+            second: int64[B, T], filled.
+            rng: source of randomness.
+
+        Returns:
+            int64[B, T]. Where the choice of one parent has become illegal, it is the other's; where both have, it is
+            drawn anew.
+        """
+        heads = rng.random(first.shape) < 0.5
+        child, other = np.where(heads, first, second), np.where(heads, second, first)
+        if self.prefix_free:
+            return child
+        rows = np.arange(len(child))
+        for position in range(self.length):
+            weights = self.weights(child, position)
+            lost = weights[rows, child[:, position]] == 0
+            child[lost, position] = other[lost, position]
+            redraw = weights[rows, child[:, position]] == 0
+            if redraw.any():
+                child[redraw, position] = draw(weights[redraw], rng)
+        return child
+
     def one_hot(self, tokens: Tokens) -> NDArray[np.float32]:
         """float32[B, T, A]; undecided positions are all zero."""
         onehot: NDArray[np.bool_] = np.asarray(tokens)[..., None] == np.arange(self.num_choices)

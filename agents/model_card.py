@@ -1,0 +1,181 @@
+"""The model card of a run: what was searched by what, what came of it, and the command that does it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import re
+import shlex
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from nas_gym.envs.rendering import to_text
+
+from .agent import simulated_seconds
+
+if TYPE_CHECKING:
+    from .runs import Run, RunConfig
+
+PACKAGES = ("nas-gym", "gymnasium", "numpy", "torch")
+
+
+def model_card(run: Run, record: Mapping[str, Any], wall_seconds: float) -> str:
+    """The card of a finished run, in Markdown.
+
+    Args:
+        run: the run.
+        record: what its best.json holds.
+        wall_seconds: how long the search took.
+    """
+    agent, result = run.agent, run.agent.result
+    best = result.best
+    return "\n".join(
+        [
+            f"# {run.config.env}, searched by {agent.name}",
+            "",
+            "![The best architecture](architecture.png)",
+            "",
+            "## Result",
+            "",
+            *_result(record),
+            "",
+            "The best architecture, in one line and in words:",
+            "",
+            "```text",
+            str(best),
+            "",
+            to_text(best).rstrip(),
+            "```",
+            "",
+            "## What was searched",
+            "",
+            *_list(_searched(run)),
+            "",
+            "## By what",
+            "",
+            f"The agent `{agent.name}`: {(type(agent).__doc__ or '').partition(chr(10))[0]}",
+            "",
+            *_list(_hyperparameters(agent.hyperparameters)),
+            "",
+            "## Budget used",
+            "",
+            *_list(_budget(run, wall_seconds)),
+            "",
+            "## Environment",
+            "",
+            *_list({"Python": platform.python_version(), **{package: version(package) for package in PACKAGES}}),
+            "",
+            "## How to reproduce it",
+            "",
+            "```sh",
+            command(run.config),
+            "```",
+            "",
+            "With these versions it gives the same trials.csv, to the bit where networks run on a CPU.",
+            "",
+        ]
+    )
+
+
+def _list(facts: Mapping[str, Any]) -> list[str]:
+    return [f"- {name}: {fact}" for name, fact in facts.items()]
+
+
+def _result(record: Mapping[str, Any]) -> list[str]:
+    """A table with a row for the best and for the random architecture, and where the test accuracies come from."""
+    lines = ["| | trial | validation accuracy in the search | test accuracy |", "|---|---|---|---|"]
+    sources = set()
+    for role, row in record.items():
+        trained = row.get("retrained") or row.get("table") or {}
+        test = trained.get("test_accuracy")
+        fidelity = f" (fidelity {row['fidelity']:.3g})" if "fidelity" in row else ""
+        lines.append(
+            f"| {role} | {row['trial']} | {row['accuracy']:.4f}{fidelity} | {'-' if test is None else f'{test:.4f}'} |"
+        )
+        if "retrained" in row:
+            sources.add(f"of networks retrained from scratch for {trained['epochs']} epochs")
+        elif "table" in row:
+            sources.add("as the table has it after its last epoch")
+    lines += ["", "The random architecture is another one of the run, drawn by chance."]
+    if sources:
+        lines.append(f"The test accuracy is {' and '.join(sorted(sources))}, looked up when the search was over.")
+    return lines
+
+
+def _searched(run: Run) -> dict[str, Any]:
+    space, evaluator, arguments = run.agent.space, run.evaluator, run.arguments
+    table = getattr(evaluator, "table", None)
+    facts = {
+        "environment": f"`{run.config.env}`",
+        "space": f"`{arguments['space']}`, {space.length} decisions, {space.size:,} architectures",
+        "task": arguments.get("task") or "-",
+        "evaluator": f"{type(evaluator).__name__}" + (f", table `{table.path.name}`" if table is not None else ""),
+    }
+    if evaluator.stateful:
+        facts["schedule"] = arguments["schedule"]
+    if arguments.get("evaluator_kwargs"):
+        facts["evaluator's arguments"] = arguments["evaluator_kwargs"]
+    used = ", ".join(f"{fidelity:.3g}" for fidelity in sorted(set(run.agent.result.fidelities.tolist())))
+    epochs = getattr(evaluator, "epochs", None)
+    facts["fidelity"] = f"{used}, where 1 is {'the full budget' if epochs is None else f'{epochs} epochs'}"
+    return facts
+
+
+def _hyperparameters(settings: Any) -> dict[str, Any]:
+    return {f"`{name}`": value for name, value in dataclasses.asdict(settings).items()} or {"hyperparameters": "none"}
+
+
+def _budget(run: Run, wall_seconds: float) -> dict[str, Any]:
+    result, config = run.agent.result, run.config
+    facts = {
+        "trials": f"{len(result):,} of at most {config.trials:,}, of {result.unique_architectures:,} architectures",
+        "failed trials": f"{int(result.metrics['failed'].sum()):,}",
+        "wall time of the search": f"{wall_seconds:,.1f} s",
+    }
+    if "seconds" in result.metrics:
+        limit = f" of at most {config.simulated_seconds:,.0f} s" if config.simulated_seconds is not None else ""
+        facts["simulated training time"] = f"{simulated_seconds(result.metrics).sum():,.0f} s{limit}"
+    return facts
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def command(config: RunConfig) -> str:
+    """The `nas-gym train` command line of a run, in a folder of its own."""
+    words = ["nas-gym", "train"]
+    for field in dataclasses.fields(config):
+        value, option = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if field.name in ("hyperparameters", "env_kwargs"):
+            continue
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, str(value)]
+    if config.hyperparameters:
+        words += ["--params", *pairs(config.hyperparameters)]
+    if config.env_kwargs:
+        words += ["--env-params", *pairs(config.env_kwargs)]
+    return shlex.join(words)
+
+
+def pairs(values: Mapping[str, Any]) -> list[str]:
+    """``key:value`` pairs that `cli.parse_pairs` reads as these values; dots in keys nest."""
+    found = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found += [f"{key}.{pair}" for pair in pairs(value)]
+        else:
+            found.append(f"{key}:{_text(value)}")
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value as YAML reads it, without quotes where it needs none."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z/.][\w./:-]*", value) and yaml.safe_load(value) == value:
+        return value
+    # A list around it keeps PyYAML from ending the document after a lone word.
+    return yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=float("inf"))[1:-2]

@@ -1,0 +1,117 @@
+"""Architectures per second of `reinforce` on a table, beside the loop that is usual elsewhere, in the same run.
+
+    python benchmarks/agents.py [--table PATH --task cifar10] [--seeds 64] [--trials 150]
+
+The usual loop samples one architecture at a time from six softmaxes of five logits, looks its accuracy up, and makes
+one step of Adam (Dong & Yang 2020, "NAS-Bench-201", section 4: REINFORCE; the learning rate is the best of ours for it).
+`reinforce` plays the environment, its batch at a time; all its seeds can be one program. Rates are medians of the
+repeats; regret is (optimum - best) / (optimum - worst), as interquartile mean over the seeds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from scipy import stats
+
+from nas_gym.agents import load_hyperparameters
+from nas_gym.agents.reinforce import Reinforce
+from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.spaces import make_space
+
+ENVIRONMENT = "NAS-Bench201-v0"
+
+
+def usual_loop(evaluator: TabularEvaluator, seed: int, trials: int, learning_rate: float = 0.1) -> float:
+    """The best accuracy of one search."""
+    torch.manual_seed(seed)
+    logits = torch.nn.Parameter(1e-3 * torch.randn(6, 5))
+    optimizer = torch.optim.Adam([logits], lr=learning_rate)
+    best, numerator, denominator = 0.0, 0.0, 0.0
+    for _ in range(trials):
+        policy = torch.distributions.Categorical(logits=logits)
+        actions = policy.sample()
+        reward = float(evaluator.evaluate(actions.numpy()[None]).accuracy[0])
+        numerator, denominator = 0.9 * numerator + 0.1 * reward, 0.9 * denominator + 0.1
+        loss = -policy.log_prob(actions).sum() * (reward - numerator / denominator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        best = max(best, reward)
+    return best
+
+
+def searches(evaluator: TabularEvaluator, seeds: int, trials: int, options: dict[str, Any]) -> list[float]:
+    """The best accuracies of `reinforce`, all seeds in one program."""
+    settings = load_hyperparameters("reinforce", ENVIRONMENT, options)
+    results = Reinforce.learn_seeds(
+        lambda n: gym.make_vec(ENVIRONMENT, num_envs=n, evaluator=evaluator), range(seeds), trials, settings
+    )
+    return [result.best_reward for result in results]
+
+
+def measured(run: Callable[[], list[float]], architectures: int, repeats: int) -> tuple[float, list[float]]:
+    """The median rate, and what the last run found."""
+    rates = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        found = run()
+        rates.append(architectures / (time.perf_counter() - start))
+    return statistics.median(rates), found
+
+
+def main(
+    table: str | None = None,
+    task: str | None = None,
+    seeds: int = 64,
+    trials: int = 150,
+    repeats: int = 5,
+    threads: int = 1,
+) -> None:
+    """Prints the rates.
+
+    Args:
+        table: path of a table of NAS-Bench-201; the environment's own by default.
+        task: of the table.
+        seeds: of the searches in one program, and of those that tell the regret.
+        trials: architectures a search.
+        repeats: of each measurement.
+        threads: of torch.
+    """
+    torch.set_num_threads(threads)
+    evaluator = TabularEvaluator(make_space("bench201"), table=table, task=task)
+
+    def regret(best: list[float]) -> str:
+        regrets = evaluator.normalised_regret(np.array(best))
+        return f"{stats.trim_mean(regrets, 0.25):.4f}"
+
+    def loop(count: int) -> list[float]:
+        return [usual_loop(evaluator, seed, trials) for seed in range(count)]
+
+    usual, _ = measured(lambda: loop(4), 4 * trials, repeats)
+    print(
+        f"{evaluator.table.path.name}, {evaluator.task}; {trials} trials, {threads} threads, torch {torch.__version__}"
+    )
+    print(f"{'':44} {'architectures/s':>15} {'ratio':>6} {'regret':>8}")
+    print(f"{'usual loop, one seed after another':44} {usual:15,.0f} {1:6.1f} {regret(loop(seeds)):>8}", flush=True)
+    for name, options in (("LSTM", {}), ("softmaxes", {"lstm": False, "learning_rate": 0.2})):
+        for count in (1, seeds):
+            rate, found = measured(
+                lambda count=count, options=options: searches(evaluator, count, trials, options),
+                count * trials,
+                repeats,
+            )
+            best = found if count == seeds else searches(evaluator, seeds, trials, options)
+            label = f"reinforce, {name}, {count} seeds in one program" if count > 1 else f"reinforce, {name}, one seed"
+            print(f"{label:44} {rate:15,.0f} {rate / usual:6.1f} {regret(best):>8}", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
