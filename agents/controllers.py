@@ -126,7 +126,7 @@ class Controller(nn.Module, ABC):
         if self.space.prefix_free:
             return self.legal[t]
         legal = self.space.legal(tokens.flatten(0, 1).cpu().numpy(), t)
-        return torch.from_numpy(legal).unflatten(0, tokens.shape[:2]).to(tokens.device)
+        return torch.from_numpy(legal).reshape(*tokens.shape[:2], -1).to(tokens.device)
 
     def _all_legal(self, tokens: Tensor) -> Tensor:
         """What each decision may choose: bool[T, A] or bool[S, n, T, A]."""
@@ -139,7 +139,7 @@ class Controller(nn.Module, ABC):
         index = positions[:, :, None, None].expand(-1, -1, 1, logits.shape[-1])
         chosen = logits.gather(2, index)[:, :, 0]
         rows = tokens.flatten(0, 1).cpu().numpy(), positions.flatten().cpu().numpy()
-        legal = torch.from_numpy(self.space.legal(*rows)).unflatten(0, positions.shape).to(logits.device)
+        legal = torch.from_numpy(self.space.legal(*rows)).reshape(chosen.shape).to(logits.device)
         return masked(chosen, legal).softmax(-1)
 
 
@@ -228,7 +228,7 @@ class _Softmax(nn.Module):
         self.bias = nn.Parameter(torch.empty(policies, 1, size))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, hidden.flatten(1, 2), self.weight).unflatten(1, hidden.shape[1:3])
+        return _by_policy(hidden, self.weight) + self.bias[:, :, None]
 
 
 class _Pointer(nn.Module):
@@ -242,14 +242,15 @@ class _Pointer(nn.Module):
 
     def forward(self, hidden: Tensor, anchors: Tensor, columns: Tensor) -> Tensor:
         """Logits [S, n, P, C]: hidden [S, n, P, H], anchors [S, n, G, H], the anchor of each choice [P, C]."""
-        keys = _by_policy(anchors, self.anchor).index_select(2, columns.flatten()).unflatten(2, columns.shape)
+        keys = _by_policy(anchors, self.anchor).index_select(2, columns.flatten())
+        keys = keys.reshape(*keys.shape[:2], *columns.shape, -1)
         scores = torch.tanh(keys + _by_policy(hidden, self.query)[:, :, :, None])
         return _by_policy(scores, self.vector)[..., 0]
 
 
 def _by_policy(values: Tensor, weights: Tensor) -> Tensor:
     """values [S, ..., H] times the weights [S, H, C] of each policy."""
-    return torch.bmm(values.flatten(1, -2), weights).unflatten(1, values.shape[1:-1])
+    return torch.bmm(values.flatten(1, -2), weights).reshape(*values.shape[:-1], -1)
 
 
 class LSTMController(Controller):
@@ -431,7 +432,7 @@ class LSTMController(Controller):
     def _cell(self, layer: int, driven: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """The LSTM's equations, from the input's share of the gates [S, n, 4H]: the new hidden and cell state."""
         gates = torch.baddbmm(driven, hidden, self.hidden_weights[:, layer])
-        sigmoids, candidate = gates.split([3 * self.hidden_size, self.hidden_size], dim=-1)
+        sigmoids, candidate = torch.split(gates, [3 * self.hidden_size, self.hidden_size], dim=-1)
         enter, forget, leave = sigmoids.sigmoid().chunk(3, dim=-1)
         cell = torch.addcmul(enter * candidate.tanh(), forget, cell)
         return leave * cell.tanh(), cell

@@ -173,7 +173,8 @@ class PolicyGradientAgent(Agent):
 
     def ask(self, n: int) -> Tokens:
         """Samples n architectures from the controller."""
-        return self.ask_each(n)[0]
+        tokens: Tokens = self.ask_each(n)[0]
+        return tokens
 
     def tell(self, tokens: Tokens, rewards: Floats) -> dict[str, float]:
         """Keeps the episodes until there are `batch_size` of them, then makes one update on all that it keeps.
@@ -254,7 +255,7 @@ class PolicyGradientAgent(Agent):
 
     def _values(self, features: torch.Tensor) -> torch.Tensor:
         """The critic's values [S, n, T] of features [S, n, T, F]: a linear function a seed."""
-        weights, bias = self.critic.split([self.controller.feature_size, 1], dim=1)
+        weights, bias = torch.split(self.critic, [self.controller.feature_size, 1], dim=1)
         values: torch.Tensor = torch.einsum("sntf,sf->snt", features, weights) + bias[..., None]
         return values
 

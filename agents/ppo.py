@@ -136,7 +136,7 @@ class PPO(PolicyGradientAgent):
         steps: list[dict[str, float]] = []
         for _ in range(settings.epochs):
             order = torch.randperm(tokens.shape[1], generator=self.generators[0]).to(self.device)
-            for chosen in order.split(settings.minibatch_size):
+            for chosen in torch.split(order, settings.minibatch_size):
                 steps.append(self._minibatch(*(part[:, chosen] for part in batch)))
             if settings.target_kl is not None and steps[-1]["train/approx_kl"] > settings.target_kl:
                 break

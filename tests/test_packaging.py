@@ -85,7 +85,7 @@ from importlib.metadata import entry_points, version
 from importlib.resources import files
 
 for name in nas_gym.agents.AGENTS:
-    assert (files("nas_gym.agents") / "hyperparameters" / f"{{name}}.yaml").is_file()
+    assert (files("nas_gym.agents") / "hyperparameters" / f"{{name.replace(':', '-')}}.yaml").is_file()
     nas_gym.agents.load_hyperparameters(name, "NAS-Cell-v0")
 assert (files("nas_gym") / "py.typed").is_file()
 env = gymnasium.make_vec("NAS-Bench201-v0", num_envs=2, evaluator="constant")
