@@ -9,6 +9,7 @@ from .agent import AGENTS, Agent, Callback, SearchResult, agent_class, load_hype
 
 if TYPE_CHECKING:
     from .controllers import LSTMController
+    from .eas import EAS
     from .local_search import LocalSearch
     from .ppo import PPO
     from .random_search import RandomSearch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .tournament_evolution import TournamentEvolution
 
 _LAZY = {
+    "EAS": ".eas",
     "LSTMController": ".controllers",
     "LocalSearch": ".local_search",
     "PPO": ".ppo",
@@ -37,6 +39,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AGENTS",
+    "EAS",
     "PPO",
     "Agent",
     "Callback",

@@ -31,6 +31,7 @@ AGENTS: dict[str, str] = {
     "regularized-evolution": "nas_gym.agents.regularized_evolution:RegularizedEvolution",
     "tournament": "nas_gym.agents.tournament_evolution:TournamentEvolution",
     "successive-halving": "nas_gym.agents.successive_halving:SuccessiveHalving",
+    "eas": "nas_gym.agents.eas:EAS",
     "sb3:ppo": "nas_gym.agents.stable_baselines:SB3PPO",
     "sb3:a2c": "nas_gym.agents.stable_baselines:SB3A2C",
     "sb3:dqn": "nas_gym.agents.stable_baselines:SB3DQN",

@@ -58,6 +58,7 @@ from .agent import (
 from .model_card import model_card
 
 if TYPE_CHECKING:
+    from nas_gym.evaluators.morphism import MorphismEvaluator
     from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
 
 CHECKPOINT_SECONDS = 60.0
@@ -262,12 +263,10 @@ class Run:
         from safetensors.torch import save_file
 
         from nas_gym.evaluators.training import TrainingSettings, fit
-        from nas_gym.networks import make_network
 
-        evaluator: SharedWeightEvaluator = self.evaluator
+        evaluator: SharedWeightEvaluator | MorphismEvaluator = self.evaluator
         task = evaluator.task.with_validation_in_training()
-        settings = evaluator.settings.network(min(task.image_shape[1:]))
-        network = make_network(architecture, task.image_shape, task.num_classes, settings, self.config.seed)
+        network: Any = evaluator.new_network(architecture, task, self.config.seed)
         training = TrainingSettings(record=("test",), record_all_epochs=False)
         steps = max(len(task.train) // training.batch_size, 1)
         epochs = self.config.retrain_epochs or min(max(round(1000 / steps), 2), 20)

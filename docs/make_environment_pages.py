@@ -9,6 +9,7 @@ over. Pictures are not compared, for their bytes depend on the versions of fonts
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import io
 import math
@@ -23,7 +24,7 @@ from PIL import Image
 from nas_gym.envs import ConstructionEnv
 from nas_gym.envs.rendering import draw
 from nas_gym.registration import ENVIRONMENTS, EnvironmentSpec
-from nas_gym.spaces import PRESETS, SearchSpace, make_space
+from nas_gym.spaces import PRESETS, SearchSpace, TransformationSpace, make_space
 
 FOLDER = Path(__file__).parent / "environments"
 DPI = 80
@@ -83,14 +84,15 @@ def index() -> str:
 def page(spec: EnvironmentSpec) -> str:
     """The page of an environment."""
     space = make_space(spec.space)
-    env = {form: ConstructionEnv(space, evaluator="constant", observation=form) for form in ("onehot", "tokens")}
+    made = environment(spec)
+    env = {form: made(space, evaluator="constant", observation=form) for form in ("onehot", "tokens")}
     presets = [f"`{name}`" for name, preset in PRESETS.items() if type(preset) is type(space) and preset != space]
     facts = {
         "action space": f"`{env['onehot'].action_space}`",
         "observation space": f"`{env['onehot'].observation_space}`, "
         f'or with `observation="tokens"` `{env["tokens"].observation_space}`',
         "decisions": f"{space.length}" + (", or fewer" if (space.stop_choices >= 0).any() else ""),
-        "architectures": count(space.size),
+        "architectures": ("at most " if isinstance(space, TransformationSpace) else "") + count(space.size),
         "search space": f"`{spec.space}`" + (f"; by the argument `space` also {', '.join(presets)}" if presets else ""),
         "evaluator": f"`{spec.evaluator}`" + (f", task `{spec.task}`" if spec.task else ""),
     }
@@ -120,10 +122,17 @@ def page(spec: EnvironmentSpec) -> str:
             "",
             *decisions(space),
             "",
-            shared(inspect.getdoc(ConstructionEnv) or ""),
+            shared(inspect.getdoc(made) or ""),
             "",
         ]
     )
+
+
+def environment(spec: EnvironmentSpec) -> type[ConstructionEnv]:
+    """The class behind an id."""
+    module, _, name = spec.entry_point.partition(":")
+    found: type[ConstructionEnv] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def decisions(space: SearchSpace) -> Iterator[str]:
@@ -147,7 +156,7 @@ def markdown(docstring: str) -> str:
 
 
 def shared(docstring: str) -> str:
-    """The sections that all environments have, without the summary above them."""
+    """The sections of an environment's docstring, which many share, without the summary above them."""
     return docstring[docstring.index("## ") :]
 
 

@@ -9,6 +9,10 @@ import gymnasium
 
 ENTRY_POINT = "nas_gym.envs.construction:ConstructionEnv"
 VECTOR_ENTRY_POINT = "nas_gym.envs.construction_vector:ConstructionVectorEnv"
+TRANSFORMATION = {
+    "entry_point": "nas_gym.envs.transformation:TransformationEnv",
+    "vector_entry_point": "nas_gym.envs.transformation_vector:TransformationVectorEnv",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class EnvironmentSpec:
         task: a name of `nas_gym.tasks`, or None where there is nothing to train on; evaluators that train on none
             leave it unread.
         description: one line for lists.
+        entry_point: the environment's class, as ``module:name``.
+        vector_entry_point: that of its native vector form.
     """
 
     id: str
@@ -29,6 +35,8 @@ class EnvironmentSpec:
     evaluator: str
     task: str | None
     description: str
+    entry_point: str = ENTRY_POINT
+    vector_entry_point: str = VECTOR_ENTRY_POINT
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -100,6 +108,22 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         task="digits",
         description="Kernel, expansion, depth and squeeze-excite of the stages of a mobile network.",
     ),
+    EnvironmentSpec(
+        id="NAS-Transform-v0",
+        space="transformation",
+        evaluator="morphism",
+        task="digits",
+        description="A small trained network, made wider and deeper by transformations that keep its function.",
+        **TRANSFORMATION,
+    ),
+    EnvironmentSpec(
+        id="NAS-Transform-Dense-v0",
+        space="transformation:densenet",
+        evaluator="morphism",
+        task="digits",
+        description="A small trained DenseNet, made wider and deeper by transformations that keep its function.",
+        **TRANSFORMATION,
+    ),
 )
 
 
@@ -108,5 +132,8 @@ def register_all() -> None:
     for spec in ENVIRONMENTS:
         if spec.id not in gymnasium.registry:
             gymnasium.register(
-                id=spec.id, entry_point=ENTRY_POINT, vector_entry_point=VECTOR_ENTRY_POINT, kwargs=spec.kwargs
+                id=spec.id,
+                entry_point=spec.entry_point,
+                vector_entry_point=spec.vector_entry_point,
+                kwargs=spec.kwargs,
             )

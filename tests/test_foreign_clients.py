@@ -49,7 +49,7 @@ def one_thread() -> Any:
 @pytest.mark.parametrize("name", [row.id for row in ENVIRONMENTS])
 def test_client_trains(name: str, client: str) -> None:
     algorithm, policy, arguments = CLIENTS[client]
-    envs = make_vec_env(name, n_envs=NUM_ENVS, seed=0, env_kwargs={"evaluator": "constant"})
+    envs = make_vec_env(name, n_envs=NUM_ENVS, seed=0, env_kwargs={"evaluator": "constant", "objective": "accuracy"})
     model = algorithm(policy, envs, seed=0, device="cpu", **arguments)
     before = [parameter.detach().clone() for parameter in model.policy.parameters()]
     model.learn(STEPS)

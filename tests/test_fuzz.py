@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nas_gym.envs import masked_sample
 from nas_gym.evaluators import FunctionEvaluator
 from nas_gym.registration import ENVIRONMENTS
-from nas_gym.spaces import SearchSpace, Tokens, make_space
+from nas_gym.spaces import SearchSpace, Tokens, TransformationSpace, make_space
 
 NUM_ENVS, STEPS = 500, 200  # 10^5 actions
 SCALAR_STEPS = 1500
@@ -47,18 +47,20 @@ def random_actions(masks: NDArray[np.bool_], rng: np.random.Generator) -> NDArra
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_native(row: Any, mode: AutoresetMode, on_invalid: str) -> None:
     space = make_space(row.space)
+    num_envs = 20 if isinstance(space, TransformationSpace) else NUM_ENVS  # whose masks take a while each
     envs = gymnasium.make_vec(
         row.id,
-        num_envs=NUM_ENVS,
+        num_envs=num_envs,
         evaluator=evaluator(space),
+        objective="accuracy",
         autoreset_mode=mode,
         on_invalid=on_invalid,
         observation="tokens" if on_invalid == "remap" else "onehot",
     )
     rng = np.random.default_rng(7)
-    rows = np.arange(NUM_ENVS)
+    rows = np.arange(num_envs)
     observations, infos = envs.reset(seed=0)
-    waiting = np.zeros(NUM_ENVS, dtype=bool)  # those that the next step restarts, whatever the action
+    waiting = np.zeros(num_envs, dtype=bool)  # those that the next step restarts, whatever the action
     episodes = illegal = 0
     for _ in range(STEPS):
         masks = envs.action_masks()
@@ -89,7 +91,7 @@ def test_native(row: Any, mode: AutoresetMode, on_invalid: str) -> None:
         waiting = terminations & (mode is AutoresetMode.NEXT_STEP)
         if mode is AutoresetMode.DISABLED and terminations.any():
             observations, _ = envs.reset(options={"reset_mask": terminations})
-    assert episodes >= NUM_ENVS
+    assert episodes >= num_envs
     if (space.choice_counts < space.num_choices).any():
         assert illegal > 0
     elif space.prefix_free:
@@ -108,7 +110,7 @@ def check_ended(space: SearchSpace, architectures: Tokens, penalised: NDArray[np
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
 def test_scalar(row: Any, on_invalid: str) -> None:
     space = make_space(row.space)
-    env = gymnasium.make(row.id, evaluator=evaluator(space), on_invalid=on_invalid)
+    env = gymnasium.make(row.id, evaluator=evaluator(space), objective="accuracy", on_invalid=on_invalid)
     rng = np.random.default_rng(8)
     observation, info = env.reset(seed=0)
     episodes = 0

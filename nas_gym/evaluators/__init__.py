@@ -13,11 +13,12 @@ from nas_gym.spaces import SearchSpace
 
 EVALUATORS: dict[str, str] = {
     "constant": "nas_gym.evaluators.evaluator:FunctionEvaluator",
+    "morphism": "nas_gym.evaluators.morphism:MorphismEvaluator",
     "shared-weights": "nas_gym.evaluators.shared_weights:SharedWeightEvaluator",
     "table": "nas_gym.evaluators.tabular:TabularEvaluator",
 }
 
-TRAINERS = frozenset({"shared-weights"})
+TRAINERS = frozenset({"shared-weights", "morphism"})
 """Evaluators that train networks on a task: they take `task`, `seed`, `device`, `data_dir` and `download`."""
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator, logger
 from nas_gym.evaluators.training import cosine, memory_reason, mixed_precision
-from nas_gym.networks import NetworkSettings, make_supernet
-from nas_gym.spaces import SearchSpace, Tokens
+from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
+from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.tasks import Split, Task, make_task
 
 
@@ -243,6 +243,11 @@ class SharedWeightEvaluator(Evaluator):
             return valid
         order = torch.randperm(len(valid), generator=self._generator("scoring", self.steps), device=self.device)
         return valid.take(order[:wanted])
+
+    def new_network(self, architecture: Architecture, task: Task, seed: int) -> Network:
+        """The network of an architecture, as large as in the supernet, with random weights of its own."""
+        settings = self.settings.network(min(task.image_shape[1:]))
+        return make_network(architecture, task.image_shape, task.num_classes, settings, seed)
 
     # ------------------------------------------------------------------ state
 

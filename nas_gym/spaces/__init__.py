@@ -17,6 +17,7 @@ from nas_gym.spaces.macro import MacroSpace
 from nas_gym.spaces.mobile import MobileSpace
 from nas_gym.spaces.size import SizeSpace
 from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, SpaceSpec, Tokens, draw
+from nas_gym.spaces.transformation import TransformationSpace
 
 SPACES: dict[str, type[SearchSpace]] = {
     space.name: space
@@ -30,6 +31,7 @@ SPACES: dict[str, type[SearchSpace]] = {
         HierarchicalSpace,
         BenchGraphSpace,
         MobileSpace,
+        TransformationSpace,
     )
 }
 PRESETS: dict[str, SearchSpace] = {
@@ -49,6 +51,8 @@ PRESETS: dict[str, SearchSpace] = {
     "bench_graph": BenchGraphSpace(),
     "bench_graph:proteins": BenchGraphSpace(operations=PROTEINS_OPERATIONS),
     "mobile": MobileSpace(),
+    "transformation": TransformationSpace(),
+    "transformation:densenet": TransformationSpace("densenet", kernels=(3,)),
 }
 
 
@@ -101,6 +105,7 @@ __all__ = [
     "SearchSpace",
     "SizeSpace",
     "Tokens",
+    "TransformationSpace",
     "draw",
     "make_space",
 ]

@@ -1,0 +1,245 @@
+"""A trained network made wider and deeper as a Gymnasium environment: a transformation a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, SupportsFloat
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from nas_gym.evaluators import Evaluator, Objective
+from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
+from nas_gym.spaces.layers import Layers
+from nas_gym.spaces.transformation import TransformationSpace
+
+from .construction import ConstructionEnv, _one_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OBSERVATIONS = ("onehot", "tokens", "actions")
+REWARDS = ("paper", "gain")
+
+
+class TransformationEnv(ConstructionEnv):
+    """A small trained network is made wider and deeper by transformations that keep its function, then trained on.
+
+    ## Description
+
+    The agent does not build a network from nothing but grows one that is trained already. Each action makes a layer
+    wider or a block deeper so that the network computes what it computed before (Net2Wider and Net2Deeper), or stops.
+    So a grown network starts from what its ancestors have learned, and a few passes over the data tell its worth.
+
+    An episode is a sequence of at most T = `max_transformations` actions, a field of the search space. It is what an
+    architecture is in the other environments, so every agent can play: the actions are the decisions, and the search
+    space knows which of them are legal for the network that the actions before have made. Different sequences may come
+    to the same network; it is then evaluated once.
+
+    ## Action Space
+
+    `Discrete(A)`, all actions up to the limits of the space, in an order that never changes:
+
+    - `widen_i`: layer i gets the next width of the list for its kind;
+    - `deepen_b_p_KxK`: block b gets a convolution with a KxK kernel behind its layer p, as wide as that one; in a block
+      of fully connected layers `deepen_b_p`, a layer without a kernel. Pools part a network into blocks;
+    - `stop`, the last one: the network is finished.
+
+    An action is illegal if there is no such layer, if the layer or the block is at its limit, or if the network would
+    have more than `max_parameters` parameters. To stop is always legal. The mask of legal actions is given
+
+    - as `info["action_mask"]`, int8[A], as `Discrete.sample(mask=...)` takes it;
+    - by `action_masks()`, bool[A], as sb3-contrib's MaskablePPO calls it;
+    - in the observation, by the wrapper `nas_gym.envs.MaskedObservation`.
+
+    An illegal action never raises; see `on_invalid`.
+
+    ## Observation Space
+
+    The network as it is: a token a layer, of V kinds, width and kernel included, up to L layers, the most that there
+    may be; and how many transformations were taken.
+
+    - `observation="onehot"`: `Box(0, 1, (L * V + 1,), float32)`: V numbers a layer, rows behind the last layer zero;
+      then the share of the T transformations that is taken.
+    - `observation="tokens"`: `Box(-1, max(V - 1, T), (L + 1,), int64)`: the tokens, -1 behind the last layer; then the
+      number of transformations.
+    - `observation="actions"`: `Box(-1, A - 1, (T,), int64)`: not the network, but the actions that made it; -1 for
+      those that are not taken yet. It is what `Agent.act` reads.
+
+    ## Starting State
+
+    The start network of the space. `reset(options={"architecture": actions})` starts from what it grows into by these
+    actions: fewer than T integers, legal in their order, none of them to stop. The seed seeds `np_random`, from which
+    the environment draws nothing.
+
+    ## Rewards
+
+    - `reward="paper"`: 0.0 until the last step. Then the network is trained, and the reward is the `objective` of its
+      evaluation: by default tan(accuracy * pi / 2), which counts a step at high accuracy more than one at low.
+    - `reward="gain"`: every network on the way is trained and scored, and the reward of a step is what the objective
+      has gained by it; summed over the episode, what it has gained over the start network. With
+      `evaluator_kwargs={"inherit": "nearest"}` each inherits from the one before, and training adds up.
+
+    A failed evaluation, and a penalised illegal action, count as the objective's `worst`.
+
+    ## Episode End
+
+    An episode terminates by `stop`, by the last of T transformations, or by an illegal action under
+    `on_invalid="penalise"`. It is never truncated.
+
+    ## Information
+
+    After `reset` and every step:
+
+    - `action_mask`: int8[A], 1 for the actions that are legal next; after the end of an episode all ones.
+    - `invalid_action`: bool, whether the action was illegal.
+
+    At the end of an episode also:
+
+    - `architecture`: int64[T], the actions, filled with stops; -1 behind the end of a penalised episode.
+      `search_space.network(architecture)` are the layers.
+    - `evaluation`: floats by name: `accuracy` in [0, 1], `failed` (0 or 1), and the evaluator's metrics, such as
+      `parameters` and `epochs`. A penalised episode is not evaluated: its accuracy is 0, its `failed` 1, and it has no
+      metrics.
+
+    ## Arguments
+
+    All can be given to `gymnasium.make`, in JSON-able form or as objects.
+
+    - `space`: `"transformation"`, `"transformation:densenet"`, a mapping such as `{"name": "transformation",
+      "max_transformations": 20, "max_parameters": 1000000}`, or a `TransformationSpace`.
+    - `task`: the name of the task, for evaluators that train on one.
+    - `evaluator`: what scores networks: `"morphism"`, which has them inherit weights, or another name, or an
+      `Evaluator`. Environments share an evaluator by being handed the same object.
+    - `evaluator_kwargs`: further arguments for an evaluator that is given by name, such as `{"epochs": 20}`.
+    - `objective`: from evaluations to rewards: a name, or an `Objective`.
+    - `reward`: `"paper"` or `"gain"`.
+    - `observation`: `"onehot"`, `"tokens"` or `"actions"`.
+    - `on_invalid`: an illegal action becomes (`"remap"`) the legal one of rank `action % number of legal actions`, or
+      ends the episode (`"penalise"`).
+    - `table`, `schedule`: as in the other environments; neither is of use with the evaluator `"morphism"`.
+    - `render_mode`: `"ansi"` (the layers as text), `"rgb_array"` (the start network and what has become of it, side by
+      side) or `"human"` (that picture in a window), or None.
+
+    A ValueError names an argument that is not understood.
+
+    ## References
+
+    Cai et al. 2018, "Efficient Architecture Search by Network Transformation" (EAS). Chen et al. 2016, "Net2Net:
+    Accelerating Learning via Knowledge Transfer".
+
+    ## Version History
+
+    - v0: initial version.
+    """
+
+    search_space: TransformationSpace
+
+    def __init__(
+        self,
+        space: SearchSpace | str | Mapping[str, Any] = "transformation",
+        *,
+        evaluator: Evaluator | str = "morphism",
+        objective: Objective | str = "accuracy-tan",
+        reward: str = "paper",
+        observation: str = "onehot",
+        **arguments: Any,
+    ) -> None:
+        _one_of("observation", observation, OBSERVATIONS)
+        _one_of("reward", reward, REWARDS)
+        super().__init__(space, evaluator=evaluator, objective=objective, observation="tokens", **arguments)
+        if not isinstance(self.search_space, TransformationSpace):
+            raise ValueError(f"space must be a TransformationSpace, such as 'transformation'; got {self.search_space}")
+        self.reward, self.observation = reward, observation
+        self.observation_space = self._observations()
+        self._value = 0.0  # of the network as it is, where rewards are gains
+
+    def _observations(self) -> Box:
+        layers, steps = self.search_space.layer_space, self.search_space.length
+        if self.observation == "onehot":
+            return Box(0.0, 1.0, (layers.length * len(layers.vocabulary) + 1,), np.float32)
+        if self.observation == "tokens":
+            return Box(UNDECIDED, max(len(layers.vocabulary) - 1, steps), (layers.length + 1,), np.int64)
+        return Box(UNDECIDED, self.search_space.num_choices - 1, (steps,), np.int64)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Starts an episode; see the class for `options`.
+
+        Raises:
+            ValueError: `options["architecture"]` are no legal actions to start with.
+        """
+        _, info = super().reset(seed=seed, options=options)
+        if self.reward == "gain":
+            self._value = float(self.values(self._tokens)[0])
+        return self.observe(self._tokens[0]), info
+
+    def _step(self, choice: int) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
+        _, reward, terminated, truncated, info = super()._step(choice)
+        if self.reward == "gain":
+            value = float(reward) if terminated else float(self.values(self._tokens)[0])
+            reward, self._value = value - self._value, value
+        return self.observe(self._tokens[0]), reward, terminated, truncated, info
+
+    def values(self, tokens: Tokens) -> NDArray[np.float64]:
+        """The objective of the networks that stand after the actions int64[B, T], undecided ones -1."""
+        return self.objective(self.evaluator.evaluate(self.search_space.filled(tokens)))
+
+    def observe(self, tokens: Tokens) -> NDArray[Any]:
+        """The observation after the actions int64[T], undecided ones -1."""
+        if self.observation == "actions":
+            return tokens.copy()
+        space = self.search_space
+        taken = len(space.taken(tokens))
+        layers, _ = space.layer_space.encode(space.network(tokens))
+        if self.observation == "tokens":
+            return np.append(layers, taken)
+        onehot = layers[:, None] == np.arange(len(space.layer_space.vocabulary))
+        return np.append(onehot.astype(np.float32), np.float32(taken / space.length))
+
+    def draw(self, tokens: Tokens) -> Any:
+        """Renders the network after the actions int64[T], undecided ones -1, in the environment's render mode."""
+        if self.render_mode is None:
+            return super().draw(tokens)  # which warns
+        network = self.search_space.network(tokens)
+        if self.render_mode == "ansi":
+            taken = len(self.search_space.taken(tokens))
+            parameters = self.search_space.layer_space.parameters(network)
+            return f"{taken} transformations, {parameters:,} parameters\n{network}"
+        picture = growth_picture(self.search_space.layer_space.start, network)
+        if self.render_mode == "rgb_array":
+            return picture
+        from .rendering import Window
+
+        self._window = self._window or Window(self.search_space.name)
+        self._window.show(picture, seconds=1 / self.metadata["render_fps"])
+        return None
+
+
+def growth_picture(start: Layers, grown: Layers, size: tuple[int, int] = (1600, 800)) -> NDArray[np.uint8]:
+    """A network and what it has grown into, side by side, uint8[rows, columns, 3] of a size."""
+    from .rendering import draw
+
+    rows, columns = size
+    picture = np.full((rows, columns, 3), 255, dtype=np.uint8)
+    figures = (draw(layers.graph(), title=title) for title, layers in (("start", start), ("grown", grown)))
+    halves = [_pixels(figure, rows, columns // 2) for figure in figures]
+    top = (rows - max(map(len, halves))) // 2
+    for half, pixels in enumerate(halves):
+        left = half * (columns // 2) + (columns // 2 - pixels.shape[1]) // 2
+        picture[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return picture
+
+
+def _pixels(figure: Figure, rows: int, columns: int) -> NDArray[np.uint8]:
+    """A figure as large as fits, but not larger than text needs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    width, height = figure.get_size_inches()
+    figure.set_dpi(min((rows - 1) / height, (columns - 1) / width, 140.0))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    return pixels[..., :3]

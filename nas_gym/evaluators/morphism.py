@@ -1,0 +1,417 @@
+"""Rewards from networks that inherit the weights of what they have grown from (Cai et al. 2018, EAS)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator
+from nas_gym.evaluators.shared_weights import choose_device
+from nas_gym.evaluators.training import TrainingCurve, TrainingSettings, fit, memory_reason
+from nas_gym.networks.layers import LayerNetwork, channels_last
+from nas_gym.networks.morphism import transform
+from nas_gym.spaces import Architecture, SearchSpace, Tokens
+from nas_gym.spaces.layers import Layers, Widen
+from nas_gym.spaces.transformation import TransformationSpace
+from nas_gym.tasks import Task, make_task
+
+INHERIT = ("start", "nearest")
+
+
+@dataclass(frozen=True)
+class MorphismSettings:
+    """How networks are grown and trained; the numbers of epochs and of images suit a CPU.
+
+    Attributes:
+        inherit: whose weights a network inherits. ``"start"``: those of the start network, so that all networks have
+            had the same training, and scores compare. ``"nearest"``: those of its nearest ancestor that was evaluated,
+            so that training adds up along the way, as in the second stage of Cai et al. 2018.
+        start_epochs: passes over the training images for the start network, from random weights.
+        start_learning_rate: of these passes, at the start of its cosine to 0.
+        epochs: passes for a network that has grown (Cai et al. 2018, section "Experiments": 20).
+        learning_rate: of these, at the start of its cosine to 0 (Cai et al. 2018: 0.02).
+        batch_size: images a step (Cai et al. 2018: 64).
+        momentum: of SGD, Nesterov's form (Cai et al. 2018: 0.9).
+        weight_decay: L2 penalty (Cai et al. 2018: 1e-4).
+        augment: whether training images are augmented as the task has it.
+        wider_noise: of new channels, in standard deviations of the layer's weights (EAS's published code: 1e-2).
+        deeper_noise: of new layers, likewise (EAS's published code: 1e-3).
+        identity_images: training images whose statistics set the batch norm of a new layer (EAS's published code: 64).
+        train_images: the number of training images, balanced over the classes; None takes them all.
+    """
+
+    inherit: str = "start"
+    start_epochs: int = 10
+    start_learning_rate: float = 0.05
+    epochs: int = 3
+    learning_rate: float = 0.02
+    batch_size: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    augment: bool = True
+    wider_noise: float = 1e-2
+    deeper_noise: float = 1e-3
+    identity_images: int = 64
+    train_images: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.inherit not in INHERIT:
+            raise ValueError(f"inherit must be one of {', '.join(map(repr, INHERIT))}; got {self.inherit!r}")
+        for name in ("start_epochs", "epochs", "batch_size", "identity_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("wider_noise", "deeper_noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.train_images is not None and self.train_images < self.batch_size:
+            raise ValueError(f"train_images must be a batch of {self.batch_size} or more, got {self.train_images}")
+
+    def training(self, *, start: bool) -> TrainingSettings:
+        """That of the start network, or that of a grown one."""
+        return TrainingSettings(
+            epochs=self.start_epochs if start else self.epochs,
+            learning_rate=self.start_learning_rate if start else self.learning_rate,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            augment=self.augment,
+            record_all_epochs=False,
+        )
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What became of a network.
+
+    Attributes:
+        ancestor: whose weights it inherited; None for the start network.
+        actions: choices that lead from there to the network.
+        accuracy: on the validation split; 0 if it failed.
+        epochs: passes over the training images behind its weights, those of its ancestors too.
+        reason: why it failed, empty if it did not.
+    """
+
+    ancestor: Layers | None
+    actions: tuple[int, ...]
+    accuracy: float = 0.0
+    epochs: int = 0
+    reason: str = ""
+
+
+class MorphismEvaluator(Evaluator):
+    """Grows networks out of networks that it has trained, trains them on, and scores them on the validation split.
+
+    The start network is trained from random weights. A network that has grown inherits its weights, or, as `inherit`
+    has it, those of the last network on the way that was evaluated. By the transformations it computes what that
+    ancestor computes; then it is trained for a few epochs at a small learning rate.
+
+    A network is evaluated once: however it is reached later, it keeps its weights and its score. So scores follow from
+    the seed and from the networks that were evaluated before. That is why the evaluator is stateful, though `update`
+    does nothing; weights follow from the ancestry, so that the state is the ancestries and scores alone, and weights
+    that are not at hand are made again.
+
+    Args:
+        space: what the start network can grow into.
+        task: the task, or its name.
+        seed: of the initial weights, of what is drawn in growing, of the order of the images, and of the split of a
+            task given by name.
+        device: ``"auto"`` takes CUDA if there is one.
+        data_dir: where a task given by name is looked for.
+        download: whether a task given by name may be downloaded.
+        memory: bytes of weights that are kept in memory; those used least recently go to files.
+        weights_dir: where these files are, in a folder that vanishes with the evaluator; None takes the system's place
+            for temporary files.
+        settings: fields of `MorphismSettings`.
+
+    Raises:
+        ValueError: a space of other architectures, an unknown task, device or setting, or images too small for the
+            start network.
+    """
+
+    stateful = True
+    space: TransformationSpace
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Task | str = "digits",
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        data_dir: str | None = None,
+        download: bool = False,
+        memory: int = 2**29,
+        weights_dir: str | None = None,
+        **settings: Any,
+    ) -> None:
+        if not isinstance(space, TransformationSpace):
+            raise ValueError(f"space must be a TransformationSpace, such as 'transformation'; got {space!r}")
+        super().__init__(space)
+        known = [field.name for field in dataclasses.fields(MorphismSettings)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise ValueError(f"morphism has no setting {unknown}; settings: {', '.join(known)}")
+        self.settings, self.seed, self.device = MorphismSettings(**settings), seed, choose_device(device)
+        if isinstance(task, str):
+            task = make_task(task, seed=seed, data_dir=data_dir, download=download)
+        self.task = task.to(self.device)
+        self.start = space.layer_space.start
+        self.start.shapes(task.image_shape)  # complains of images that are too small
+        images = torch.arange(len(self.task.train), device=self.device)[: self.settings.train_images]
+        self._proxy = dataclasses.replace(self.task, train=self.task.train.take(images))
+        self._identity_images = self.task.normalise(self.task.train.images[: self.settings.identity_images])
+        self._visits: dict[Layers, Visit] = {}
+        self._weights = WeightStore(memory, weights_dir)
+
+    # ------------------------------------------------------------------ scoring
+
+    def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
+        """Accuracy, the number of ``parameters``, and the ``epochs`` behind the weights, inherited ones counted.
+
+        Networks that have not been evaluated yet are trained, all in one call of `fit`.
+
+        Args:
+            tokens: int64[B, T], the actions that make each network.
+            fidelity: there are none.
+            parents: int64[B, T], networks on the way, whose weights are inherited whatever `inherit` has. Those that
+                have not been evaluated yet are evaluated first.
+
+        Raises:
+            ValueError: tokens that are not legal, or a parent that does not lie on the way.
+        """
+        del fidelity
+        self.space.check(tokens)
+        self._visit({self.start: Visit(None, ())})
+        if parents is not None:
+            self.evaluate(parents)
+        new: dict[Layers, Visit] = {}
+        for row, actions in enumerate(tokens):
+            history = self.space.history(actions)
+            parent = None if parents is None else self.space.network(parents[row])
+            if history[-1] not in self._visits:
+                new.setdefault(history[-1], self._inheritance(history, self.space.taken(actions), parent))
+        self._visit(new)
+        return self._evaluations([self.space.network(actions) for actions in tokens])
+
+    def _inheritance(self, history: Sequence[Layers], actions: tuple[int, ...], parent: Layers | None) -> Visit:
+        """Whose weights the last of the networks inherits, and by what actions."""
+        ancestors = history[:1] if self.settings.inherit == "start" else history[:-1]
+        if parent is not None:
+            ancestors = history[:-1]
+            if parent not in ancestors:
+                raise ValueError(f"the parent {parent} does not lie on the way to {history[-1]}")
+            ancestors = ancestors[: ancestors.index(parent) + 1]
+        sound = [i for i, layers in enumerate(ancestors) if layers in self._visits and not self._visits[layers].reason]
+        nearest = max(sound, default=0)
+        return Visit(history[nearest], actions[nearest:])
+
+    def _evaluations(self, networks: Sequence[Layers]) -> Evaluations:
+        visits = [self._visits[layers] for layers in networks]
+        parameters = [layers.parameters(self.task.image_shape, self.task.num_classes) for layers in networks]
+        return Evaluations(
+            np.array([visit.accuracy for visit in visits], dtype=np.float64),
+            {
+                "parameters": np.array(parameters, dtype=np.float64),
+                "epochs": np.array([visit.epochs for visit in visits], dtype=np.float64),
+            },
+            np.array([bool(visit.reason) for visit in visits], dtype=bool),
+            tuple(visit.reason for visit in visits),
+        )
+
+    # ------------------------------------------------------------------ growing and training
+
+    def _visit(self, new: Mapping[Layers, Visit]) -> None:
+        """Grows and trains the networks that are new; remembers what becomes of them."""
+        new = {layers: visit for layers, visit in new.items() if layers not in self._visits}
+        start = self._visits.get(self.start)
+        if start is not None and start.reason:  # then there is nothing to inherit
+            failed = TrainingCurve(failed=True, reason=f"the start network has failed: {start.reason}")
+            curves = dict.fromkeys(new, failed)
+        else:
+            curves = self._trained(new)
+        for layers, visit in new.items():
+            curve = curves[layers]
+            inherited = 0 if visit.ancestor is None else self._visits[visit.ancestor].epochs
+            epochs = self.settings.start_epochs if visit.ancestor is None else self.settings.epochs
+            accuracy = 0.0 if curve.failed else float(curve.accuracy["valid"][-1])
+            self._visits[layers] = dataclasses.replace(
+                visit, accuracy=accuracy, epochs=inherited + epochs, reason=curve.reason
+            )
+
+    def _trained(self, new: Mapping[Layers, Visit]) -> dict[Layers, TrainingCurve]:
+        """Grows and trains networks; stores the weights of those that do not fail."""
+        networks: list[Any] = []
+        curves: dict[Layers, TrainingCurve] = {}
+        for layers, visit in new.items():
+            try:
+                networks.append(self._grown(layers, visit))
+            except (RuntimeError, MemoryError) as error:
+                curves[layers] = TrainingCurve(failed=True, reason=memory_reason(error))
+        seeds = [self._seed("training", network.layers) for network in networks]
+        training = self.settings.training(start=self.start in new)
+        for network, curve in zip(networks, fit(networks, self._proxy, training, seeds=seeds), strict=True):
+            curves[network.layers] = curve
+            if not curve.failed:
+                self._weights.put(_digest(network.layers), network.state_dict())
+        return curves
+
+    def _grown(self, layers: Layers, visit: Visit) -> LayerNetwork:
+        """A network before its training, with tensors of its own: the ancestor's function, or random weights."""
+        shape, classes = self.task.image_shape, self.task.num_classes
+        if visit.ancestor is None:
+            return LayerNetwork(layers, shape, classes, seed=self._seed("weights", layers)).to(self.device)
+        network = self._held(visit.ancestor)
+        generator = torch.Generator().manual_seed(self._seed("growth", layers))
+        for choice in visit.actions:
+            action = self.space.actions[choice]
+            noise = self.settings.wider_noise if isinstance(action, Widen) else self.settings.deeper_noise
+            network = transform(
+                network,
+                action,
+                self.space.layer_space,
+                generator=generator,
+                noise=noise,
+                images=self._identity_images,
+            )
+        return network.clone()
+
+    def _held(self, layers: Layers) -> LayerNetwork:
+        """A network that was evaluated, not to be trained; its weights are made again if they are not at hand."""
+        name = _digest(layers)
+        if name not in self._weights:
+            self._trained({layers: self._visits[layers]})
+        if name not in self._weights:
+            raise MemoryError(f"the weights of {layers} could not be made again")
+        tensors = {key: channels_last(tensor.to(self.device)) for key, tensor in self._weights.get(name).items()}
+        return LayerNetwork(layers, self.task.image_shape, self.task.num_classes, tensors=tensors)
+
+    def _seed(self, purpose: str, layers: Layers) -> int:
+        entropy = [self.seed, *purpose.encode(), *bytes.fromhex(_digest(layers))]
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+    def trained_network(self, tokens: Tokens) -> LayerNetwork:
+        """The network that the actions int64[T] make, with the weights that it was scored with.
+
+        Raises:
+            ValueError: it has not been evaluated, or has failed.
+        """
+        layers = self.space.network(tokens)
+        if layers not in self._visits or self._visits[layers].reason:
+            raise ValueError(f"tokens are of a network that has not been evaluated, or has failed: {layers}")
+        return self._held(layers).clone()
+
+    def grown_network(self, tokens: Tokens) -> LayerNetwork:
+        """The network that the actions int64[T] make, with the weights that it inherits, before its training."""
+        history = self.space.history(tokens)
+        self._visit({self.start: Visit(None, ())})
+        known = self._visits.get(history[-1])
+        return self._grown(history[-1], known or self._inheritance(history, self.space.taken(tokens), None))
+
+    def new_network(self, architecture: Architecture, task: Task, seed: int) -> LayerNetwork:
+        """The network of an architecture with random weights, to be trained from scratch."""
+        layers = self.space.network(architecture.tokens)
+        return LayerNetwork(layers, task.image_shape, task.num_classes, seed=seed)
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "visits": [
+                {
+                    "layers": layers.to_json(),
+                    "ancestor": None if visit.ancestor is None else visit.ancestor.to_json(),
+                    "actions": list(visit.actions),
+                    "accuracy": visit.accuracy,
+                    "epochs": visit.epochs,
+                    "reason": visit.reason,
+                }
+                for layers, visit in self._visits.items()
+            ]
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._weights.clear()
+        self._visits = {
+            Layers.from_json(visit["layers"]): Visit(
+                None if visit["ancestor"] is None else Layers.from_json(visit["ancestor"]),
+                tuple(visit["actions"]),
+                float(visit["accuracy"]),
+                int(visit["epochs"]),
+                visit["reason"],
+            )
+            for visit in state["visits"]
+        }
+
+
+def _digest(layers: Layers) -> str:
+    """A network's hash: 32 hexadecimal digits."""
+    return hashlib.sha256(layers.to_json().encode()).hexdigest()[:32]
+
+
+class WeightStore:
+    """Weights of networks by name: in memory up to a limit, those used least recently in files.
+
+    Args:
+        memory: the most bytes in memory; what is used last stays there in any case.
+        folder: where a folder for the files is made once it is needed; it vanishes with the store.
+    """
+
+    def __init__(self, memory: int, folder: str | Path | None = None) -> None:
+        if memory < 0:
+            raise ValueError(f"memory must not be negative, got {memory}")
+        self.memory, self.folder = memory, folder
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._held: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._files: dict[str, Path] = {}
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._held or name in self._files
+
+    def put(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keeps tensors; they must not be written to any more."""
+        # In the order of memory that files have, so that it makes no difference whether they were in one meanwhile.
+        form = torch.contiguous_format
+        self._held[name] = {key: tensor.detach().cpu().clone(memory_format=form) for key, tensor in tensors.items()}
+        self._held.move_to_end(name)
+        self._spill()
+
+    def get(self, name: str) -> Mapping[str, Tensor]:
+        """What was put, on the CPU; not to be written to.
+
+        Raises:
+            KeyError: nothing of that name was.
+        """
+        if name not in self._held:
+            self._held[name] = load_file(self._files[name])
+        self._held.move_to_end(name)
+        tensors = self._held[name]
+        self._spill()
+        return tensors
+
+    @property
+    def bytes_held(self) -> int:
+        """How many are in memory."""
+        return sum(tensor.nbytes for tensors in self._held.values() for tensor in tensors.values())
+
+    def _spill(self) -> None:
+        while len(self._held) > 1 and self.bytes_held > self.memory:
+            name, tensors = self._held.popitem(last=False)
+            if name not in self._files:  # weights never change
+                if self._directory is None:
+                    self._directory = tempfile.TemporaryDirectory(prefix="weights_", dir=self.folder)
+                self._files[name] = Path(self._directory.name) / f"{name}.safetensors"
+                save_file(tensors, self._files[name])

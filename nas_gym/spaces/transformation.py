@@ -1,0 +1,202 @@
+"""What a network can be grown into, as a sequence of decisions: a transformation each, until one of them is to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_gym.spaces.graph import ArchitectureGraph
+from nas_gym.spaces.layers import DENSENET, PLAIN, Action, Deepen, Layers, LayerSpace, Shape, Stop, Widen
+from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, Tokens
+
+STARTS: dict[str, Layers] = {"plain": PLAIN, "densenet": DENSENET}
+REMEMBERED = 2**15  # networks whose legal actions and children are kept
+
+
+@dataclass(frozen=True)
+class TransformationSpace(SearchSpace):
+    """A start network made wider and deeper, an action at a time.
+
+    Source: Cai et al. 2018, "Efficient Architecture Search by Network Transformation". Each decision has the same
+    choices, the actions of a `LayerSpace`: ``widen_2`` gives layer 2 the next width of its list, ``deepen_0_1_3x3``
+    puts a 3x3 convolution into block 0 behind its layer 1, ``stop`` leaves the network as it is, and then there is
+    nothing but ``stop`` to the end. What is legal depends on the network that the actions before have made. Sampling is
+    uniform over the legal actions at each decision, not over sequences, which are too many to count: `size` is a bound.
+
+    Args:
+        start: the first network: ``"plain"``, ``"densenet"``, or the JSON of a `Layers`.
+        image_shape: (channels, height, width) of the images for which parameters are counted.
+        num_classes: number of logits, likewise.
+        kernels: of new convolutions.
+        widths: of convolutions, rising.
+        units: of fully connected layers, rising.
+        growths: of dense convolutions, rising.
+        depth: the most layers of a block.
+        max_parameters: the most parameters of a network.
+        max_transformations: the most actions, T.
+
+    Raises:
+        ValueError: no start of that name, no room for an action, or what `LayerSpace` refuses.
+    """
+
+    start: str = "plain"
+    image_shape: Shape = LayerSpace.image_shape
+    num_classes: int = LayerSpace.num_classes
+    kernels: tuple[int, ...] = LayerSpace.kernels
+    widths: tuple[int, ...] = LayerSpace.widths
+    units: tuple[int, ...] = LayerSpace.units
+    growths: tuple[int, ...] = LayerSpace.growths
+    depth: int = LayerSpace.depth
+    max_parameters: int = LayerSpace.max_parameters
+    max_transformations: int = 64
+
+    name = "transformation"
+
+    def __post_init__(self) -> None:
+        steps = self.max_transformations
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(f"max_transformations must be a positive integer, got {steps!r}")
+        _ = self.layer_space  # complains of the others
+
+    @cached_property
+    def layer_space(self) -> LayerSpace:
+        """The networks and the actions on them."""
+        if self.start not in STARTS and not self.start.lstrip().startswith("{"):
+            raise ValueError(f"start must be one of {', '.join(STARTS)}, or the JSON of layers; got {self.start!r}")
+        return LayerSpace(
+            STARTS[self.start] if self.start in STARTS else Layers.from_json(self.start),
+            self.image_shape,
+            self.num_classes,
+            self.kernels,
+            self.widths,
+            self.units,
+            self.growths,
+            self.depth,
+            self.max_parameters,
+        )
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """What each choice does; the last one stops."""
+        return self.layer_space.actions
+
+    @cached_property
+    def stop(self) -> int:
+        """The choice that stops."""
+        return len(self.actions) - 1
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        words = tuple(map(_word, self.actions))
+        return tuple(
+            Decision(f"transformation_{step}", "transformation", step, words)
+            for step in range(self.max_transformations)
+        )
+
+    @property
+    def size(self) -> int:
+        """How many sequences there would be if every action were always legal: more than there are."""
+        return sum(self.stop**step for step in range(self.max_transformations + 1))
+
+    @cached_property
+    def stop_choices(self) -> NDArray[np.int64]:
+        return np.full(self.length, self.stop)
+
+    @cached_property
+    def absent_choices(self) -> NDArray[np.int64]:
+        """As `stop_choices`: what follows a stop is filled with stops."""
+        return self.stop_choices
+
+    # ------------------------------------------------------------------ what the actions make
+
+    def taken(self, tokens: Sequence[int] | Tokens) -> tuple[int, ...]:
+        """The choices before the first that stops or is undecided."""
+        taken = []
+        for choice in tokens:
+            if choice in (self.stop, UNDECIDED):
+                break
+            taken.append(int(choice))
+        return tuple(taken)
+
+    def history(self, tokens: Sequence[int] | Tokens) -> list[Layers]:
+        """The start, and the network after each action that was taken."""
+        networks = [self.layer_space.start]
+        for choice in self.taken(tokens):
+            networks.append(self._child(networks[-1], choice))
+        return networks
+
+    def network(self, tokens: Sequence[int] | Tokens) -> Layers:
+        """The network after all actions that were taken."""
+        return self.history(tokens)[-1]
+
+    def filled(self, tokens: Tokens) -> Tokens:
+        """Undecided ones become stops: the networks int64[..., T] as they are."""
+        return np.where(tokens == UNDECIDED, self.stop, tokens)
+
+    def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
+        """1 for what is legal, of tokens int64[B, T]."""
+        weights = np.zeros((len(tokens), self.num_choices))
+        for row, prefix in zip(weights, np.asarray(tokens)[:, :position], strict=True):
+            if position and prefix[-1] == self.stop:
+                row[self.stop] = 1.0
+            else:
+                row[:] = self.legal_actions(self.network(prefix))
+        return weights
+
+    def legal_actions(self, layers: Layers) -> NDArray[np.bool_]:
+        """Which actions a network allows, bool[A]; not to be written to."""
+        if layers not in self._masks:
+            if len(self._masks) >= REMEMBERED:
+                self._masks.clear()
+            self._masks[layers] = self.layer_space.legal(layers)
+        return self._masks[layers]
+
+    def _child(self, layers: Layers, choice: int) -> Layers:
+        """The network after a choice; one that is not legal, behind what is to be read, changes nothing."""
+        key = layers, choice
+        if key not in self._children:
+            if len(self._children) >= REMEMBERED:
+                self._children.clear()
+            legal = self.legal_actions(layers)[choice]
+            self._children[key] = self.layer_space.apply(layers, self.actions[choice]) if legal else layers
+        return self._children[key]
+
+    @cached_property
+    def _masks(self) -> dict[Layers, NDArray[np.bool_]]:
+        return {}
+
+    @cached_property
+    def _children(self) -> dict[tuple[Layers, int], Layers]:
+        return {}
+
+    # ------------------------------------------------------------------ forms
+
+    def graph(self, architecture: Architecture) -> ArchitectureGraph:
+        """That of the grown network: a node for each layer."""
+        return self.network(architecture.tokens).graph()
+
+    def format(self, tokens: Sequence[int] | Tokens) -> str:
+        """The actions in words, up to the first stop; read back by `parse`."""
+        taken = self.taken(tokens)
+        words = [*taken, self.stop] if len(taken) < self.length else taken
+        return " ".join(self.decisions[0].choices[choice] for choice in words)
+
+    def parse(self, text: str) -> Architecture:
+        words = text.split()
+        return super().parse(" ".join([*words, *["stop"] * (self.length - len(words))]))
+
+
+def _word(action: Action) -> str:
+    match action:
+        case Widen(layer):
+            return f"widen_{layer}"
+        case Deepen(block, position, None):
+            return f"deepen_{block}_{position}"
+        case Deepen(block, position, kernel):
+            return f"deepen_{block}_{position}_{kernel}x{kernel}"
+        case Stop():
+            return "stop"
