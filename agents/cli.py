@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import ast
 import importlib.util
 import logging
+import re
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +46,7 @@ def train(
     data_dir: str | None = None,
     download: bool = False,
     retrain_epochs: int | None = None,
+    simulated_seconds: float | None = None,
 ) -> None:
     """Searches, then retrains the best architecture found beside a random one and reports their test accuracies.
 
@@ -62,6 +64,8 @@ def train(
         data_dir: where data sets are looked for.
         download: download a data set that is missing.
         retrain_epochs: passes over the data in retraining; 0 does not retrain.
+        simulated_seconds: end the search when its trials would have taken so long, by the seconds that a table has of
+            them (20000 in NAS-Bench-201's protocol), or after `trials` at the latest.
     """
     from .runs import Run, RunConfig
 
@@ -78,8 +82,10 @@ def train(
         env_kwargs=parse_pairs(env_params),
         hyperparameters=parse_pairs(params),
         retrain_epochs=retrain_epochs,
+        simulated_seconds=simulated_seconds,
     )
-    folder = run_dir or Path("runs") / f"{env}_{agent}_{datetime.now():%Y%m%d-%H%M%S}_seed{seed}"
+    name = f"{env}_{agent.replace(':', '-')}_{datetime.now():%Y%m%d-%H%M%S}_seed{seed}"
+    folder = run_dir or Path("runs") / name
     _execute(Run(folder, config, console))
 
 
@@ -170,6 +176,84 @@ def _read_architecture(what: str, space: str | None) -> Any:
     if space is None:
         raise ValueError(f"{what!r} is no run's folder and no JSON; an architecture as text needs --space")
     return make_space(space).parse(what)
+
+
+@app.command
+def benchmark(
+    suite: str = "quick",
+    agents: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[LABEL=]NAME[@KEY:VALUE,...] ...")] = (),
+    envs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ID[:TASK] ...")] = (),
+    table: str | None = None,
+    seeds: int | None = None,
+    trials: int | None = None,
+    workers: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Compares agents on benchmark tables, many seeds each; killed at any moment, it goes on where it stood.
+
+    The folder gets report.html, leaderboard.md, summary.json, results.csv, figures, and every run. For example:
+    nas-gym benchmark --agents local-search small=regularized-evolution@population_size:10,sample_size:3
+
+    Args:
+        suite: quick (10 seeds), full (50 seeds), or the path of a YAML file; the other options take precedence.
+        agents: with hyperparameters after an @, or a YAML file of them; all agents by default. Random search is added.
+        envs: environments that are looked up in tables, such as NAS-BenchGraph-v0:cora; all of them, with all tasks, by
+            default.
+        table: path or name of a table, for the environments whose space it has.
+        seeds: runs of each agent in each environment.
+        trials: architectures a run.
+        workers: processes; one a core by default.
+        out: the folder; runs/benchmark-SUITE by default.
+    """
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from .benchmark import make_suite, read_traces, run_benchmark
+    from .report import leaderboard, write_report
+    from .standings import headline
+
+    given = {"agents": [_agent_entry(text) for text in agents], "environments": envs}
+    wanted = make_suite(
+        suite, table=table, seeds=seeds, trials=trials, **{key: value for key, value in given.items() if value}
+    )
+    folder = out or Path("runs") / f"benchmark-{Path(suite).stem}"
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+        bar = progress.add_task("runs", total=None)
+        try:
+            problems = run_benchmark(
+                wanted, folder, workers, lambda done, total: progress.update(bar, completed=done, total=total)
+            )
+        except KeyboardInterrupt:
+            console.print("stopped; the same command goes on", highlight=False)
+            sys.exit(130)
+    failed = [problem for problem in problems if problem.traceback]
+    for problem in failed:
+        console.print(f"failed: {problem.folder}: {problem.reason}", style="red", highlight=False, markup=False)
+    summary = write_report(wanted, read_traces(wanted, folder), problems, folder)
+    title, sentences = headline(summary)
+    header, rows = leaderboard(summary)
+    columns = [header.index(name) for name in ("rank", "agent", "score", "beats random", "test score")]
+    shown = _table(title, *(header[column] for column in columns))
+    for row in rows:
+        shown.add_row(*(row[column] for column in columns))
+    console.print(shown)
+    console.print(*filter(None, sentences), sep="\n", highlight=False, markup=False)
+    console.print(f"wrote {folder / 'report.html'}", highlight=False)
+    sys.exit(1 if failed else 0)
+
+
+def _agent_entry(text: str) -> dict[str, Any]:
+    """Reads ``[LABEL=]NAME[@KEY:VALUE,...]`` or ``[LABEL=]NAME[@FILE.yaml]``."""
+    from .benchmark import read_mapping
+
+    before, at, settings = text.partition("@")
+    label, equals, name = before.rpartition("=")
+    if (equals and not label) or (at and not settings):
+        raise ValueError(f"expected [LABEL=]NAME[@KEY:VALUE,...], such as random or small=random@x:1; got {text!r}")
+    if settings.endswith((".yaml", ".yml")):
+        path = Path(settings)
+        return {"name": name, "hyperparameters": read_mapping(path), "label": label or f"{name} {path.stem}"}
+    pairs = re.split(r",(?=[\w.]+:)", settings) if settings else []  # other commas are the values'
+    return {"name": name, "hyperparameters": parse_pairs(tuple(pairs)), "label": label}
 
 
 app.command(tables, name="table", help="Tells about benchmark tables, and makes them.")
@@ -289,6 +373,7 @@ def build(
     shards: Path | None = None,
     workers: int | None = None,
     data_dir: str | None = None,
+    device: str = "auto",
 ) -> None:
     """Makes a table by training every architecture of a space; killed at any moment, it goes on where it stood.
 
@@ -299,8 +384,9 @@ def build(
         seeds: seeds of the trainings; 1:1000 trains 1,000 classes of architectures, drawn at random, with seed 1.
         settings: of the proxy, such as training.epochs:4 network.channels:8 image_size:14 train_images:2000.
         shards: where results are collected; beside the table by default.
-        workers: processes; one a core by default.
+        workers: processes on a CPU; one a core by default.
         data_dir: where data sets are looked for.
+        device: auto takes CUDA, which trains hundreds of architectures together, if there is one.
     """
     from rich.progress import MofNCompleteColumn, Progress
 
@@ -317,6 +403,7 @@ def build(
             folder=shards,
             workers=workers,
             data_dir=data_dir,
+            device=device,
             on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     info(str(out))
@@ -338,12 +425,12 @@ def _execute(run: Any) -> None:
     except Interrupted:
         console.print(f"saved; go on with: nas-gym resume {run.folder}", highlight=False)
         sys.exit(130)
-    table = _table("Result", "", "trial", "validation accuracy in search", "test accuracy retrained", "parameters")
+    table = _table("Result", "", "trial", "validation accuracy in search", "test accuracy", "parameters")
     for role, row in record.items():
-        retrained = row.get("retrained", {})
-        test = retrained.get("test_accuracy")
+        trained = row.get("retrained") or row.get("table") or {}
+        test = trained.get("test_accuracy")
         shown = "-" if test is None else f"{test:.4f}"
-        table.add_row(role, str(row["trial"]), f"{row['accuracy']:.4f}", shown, str(retrained.get("parameters", "-")))
+        table.add_row(role, str(row["trial"]), f"{row['accuracy']:.4f}", shown, str(trained.get("parameters", "-")))
     console.print(table)
 
 
@@ -377,6 +464,8 @@ def _number(value: Any) -> Any:
     """YAML 1.1 takes 1e-3, without a dot, for text; people mean a number."""
     if isinstance(value, list):
         return [_number(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _number(item) for key, item in value.items()}
     if not isinstance(value, str):
         return value
     try:

@@ -1,0 +1,377 @@
+"""The figures of a benchmark's report, each of a size that a phone shows whole."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import statistics
+from .benchmark import RANDOM, Environment, Suite, Trace, write_text
+from .standings import ByEnvironment, Standing, Summary, by_environment, final_scores
+from .statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+# One colour an agent, in the order of the suite; random search is grey. In the page each is a variable with a lighter
+# value for dark screens.
+SERIES = (
+    "#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#65a30d",
+    "#92400e", "#4f46e5", "#0f766e", "#a21caf", "#ea580c", "#0369a1", "#4d7c0f", "#9f1239",
+)  # fmt: skip
+INK, FAINT, GRID, FLOOR = "#1b1d22", "#6b7078", "#e3e6eb", "#7d828c"
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.5)))  # where the colours come round again
+STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nas-gym",
+}
+WIDTH = 5.3  # inches: at 72 dots an inch, what a phone is wide
+POINTS = 60  # of a curve
+BANDS = 6  # more than so many bands in one figure hide each other
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an agent's line is drawn.
+
+    Attributes:
+        colour: of everything that is the agent's.
+        dash: matplotlib's line style.
+        width: in points.
+    """
+
+    colour: str
+    dash: Any = "solid"
+    width: float = 1.7
+
+
+def looks(suite: Suite) -> dict[str, Look]:
+    """The look of every agent, by label."""
+    found = {}
+    number = 0
+    for entry in suite.agents:
+        if entry.name == RANDOM:
+            found[entry.label] = Look(FLOOR, (0, (3, 2)), 1.9)
+            continue
+        found[entry.label] = Look(SERIES[number % len(SERIES)], DASHES[number // len(SERIES) % len(DASHES)])
+        number += 1
+    return found
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report.
+
+    Attributes:
+        name: of its files.
+        title: what it shows, in one line.
+        figure: of matplotlib.
+    """
+
+    name: str
+    title: str
+    figure: Figure
+
+
+def draw(summary: Summary, traces: Sequence[Trace]) -> dict[str, list[Picture]]:
+    """All figures, by section of the page."""
+    import matplotlib
+
+    suite, styles = summary.suite, looks(summary.suite)
+    by_agent = {s.label: by_environment(suite, traces, s.label) for s in (*summary.standings, *summary.partial)}
+    full = {standing.label: by_agent[standing.label] for standing in summary.standings}
+    with matplotlib.rc_context(STYLE):
+        return {
+            "scores": _aggregate_pictures(summary, styles),
+            "improvement": [_improvement_picture(summary)],
+            "trials": _trial_pictures(full, styles),
+            "seconds": _second_pictures(suite, by_agent, styles),
+            "profiles": [_profile_picture(full, styles)],
+            "distributions": [_distribution_picture(env, by_agent, styles) for env in suite.environments],
+            "time": [_time_picture(summary, styles)],
+        }
+
+
+def _axes(height: float, title: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure, axes
+
+
+def _rows(labels: Sequence[str], title: str) -> tuple[Figure, Axes]:
+    """Axes with a row for each agent, the first at the top."""
+    figure, axes = _axes(1.0 + 0.27 * len(labels), title)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=6)
+    axes.grid(axis="y", visible=False)
+    return figure, axes
+
+
+def _aggregate_pictures(summary: Summary, styles: Mapping[str, Look]) -> list[Picture]:
+    kinds: list[tuple[str, str, Callable[[Standing], Estimate | None]]] = [
+        ("score", "Interquartile mean, validation (higher is better)", lambda standing: standing.score),
+        ("test", "Interquartile mean, test (higher is better)", lambda standing: standing.test_score),
+        ("median", "Median of the tasks' means (higher is better)", lambda standing: standing.median),
+        ("gap", "Optimality gap (lower is better)", lambda standing: standing.optimality_gap),
+    ]
+    return [
+        _interval_picture(name, title, {s.label: found for s in summary.standings if (found := value(s))}, styles)
+        for name, title, value in kinds
+        if any(value(standing) for standing in summary.standings)
+    ]
+
+
+def _interval_picture(name: str, title: str, estimates: Mapping[str, Estimate], styles: Mapping[str, Look]) -> Picture:
+    figure, axes = _rows(list(estimates), title)
+    for row, (label, estimate) in enumerate(estimates.items()):
+        colour = styles[label].colour
+        axes.plot(
+            [estimate.low, estimate.high], [row, row], color=colour, linewidth=5, alpha=0.45, solid_capstyle="butt"
+        )
+        axes.plot([estimate.value], [row], "o", color=colour, markersize=5)
+        if colour == FLOOR:
+            axes.axvline(estimate.value, color=FLOOR, linestyle=(0, (3, 2)), linewidth=1, zorder=0)
+    return Picture(name, title, figure)
+
+
+def _improvement_picture(summary: Summary) -> Picture:
+    labels = [standing.label for standing in summary.standings]
+    title = "Probability that a run of the row beats one of the column"
+    figure, axes = _axes(2.1 + 0.34 * len(labels), title)
+    values = np.array([[summary.improvement[a][b].value if a != b else np.nan for b in labels] for a in labels])
+    axes.imshow(values, cmap="BrBG", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.grid(visible=False)
+    for row, column in zip(*np.nonzero(~np.isnan(values)), strict=True):
+        sure = not math.isclose(values[row, column], 0.5) and labels[column] in _told_apart(summary, labels[row])
+        dark = abs(values[row, column] - 0.5) > 0.3
+        axes.text(
+            column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=9.5,
+            color="white" if dark else INK, fontweight="bold" if sure else "normal",
+        )  # fmt: skip
+    return Picture("improvement", f"{title}; bold where the interval excludes one half", figure)
+
+
+def _told_apart(summary: Summary, label: str) -> list[str]:
+    others = summary.improvement[label]
+    return [other for other, estimate in others.items() if estimate.above(0.5) or estimate.below(0.5)]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve with its band, float64[P] each."""
+
+    x: Floats
+    middle: Floats
+    low: Floats
+    high: Floats
+
+
+def _trial_pictures(by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]) -> list[Picture]:
+    pictures = []
+    kinds: list[tuple[str, str, Callable[[Trace], Floats | None]]] = [
+        ("trials_validation", "Best validation accuracy so far", lambda trace: trace.validation_score),
+        ("trials_test", "Test accuracy of that architecture", lambda trace: trace.test_score),
+    ]
+    for name, title, scores in kinds:
+        lines = {}
+        for label, runs in by_agent.items():
+            known = [[score for trace in found if (score := scores(trace)) is not None] for found in runs.values()]
+            stacks = [np.stack(stack) for stack in known if stack]
+            if stacks:
+                chosen = np.unique(np.linspace(0, stacks[0].shape[1] - 1, POINTS).round().astype(np.int64))
+                band = statistics.curve([stack[:, chosen] for stack in stacks])
+                lines[label] = Line(chosen.astype(np.float64) + 1, *band)
+        if lines:
+            pictures.append(_line_picture(name, title, "trials", lines, styles))
+    return pictures
+
+
+def _second_pictures(suite: Suite, by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]) -> list[Picture]:
+    """Against simulated time, which is a scale of each table's own."""
+    pictures = []
+    for environment in suite.environments:
+        runs = {label: found[environment] for label, found in by_agent.items() if environment in found}
+        runs = {label: found for label, found in runs.items() if all(t.simulated_seconds is not None for t in found)}
+        for split in ("validation", "test"):
+            lines = {label: line for label, found in runs.items() if (line := _line_in_time(found, split))}
+            if lines:
+                title = {"validation": "Best validation accuracy so far", "test": "Test accuracy of that architecture"}
+                name = f"seconds_{split}_{_file_name(environment)}"
+                pictures.append(_line_picture(name, f"{environment}\n{title[split]}", "simulated hours", lines, styles))
+    return pictures
+
+
+def _line_in_time(runs: Sequence[Trace], split: str) -> Line | None:
+    """From when all runs have a trial to when the first of them ends."""
+    scores = [trace.validation_score if split == "validation" else trace.test_score for trace in runs]
+    clocks = [trace.simulated_seconds for trace in runs if trace.simulated_seconds is not None]
+    first, last = max(clock[0] for clock in clocks), min(clock[-1] for clock in clocks)
+    if any(score is None for score in scores) or first >= last:
+        return None
+    grid: Floats = np.linspace(first, last, POINTS)
+    stack = np.stack([
+        score[np.searchsorted(clock, grid, side="right") - 1]
+        for clock, score in zip(clocks, scores, strict=True)
+        if score is not None
+    ])  # fmt: skip
+    hours: Floats = grid / 3600
+    return Line(hours, *statistics.curve([stack]))
+
+
+def _file_name(environment: Environment) -> str:
+    return re.sub(r"[^\w.-]+", "-", str(environment))
+
+
+def _line_picture(name: str, title: str, unit: str, lines: Mapping[str, Line], styles: Mapping[str, Look]) -> Picture:
+    figure, axes = _axes(3.4 + 0.16 * max(0, len(lines) - 12), title)
+    right = max(line.x[-1] for line in lines.values())
+    for label, line in lines.items():
+        look = styles[label]
+        axes.plot(line.x, line.middle, color=look.colour, linestyle=look.dash, linewidth=look.width)
+        # A search that is over keeps what it has found.
+        axes.plot([line.x[-1], right], [line.middle[-1]] * 2, color=look.colour, linestyle=(0, (1, 3)), linewidth=1)
+        if label in _banded(lines, styles):
+            axes.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.13, linewidth=0)
+    axes.set(xlabel=unit, ylabel="score", xlim=(0, right))
+    # The first trials are a leap from nowhere; what follows is what differs.
+    low = min(float(np.interp(0.04 * right, line.x, line.middle)) for line in lines.values())
+    high = max(float(line.middle[-1]) for line in lines.values())
+    high = max([high, *(float(lines[label].high[-1]) for label in _banded(lines, styles))])
+    axes.set_ylim(low, high + 0.04 * (high - low) if high > low else low + 1)
+    _label_ends(axes, lines, styles)
+    return Picture(name, title.replace("\n", ": "), figure)
+
+
+def _banded(lines: Mapping[str, Any], styles: Mapping[str, Look]) -> set[str]:
+    """The lines that are drawn with a band: all if they are few, else the first and that of random search."""
+    labels = list(lines)
+    return set(labels if len(labels) <= BANDS else [labels[0], *(s for s in labels if styles[s].colour == FLOOR)])
+
+
+def _label_ends(axes: Axes, lines: Mapping[str, Line], styles: Mapping[str, Look]) -> None:
+    """Names each line at its right end; names that would cover each other move apart as little as they must."""
+    low, high = axes.get_ylim()
+    right = axes.get_xlim()[1]
+    places = spread(np.array([(line.middle[-1] - low) / (high - low) for line in lines.values()]), 0.072, 1.0)
+    for (label, line), place in zip(lines.items(), places, strict=True):
+        stroke = {"arrowstyle": "-", "color": styles[label].colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0}
+        axes.annotate(
+            label,
+            (right, line.middle[-1]),
+            (1.06, place),
+            xycoords="data",
+            textcoords="axes fraction",
+            va="center",
+            fontsize=10.5,
+            color=styles[label].colour,
+            annotation_clip=False,
+            arrowprops={**stroke, "relpos": (0, 0.5)},
+        )
+
+
+def spread(places: Floats, distance: float, top: float) -> Floats:
+    """The places nearest to those wanted, in the mean square, that are `distance` apart, in [0, top] if they fit."""
+    from scipy.optimize import isotonic_regression
+
+    order = np.argsort(places, kind="stable")
+    steps = distance * np.arange(len(places))
+    apart = isotonic_regression(places[order] - steps).x
+    moved = np.empty_like(places)
+    moved[order] = np.clip(apart, 0.0, max(0.0, top - distance * (len(places) - 1))) + steps
+    return moved
+
+
+def _profile_picture(by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]) -> Picture:
+    title = "Share of runs that score more than ..."
+    figure, axes = _axes(3.4, title)
+    finals = {label: final_scores(runs) for label, runs in by_agent.items()}
+    lowest = min(float(task.min()) for tasks in finals.values() for task in tasks)
+    thresholds = np.linspace(lowest - 0.02, 1.0, 121)
+    for label, tasks in finals.items():
+        share, low, high = statistics.performance_profile(tasks, thresholds)
+        look = styles[label]
+        if label in _banded(finals, styles):
+            axes.fill_between(thresholds, low, high, color=look.colour, alpha=0.13, linewidth=0)
+        axes.plot(thresholds, share, color=look.colour, linestyle=look.dash, linewidth=look.width)
+    axes.set(xlabel="score", ylabel="share of runs", ylim=(0, 1.02), xlim=(thresholds[0], 1.0))
+    return Picture("profile", title, figure)
+
+
+def _distribution_picture(
+    environment: Environment, by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]
+) -> Picture:
+    scores = {label: final_scores(runs, [environment])[0] for label, runs in by_agent.items() if environment in runs}
+    figure, axes = _rows(list(scores), str(environment))
+    for row, (label, found) in enumerate(scores.items()):
+        heights = row + (np.linspace(-0.24, 0.24, len(found)) if len(found) > 1 else np.zeros(1))
+        axes.plot(found, heights, "o", color=styles[label].colour, markersize=3.2, alpha=0.55, markeredgewidth=0)
+        middle = statistics.interquartile_mean(found)
+        axes.plot([middle, middle], [row - 0.36, row + 0.36], color=INK, linewidth=1.6)
+    axes.set_xlabel("score of each run; stroke: interquartile mean")
+    return Picture(f"distribution_{_file_name(environment)}", f"Scores in {environment}", figure)
+
+
+def _time_picture(summary: Summary, styles: Mapping[str, Look]) -> Picture:
+    standings = sorted((*summary.standings, *summary.partial), key=lambda standing: standing.seconds)
+    title = "Processor seconds of a run (median)"
+    figure, axes = _rows([standing.label for standing in standings], title)
+    for row, standing in enumerate(standings):
+        axes.plot(standing.seconds, row, "o", color=styles[standing.label].colour, markersize=6)
+        axes.annotate(
+            f"{standing.seconds:.2g}", (standing.seconds, row), (7, 0), textcoords="offset points", va="center"
+        )
+    axes.set_xscale("log")
+    fastest, slowest = (max(standings[place].seconds, 1e-4) for place in (0, -1))
+    axes.set_xlim(fastest / 1.5, slowest * max(2.0, (slowest / fastest) ** 0.2))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    return Picture("time", title, figure)
+
+
+def save_pictures(pictures: Iterable[Picture], folder: Path) -> dict[str, str]:
+    """Writes each figure as PNG and as SVG; returns the SVG by name."""
+    import matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for picture in pictures:
+        with matplotlib.rc_context(STYLE):
+            picture.figure.savefig(folder / f"{picture.name}.png", dpi=160, facecolor="white")
+            buffer = io.StringIO()
+            picture.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        written[picture.name] = buffer.getvalue()
+        write_text(
+            folder / f"{picture.name}.svg", buffer.getvalue().replace("<svg ", '<svg style="background: white" ', 1)
+        )
+    return written

@@ -1,0 +1,290 @@
+"""How the agents of a benchmark stand: who is better than whom, by how much, and how surely, in numbers and in words.
+
+"Better" is said of two agents only where the 95 % interval of the probability of improvement lies above one half.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_gym.tables import DEFAULTS
+
+from . import statistics
+from .benchmark import RANDOM, AgentEntry, Environment, Problem, Suite, Trace
+from .statistics import Estimate
+
+Floats = NDArray[np.float64]
+ByEnvironment = dict[Environment, list[Trace]]
+
+
+# ---------------------------------------------------------------------- the summary
+
+
+@dataclass(frozen=True)
+class EnvironmentStanding:
+    """How an agent did in one environment.
+
+    Attributes:
+        runs: how many are finished.
+        score: interquartile mean of the normalised validation accuracies.
+        among_best: no other agent is better there.
+        validation_accuracy: mean and standard deviation.
+        test_accuracy: the same; None where the table has none.
+    """
+
+    runs: int
+    score: Estimate
+    among_best: bool
+    validation_accuracy: tuple[float, float]
+    test_accuracy: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an agent did.
+
+    Attributes:
+        entry: the agent.
+        runs: how many are finished.
+        score: interquartile mean of the normalised validation accuracies.
+        gain: by how much that exceeds random search's in the same environments.
+        over_random: the probability that a run is better than one of random search.
+        optimality_gap: how far the scores fall short of the optimum, in the mean.
+        median: of the environments' mean scores.
+        test_score: interquartile mean of the normalised test accuracies; None where no table has them.
+        seconds: of processor time that a run takes, median.
+        simulated_seconds: that the trainings of a run would have taken, mean; None unless all tables tell.
+        rank: 1 and one more for each agent that is better; None unless it played every environment.
+        better_than: labels of the agents that it is better than.
+        environments: by environment, those that it played.
+    """
+
+    entry: AgentEntry
+    runs: int
+    score: Estimate
+    gain: Estimate
+    over_random: Estimate
+    optimality_gap: Estimate
+    median: Estimate
+    test_score: Estimate | None
+    seconds: float
+    simulated_seconds: float | None
+    rank: int | None
+    better_than: tuple[str, ...]
+    environments: dict[str, EnvironmentStanding]
+
+    @property
+    def label(self) -> str:
+        """The agent's label."""
+        return self.entry.label
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it is random search."""
+        return self.entry.name == RANDOM
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a benchmark says.
+
+    Attributes:
+        suite: what was asked for.
+        standings: of the agents that played every environment, the highest score first.
+        partial: of those that could not.
+        improvement: by two labels of `standings`, the probability that a run of the first beats one of the second.
+        problems: runs that are not counted.
+        versions: of nas_gym, those that the runs were made with.
+        dates: days of the first and of the last run.
+    """
+
+    suite: Suite
+    standings: tuple[Standing, ...]
+    partial: tuple[Standing, ...]
+    improvement: dict[str, dict[str, Estimate]]
+    problems: tuple[Problem, ...]
+    versions: tuple[str, ...]
+    dates: tuple[str, str]
+
+
+def summarise(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem] = ()) -> Summary:
+    """Computes everything that is told in numbers.
+
+    Raises:
+        ValueError: there is no finished run of random search in some environment.
+    """
+    by_agent = {entry.label: by_environment(suite, traces, entry.label) for entry in suite.agents}
+    floor = next(entry.label for entry in suite.agents if entry.name == RANDOM)
+    if missing := [str(environment) for environment in suite.environments if environment not in by_agent[floor]]:
+        raise ValueError(
+            f"no run of random search is finished in {', '.join(missing)}: there is nothing to compare with"
+        )
+    full = [entry.label for entry in suite.agents if len(by_agent[entry.label]) == len(suite.environments)]
+    improvement = _improvement({label: by_agent[label] for label in full})
+    standings = [_standing(entry, by_agent, floor, improvement) for entry in suite.agents if by_agent[entry.label]]
+    standings.sort(key=lambda standing: -standing.score.value)
+    days = sorted(trace.finished for trace in traces)
+    return Summary(
+        suite,
+        tuple(standing for standing in standings if standing.rank),
+        tuple(standing for standing in standings if not standing.rank),
+        improvement,
+        tuple(problems),
+        tuple(sorted({trace.version for trace in traces})),
+        (days[0][:10], days[-1][:10]),
+    )
+
+
+def by_environment(suite: Suite, traces: Sequence[Trace], label: str) -> ByEnvironment:
+    """The agent's runs in the environments that it has any in."""
+    found = {env: [t for t in traces if t.label == label and t.environment == env] for env in suite.environments}
+    return {environment: runs for environment, runs in found.items() if runs}
+
+
+def final_scores(
+    runs: Mapping[Environment, Sequence[Trace]], wanted: Iterable[Environment] | None = None
+) -> list[Floats]:
+    """The final validation scores, an array for each environment."""
+    return [np.array([trace.validation_score[-1] for trace in runs[environment]]) for environment in wanted or runs]
+
+
+def _improvement(by_agent: Mapping[str, ByEnvironment]) -> dict[str, dict[str, Estimate]]:
+    finals = {label: final_scores(runs) for label, runs in by_agent.items()}
+    found: dict[str, dict[str, Estimate]] = {label: {} for label in finals}
+    labels = list(finals)
+    for number, first in enumerate(labels):
+        for second in labels[number + 1 :]:
+            here = statistics.probability_of_improvement(finals[first], finals[second])
+            found[first][second] = here
+            found[second][first] = Estimate(1 - here.value, 1 - here.high, 1 - here.low)
+    return found
+
+
+def _standing(
+    entry: AgentEntry,
+    by_agent: Mapping[str, ByEnvironment],
+    floor: str,
+    improvement: Mapping[str, Mapping[str, Estimate]],
+) -> Standing:
+    runs = by_agent[entry.label]
+    traces = [trace for found in runs.values() for trace in found]
+    finals, random = final_scores(runs), final_scores(by_agent[floor], runs)
+    tests = [
+        np.array([trace.test_score[-1] for trace in found if trace.test_score is not None])
+        for found in runs.values()
+        if found[0].test is not None
+    ]
+    simulated = [trace.simulated_seconds[-1] for trace in traces if trace.simulated_seconds is not None]
+    mine = improvement.get(entry.label)
+    return Standing(
+        entry,
+        runs=len(traces),
+        score=statistics.estimate(statistics.interquartile_mean, finals),
+        gain=statistics.difference(statistics.interquartile_mean, finals, random),
+        over_random=(mine or {}).get(floor) or statistics.probability_of_improvement(finals, random),
+        optimality_gap=statistics.estimate(statistics.optimality_gap, finals),
+        median=statistics.estimate(statistics.median, finals),
+        test_score=statistics.estimate(statistics.interquartile_mean, tests) if tests else None,
+        seconds=float(np.median([trace.cpu_seconds for trace in traces])),
+        simulated_seconds=float(np.mean(simulated)) if len(simulated) == len(traces) else None,
+        rank=None if mine is None else 1 + sum(other.below(0.5) for other in mine.values()),
+        better_than=tuple(label for label, other in (mine or {}).items() if other.above(0.5)),
+        environments={str(env): _environment_standing(env, found, by_agent) for env, found in runs.items()},
+    )
+
+
+def _environment_standing(
+    environment: Environment, runs: Sequence[Trace], by_agent: Mapping[str, ByEnvironment]
+) -> EnvironmentStanding:
+    (scores,) = final_scores({environment: runs})
+    others = [final_scores(found, [environment]) for found in by_agent.values() if environment in found]
+    beaten = any(statistics.probability_of_improvement(other, [scores]).above(0.5) for other in others)
+    tests = [trace.test[-1] for trace in runs if trace.test is not None]
+    return EnvironmentStanding(
+        len(runs),
+        statistics.estimate(statistics.interquartile_mean, [scores]),
+        not beaten,
+        _mean_deviation([trace.validation[-1] for trace in runs]),
+        _mean_deviation(tests) if tests else None,
+    )
+
+
+def _mean_deviation(values: Sequence[float]) -> tuple[float, float]:
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+# ---------------------------------------------------------------------- in words
+
+
+def headline(summary: Summary) -> tuple[str, list[str]]:
+    """What wins, by how much, how sure: one line, and the sentences that follow it."""
+    rivals = [standing for standing in summary.standings if not standing.is_random]
+    floor = next(standing for standing in summary.standings if standing.is_random)
+    if not rivals:
+        return "Random search alone", [f"Its score is {bracketed(floor.score)}."]
+    leader = rivals[0]
+    if math.isnan(leader.score.low):
+        return f"{leader.label} comes first in one seed, which proves nothing", [_score_sentence(leader, floor)]
+    sentences = [_score_sentence(leader, floor), _rivals_sentence(leader, rivals), _random_sentence(rivals, floor)]
+    if not any(floor.label in rival.better_than for rival in rivals):
+        return "No agent is surely better than random search", sentences
+    if len(leader.better_than) == len(summary.standings) - 1:
+        return f"{leader.label} wins", sentences
+    return f"{leader.label} leads, but not alone", sentences
+
+
+def _score_sentence(leader: Standing, floor: Standing) -> str:
+    return (
+        f"{leader.label} scores {bracketed(leader.score)}, random search {bracketed(floor.score)}, on a scale where 0 "
+        f"is the mean architecture and 1 the best of the table. A run of {leader.label} beats a run of random search "
+        f"with probability {bracketed(leader.over_random, 2)}."
+    )
+
+
+def _rivals_sentence(leader: Standing, rivals: Sequence[Standing]) -> str:
+    others = [standing.label for standing in rivals if standing is not leader]
+    beaten = [label for label in others if label in leader.better_than]
+    level = [label for label in others if label not in leader.better_than]
+    sentences = [f"It is better than {listed(beaten)}."] if beaten else []
+    sentences += [f"The runs do not tell it apart from {listed(level)}."] if level else []
+    return " ".join(sentences)
+
+
+def _random_sentence(rivals: Sequence[Standing], floor: Standing) -> str:
+    groups = {
+        "Better than random search: ": [r.label for r in rivals if floor.label in r.better_than],
+        "Not told apart from it: ": [
+            r.label for r in rivals if floor.label not in r.better_than and r.label not in floor.better_than
+        ],
+        "Worse: ": [r.label for r in rivals if r.label in floor.better_than],
+    }
+    return " ".join(f"{start}{listed(labels)}." for start, labels in groups.items() if labels)
+
+
+def listed(labels: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
+
+
+def bracketed(estimate: Estimate, digits: int = 3) -> str:
+    """``0.834 [0.816, 0.861]``."""
+    if math.isnan(estimate.low):
+        return f"{estimate.value:.{digits}f}"
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def command(suite: Suite) -> str:
+    """The command line that makes the benchmark again."""
+    tables = {environment.table for environment in suite.environments} - set(DEFAULTS.values())
+    if len(tables) > 1:  # which no option tells
+        return "nas-gym benchmark --suite suite.yaml --out benchmark"
+    words = ["nas-gym", "benchmark", "--agents", *(entry.text for entry in suite.agents)]
+    words += ["--envs", *map(str, suite.environments)]
+    words += [word for table in tables for word in ("--table", table)]
+    return shlex.join([*words, "--seeds", str(suite.seeds), "--trials", str(suite.trials), "--out", "benchmark"])

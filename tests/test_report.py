@@ -1,0 +1,441 @@
+"""Reports of benchmarks: that words say what intervals say, and that the page stands by itself."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import json
+import math
+import re
+import shlex
+import xml.etree.ElementTree as ET
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from nas_gym.agents import cli, statistics
+from nas_gym.agents.benchmark import AgentEntry, Environment, Problem, Suite, Trace, make_suite
+from nas_gym.agents.figures import SERIES, looks, spread
+from nas_gym.agents.report import SERIES_DARK, markdown, write_report
+from nas_gym.agents.standings import Summary, command, headline, summarise
+
+CORA = Environment("NAS-BenchGraph-v0", "cora", "nas-bench-graph")
+ARXIV = Environment("NAS-BenchGraph-v0", "arxiv", "nas-bench-graph")
+HOSTILE = "<script>alert('&')</script>"
+TRIALS = 8
+
+
+def trace(environment: Environment, label: str, seed: int, score: float, seconds: bool = True) -> Trace:
+    """A run that climbs to a score in equal steps."""
+    climb = np.linspace(score - 0.7, score, TRIALS)
+    return Trace(
+        environment,
+        label,
+        seed,
+        validation=0.5 + climb / 4,
+        validation_score=climb,
+        test=0.4 + climb / 4,
+        test_score=climb - 0.1,
+        simulated_seconds=np.cumsum(np.full(TRIALS, 600.0 + seed)) if seconds else None,
+        unique_architectures=TRIALS,
+        failed=0,
+        wall_seconds=0.25,
+        cpu_seconds=0.125 + 0.01 * seed,
+        finished=f"2030-01-0{1 + seed % 3}T00:00:00+00:00",
+        version="9.9.9",
+    )
+
+
+def suite_of(*labels: str, seeds: int = 10, environments: tuple[Environment, ...] = (CORA, ARXIV)) -> Suite:
+    entries = [AgentEntry("random"), *(AgentEntry("local-search", {}, label) for label in labels)]
+    return Suite(tuple(entries), environments, seeds, TRIALS)
+
+
+def runs(means: dict[str, float], seeds: int = 10, spread: float = 0.05) -> list[Trace]:
+    """Runs in both environments: scores around a mean, the same for equal means but for their order."""
+    found = []
+    for number, (label, mean) in enumerate(means.items()):
+        offsets = np.random.default_rng(number).permutation(np.linspace(-spread, spread, seeds))
+        found += [trace(env, label, seed, mean + offsets[seed]) for env in (CORA, ARXIV) for seed in range(seeds)]
+    return found
+
+
+def summary_of(means: dict[str, float], **arguments) -> Summary:
+    traces = runs(means, **arguments)
+    return summarise(
+        suite_of(*(label for label in means if label != "random"), seeds=len(traces) // 2 // len(means)), traces
+    )
+
+
+# ------------------------------------------------------------------ in numbers
+
+
+def test_standings() -> None:
+    """The numbers of the summary are those of `statistics`, of the right runs."""
+    means = {"random": 0.5, "a": 0.52, "b": 0.7}
+    traces = runs(means)
+    summary = summary_of(means)
+    assert [standing.label for standing in summary.standings] == ["b", "a", "random"]
+    scores = {
+        label: [
+            np.array([t.validation_score[-1] for t in traces if (t.label, t.environment) == (label, env)])
+            for env in (CORA, ARXIV)
+        ]
+        for label in means
+    }
+    for standing in summary.standings:
+        mine, random = scores[standing.label], scores["random"]
+        assert standing.runs == 20
+        assert standing.score == statistics.estimate(statistics.interquartile_mean, mine)
+        assert standing.median == statistics.estimate(statistics.median, mine)
+        assert standing.optimality_gap == statistics.estimate(statistics.optimality_gap, mine)
+        assert standing.gain == statistics.difference(statistics.interquartile_mean, mine, random)
+        assert standing.over_random.value == statistics.probability_of_improvement(mine, random).value
+        assert standing.test_score.value == pytest.approx(standing.score.value - 0.1)
+        assert standing.seconds == pytest.approx(0.125 + 0.045)
+        assert standing.simulated_seconds == pytest.approx(TRIALS * 604.5)
+        there = standing.environments[str(CORA)]
+        assert there.score == statistics.estimate(statistics.interquartile_mean, mine[:1])
+        assert there.validation_accuracy[0] == pytest.approx(0.5 + mine[0].mean() / 4)
+        assert there.validation_accuracy[1] == pytest.approx(mine[0].std(ddof=1) / 4)
+    for first, second in itertools.permutations(means, 2):
+        found, mirrored = summary.improvement[first][second], summary.improvement[second][first]
+        assert found.value == pytest.approx(statistics.probability_of_improvement(scores[first], scores[second]).value)
+        assert (found.low, found.high) == pytest.approx((1 - mirrored.high, 1 - mirrored.low))
+    assert (summary.versions, summary.dates) == (("9.9.9",), ("2030-01-01", "2030-01-03"))
+
+
+def test_ranks_are_shared_where_intervals_do_not_tell() -> None:
+    summary = summary_of({"random": 0.5, "a": 0.7, "b": 0.7, "c": 0.9})
+    assert {standing.label: standing.rank for standing in summary.standings} == {"c": 1, "a": 2, "b": 2, "random": 4}
+    assert {standing.label: set(standing.better_than) for standing in summary.standings} == {
+        "c": {"a", "b", "random"},
+        "a": {"random"},
+        "b": {"random"},
+        "random": set(),
+    }
+    marked = {s.label: s.environments[str(CORA)].among_best for s in summary.standings}
+    assert marked == {"c": True, "a": False, "b": False, "random": False}
+
+
+def test_an_agent_that_cannot_play_all_stands_apart() -> None:
+    traces = [t for t in runs({"random": 0.5, "a": 0.7, "b": 0.9}) if (t.label, t.environment) != ("b", ARXIV)]
+    summary = summarise(suite_of("a", "b"), traces)
+    assert [standing.label for standing in summary.standings] == ["a", "random"]
+    assert set(summary.improvement) == {"a", "random"}
+    (partial,) = summary.partial
+    assert (partial.label, partial.rank, list(partial.environments)) == ("b", None, [str(CORA)])
+    # Its gain is over random search where it played.
+    there = [
+        [np.array([t.validation_score[-1] for t in traces if (t.label, t.environment) == (who, CORA)])]
+        for who in ("b", "random")
+    ]
+    assert partial.gain == statistics.difference(statistics.interquartile_mean, *there)
+
+
+def test_without_random_search_there_is_no_summary() -> None:
+    with pytest.raises(ValueError, match="no run of random search is finished in NAS-BenchGraph-v0:arxiv"):
+        summarise(suite_of("a"), [t for t in runs({"random": 0.5, "a": 0.7}) if t.environment == CORA])
+
+
+# ------------------------------------------------------------------ in words
+
+
+@pytest.mark.parametrize(
+    ("means", "title", "said", "unsaid"),
+    [
+        (
+            {"random": 0.5, "a": 0.7, "b": 0.9},
+            "b wins",
+            ["It is better than a.", "Better than random search: b and a."],
+            ["apart"],
+        ),
+        (
+            {"random": 0.5, "a": 0.9, "b": 0.9, "c": 0.7},
+            "a leads, but not alone",
+            ["It is better than c. The runs do not tell it apart from b.", "Better than random search: a, b and c."],
+            ["wins"],
+        ),
+        (
+            {"random": 0.7, "a": 0.7, "b": 0.5},
+            "No agent is surely better than random search",
+            ["It is better than b.", "Not told apart from it: a. Worse: b."],
+            ["Better than random"],
+        ),
+        ({"random": 0.5}, "Random search alone", ["Its score is 0.500"], ["better"]),
+    ],
+    ids=["alone", "shared", "none", "random"],
+)
+def test_headlines(means, title, said, unsaid) -> None:
+    found, sentences = headline(summary_of(means))
+    text = " ".join(sentences)
+    assert found == title
+    assert all(part in text for part in said), text
+    assert not any(part in text for part in unsaid), text
+
+
+def test_the_first_need_not_be_the_surest() -> None:
+    """Half of its runs are lucky, which lifts the mean; the second is a little better than random search every time."""
+    traces = runs({"random": 0.5, "a": 0.5, "b": 0.6})
+    traces = [trace(t.environment, "a", t.seed, 0.9 if t.seed % 2 else 0.4) if t.label == "a" else t for t in traces]
+    found, sentences = headline(summarise(suite_of("a", "b"), traces))
+    assert found == "a leads, but not alone"
+    assert sentences[2] == "Better than random search: b. Not told apart from it: a."
+
+
+def test_one_seed_proves_nothing() -> None:
+    found, sentences = headline(summary_of({"random": 0.5, "a": 0.9}, seeds=1))
+    assert found == "a comes first in one seed, which proves nothing"
+    assert not any(word in " ".join(sentences) for word in ("[", "etter than", "nan"))
+
+
+def test_how_much_and_how_sure() -> None:
+    summary = summary_of({"random": 0.5, "a": 0.9})
+    (leader, floor) = summary.standings
+    lead = headline(summary)[1][0]
+    for estimate in (leader.score, floor.score):
+        assert f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" in lead
+    assert "with probability 1.00 [1.00, 1.00]" in lead
+
+
+# ------------------------------------------------------------------ files
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, list[Trace], Path]:
+    """A report with everything in it: a partial agent, problems, simulated time, names that are not nice."""
+    out = tmp_path_factory.mktemp("report")
+    suite = suite_of(HOSTILE.replace("=", ""), "b", "some | label")
+    traces = runs({"random": 0.5, HOSTILE: 0.9, "b": 0.9, "some | label": 0.55})
+    traces = [
+        t for t in traces if (t.label, t.environment) != ("b", ARXIV) and (t.label, t.seed) != ("some | label", 9)
+    ]
+    problems = [
+        Problem(out / "runs" / "NAS-BenchGraph-v0-arxiv" / "b" / f"seed{seed}", "no <curves>") for seed in range(10)
+    ] + [Problem(out / "runs" / "x" / "y" / "seed9", f"E: {HOSTILE}", f"Traceback {HOSTILE}")]
+    return write_report(suite, traces, problems, out), traces, out
+
+
+class Page(HTMLParser):
+    """Reads a page, and collects what it should and should not have."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags[tag] += 1
+        for name, value in attrs:
+            if name == "id":
+                self.ids[value] += 1
+            if name in ("href", "src", "xlink:href", "action", "data", "poster", "srcset"):
+                self.links.append(value)
+            assert not name.startswith("on"), (tag, name)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.words.append(data)
+
+
+def test_the_page_needs_nothing_from_elsewhere(report) -> None:
+    text = (report[2] / "report.html").read_text()
+    found = Page(text)
+    assert found.open == []
+    assert all(link.startswith("#") and found.ids[link[1:]] for link in found.links)
+    assert {name for name, count in found.ids.items() if count > 1} == set()
+    assert not found.tags.keys() & {"script", "link", "img", "iframe", "object", "embed"}
+    assert all(target in found.ids for target in re.findall(r"url\(#([^)]*)\)", text))
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert set(re.findall(r"var\((--\w+)\)", text)) <= set(re.findall(r"(--\w+):", text))
+
+
+def test_the_page_tells_everything(report) -> None:
+    summary, _, out = report
+    found = Page((out / "report.html").read_text())
+    words = " ".join(" ".join(found.words).split())
+    title, sentences = headline(summary)
+    for said in (title, *sentences, command(summary.suite), "2030-01-01 to 2030-01-03", "nas_gym 9.9.9"):
+        assert said in words, said
+    assert "4 agents, 2 environments, 10 seeds, 8 trials a run" in words
+    assert "few seeds: a claim should rest on 50" in words
+    assert "b in NAS-BenchGraph-v0-arxiv: no <curves>" in words
+    assert words.count("no <curves>") == 1
+    assert f"Traceback {HOSTILE}" in words
+    assert "Agents with fewer runs than asked for" in words
+    for standing in (*summary.standings, *summary.partial):
+        assert f"{standing.score.value:.3f}" in words
+    # Every figure but the matrix, which is a table there.
+    assert found.tags["figure"] == len(list((out / "figures").glob("*.svg"))) - 1
+
+
+def test_colours_differ_on_dark_screens(report) -> None:
+    text = (report[2] / "report.html").read_text()
+    _, light, dark = re.split(r":root \{", text)[:3]
+    for part, colours in ((light, SERIES), (dark, SERIES_DARK)):
+        assert re.findall(r"--s\d+:(#\w+)", part.partition("}")[0]) == list(colours)
+    body = text[text.index("<body>") :]
+    assert not [colour for colour in SERIES if colour in body]
+
+
+def test_figures(report) -> None:
+    summary, _, out = report
+    names = {path.stem for path in (out / "figures").glob("*.png")}
+    assert names == {path.stem for path in (out / "figures").glob("*.svg")}
+    wanted = {"score", "test", "median", "gap", "improvement", "trials_validation", "trials_test", "profile", "time"}
+    wanted |= {f"distribution_NAS-BenchGraph-v0-{task}" for task in ("cora", "arxiv")}
+    wanted |= {f"seconds_{split}_NAS-BenchGraph-v0-{t}" for t in ("cora", "arxiv") for split in ("validation", "test")}
+    assert names == wanted
+    for name in names:
+        assert min(Image.open(out / "figures" / f"{name}.png").size) > 100
+        assert ET.parse(out / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
+    labels = {
+        element.text for element in ET.parse(out / "figures" / "score.svg").iter() if element.tag.endswith("text")
+    }
+    assert {standing.label for standing in summary.standings} <= labels
+
+
+@pytest.mark.slow
+def test_equal_runs_give_equal_pages(report, tmp_path) -> None:
+    summary, traces, out = report
+    write_report(summary.suite, traces, summary.problems, tmp_path)
+    for name in (
+        "report.html",
+        "leaderboard.md",
+        "summary.json",
+        "results.csv",
+        "figures/score.svg",
+        "figures/profile.svg",
+    ):
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_summary_json(report) -> None:
+    summary, _, out = report
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    found = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
+    assert found["headline"] == headline(summary)[0]
+    assert make_suite({k: found["protocol"][k] for k in ("agents", "environments", "seeds", "trials")}) == summary.suite
+    best = found["agents"][0]
+    assert best["score"] == dataclasses.asdict(summary.standings[0].score)
+    assert [row["failed"] for row in found["not_counted"]] == [False] * 10 + [True]
+    assert found["probability_of_improvement"][HOSTILE]["random"]["value"] == 1.0
+
+
+def test_results_csv(report) -> None:
+    _, traces, out = report
+    with (out / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(traces)
+    for row, one in zip(rows, traces, strict=True):
+        assert (row["environment"], row["task"]) == (one.environment.id, one.environment.task)
+        assert (row["agent"], int(row["seed"])) == (one.label, one.seed)
+        assert float(row["validation_score"]) == one.validation_score[-1]
+        assert float(row["test_accuracy"]) == one.test[-1]
+
+
+def test_markdown(report) -> None:
+    summary, _, out = report
+    text = (out / "leaderboard.md").read_text()
+    assert text == markdown(summary)
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    for lines in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    ranked, partial, by_environment = tables
+    assert len(ranked) == 2 + len(summary.standings)
+    assert len(partial) == 2 + 1
+    assert len(by_environment) == 2 + 4
+    assert command(summary.suite) in text
+
+
+def test_no_number_is_nan(tmp_path) -> None:
+    """One seed, no test split, no simulated time."""
+    traces = [trace(env, label, 0, 0.5, False) for env in (CORA, ARXIV) for label in ("random", "a")]
+    traces = [dataclasses.replace(one, test=None, test_score=None) for one in traces]
+    write_report(suite_of("a", seeds=1), traces, [], tmp_path)
+    for name in ("report.html", "leaderboard.md", "summary.json", "results.csv"):
+        text = re.sub(r"<svg.*?</svg>", "", (tmp_path / name).read_text(), flags=re.DOTALL)
+        assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE), name
+    assert not list((tmp_path / "figures").glob("seconds*"))
+    assert not list((tmp_path / "figures").glob("*test*"))
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def test_the_command_makes_the_suite_again(monkeypatch) -> None:
+    agents = [
+        "local-search",
+        {
+            "name": "regularized-evolution",
+            "hyperparameters": {"population_size": 9, "sample_size": 3},
+            "label": "of nine",
+        },
+    ]
+    suite = make_suite({"agents": agents, "environments": [str(CORA), str(ARXIV)], "seeds": 3, "trials": 20})
+    words = shlex.split(command(suite))
+    assert words[:2] == ["nas-gym", "benchmark"]
+    made = []
+
+    def note(suite, *arguments):
+        made.append(suite)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("nas_gym.agents.benchmark.run_benchmark", note)
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert made == [suite]
+
+
+# ------------------------------------------------------------------ parts of figures
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_spread(places) -> None:
+    moved = spread(np.array(places), 0.07, 1.0)
+    order = np.argsort(places, kind="stable")
+    assert (np.diff(moved[order]) >= 0.07 - 1e-9).all()
+    assert moved.min() >= -1e-9
+    assert moved.max() <= 1.0 + 1e-9
+    # Those that are far enough apart stay where they are.
+    if all(abs(a - b) >= 0.07 for a, b in itertools.combinations(places, 2)):
+        assert moved == pytest.approx(places)
+
+
+def test_spread_moves_as_little_as_it_must() -> None:
+    assert spread(np.array([0.5, 0.5]), 0.1, 1.0) == pytest.approx([0.45, 0.55])
+    assert spread(np.array([0.5, 0.9, 0.52]), 0.1, 1.0) == pytest.approx([0.46, 0.9, 0.56])
+
+
+def test_every_agent_has_a_look_of_its_own() -> None:
+    suite = suite_of(*(f"agent {number}" for number in range(2 * len(SERIES))))
+    found = looks(suite)
+    assert len({(look.colour, str(look.dash)) for look in found.values()}) == len(suite.agents)
+    assert not any(math.isnan(look.width) for look in found.values())
