@@ -29,7 +29,7 @@ from nas_gym.spaces import make_space
 
 ENVIRONMENT = "NAS-BenchGraph-v0"
 TASKS = ("arxiv", "computers", "cs", "photo")
-"""Leaderboards report the others: cora, citeseer, pubmed, physics."""
+"""Leaderboards report others: cora, citeseer, physics, proteins."""
 FIRST_SEED = 1000
 TRIALS = 150
 

@@ -64,7 +64,7 @@ def main() -> None:
         "",
         'What `gym.make("NAS-Bench201-v0")` looks up: every architecture of the NAS-Bench-201 space, trained from '
         "scratch on a small proxy of Fashion-MNIST by `nas-gym table build`. This page is written by "
-        "`docs/make_data_card.py` from the table; the raw results lie in `nas_gym/tables/shards/`.",
+        "`docs/make_data_card.py` from the table; the raw results lie in `docs/tables/bench201-fashion-mnist/`.",
         "",
         "## How it was made",
         "",

@@ -55,8 +55,8 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
     EnvironmentSpec(
         id="NAS-Bench201-v0",
         space="bench201",
-        evaluator="shared-weights",
-        task="digits",
+        evaluator="table",
+        task="fashion-mnist",
         description="The six edges of a NAS-Bench-201 cell.",
     ),
     EnvironmentSpec(

@@ -53,8 +53,10 @@ INTERLEAVED = RunConfig(
 ENAS = replace(
     INTERLEAVED,
     env="NAS-Bench201-v0",
+    task="digits",
     trials=22,
     env_kwargs={
+        "evaluator": "shared-weights",
         "evaluator_kwargs": TINY,
         "schedule": {"name": "enas", "warmup_steps": 3, "trials_per_phase": 8, "steps_per_phase": 4},
     },

@@ -8,10 +8,10 @@ from pathlib import Path
 from nas_gym.tables.bench_graph import BENCH_GRAPH, open_bench_graph
 from nas_gym.tables.table import Table, TaskTable, class_rows, save_table
 
-BUNDLED: dict[str, str] = {}
+BUNDLED: dict[str, str] = {"bench201-fashion-mnist": "bench201-fashion-mnist.npz"}
 """Tables that are part of the package: a name, and the file in the folder ``data``."""
 
-DEFAULTS: dict[str, str] = {"bench_graph": BENCH_GRAPH}
+DEFAULTS: dict[str, str] = {"bench201": "bench201-fashion-mnist", "bench_graph": BENCH_GRAPH}
 """The table of a kind of search space (`SearchSpace.name`) where none is named."""
 
 TABLES: tuple[str, ...] = (*BUNDLED, BENCH_GRAPH)
