@@ -3,7 +3,7 @@
     python benchmarks/agents.py [--table PATH --task cifar10] [--seeds 64] [--trials 150]
 
 The usual loop samples one architecture at a time from six softmaxes of five logits, looks its accuracy up, and makes
-one step of Adam (Dong & Yang 2020, "NAS-Bench-201", section 4: REINFORCE; the learning rate is the best of ours for it).
+one step of Adam (Dong & Yang 2020, "NAS-Bench-201", section 4; the learning rate is the best of ours for it).
 `reinforce` plays the environment, its batch at a time; all its seeds can be one program. Rates are medians of the
 repeats; regret is (optimum - best) / (optimum - worst), as interquartile mean over the seeds.
 """
