@@ -514,9 +514,11 @@ def test_with_shared_weights_it_goes_on_from_its_checkpoint(name, batches, tmp_p
         name,
         trials=24,
         env="NAS-Bench201-v0",
+        task="digits",
         num_envs=4,
         hyperparameters=small(name, batch_size=8),
         env_kwargs={
+            "evaluator": "shared-weights",
             "evaluator_kwargs": {"channels": 4, "batch_size": 16, "score_images": 64},
             "schedule": {"warmup_steps": 3},
         },

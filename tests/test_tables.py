@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nas_gym.spaces import Bench201Space, BenchGraphSpace, CellSpace, ChainSpace, SearchSpace, make_space
@@ -161,6 +161,7 @@ def test_pickled_member(tmp_path) -> None:
 
 
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@example(place=0.999, flip=64)  # where the directory starts
 @settings(max_examples=150, deadline=None)
 def test_any_damaged_byte(tmp_path_factory, place: float, flip: int) -> None:
     """Either what is read is right, or there is a ValueError that names the file."""

@@ -174,11 +174,13 @@ class Table:
         return self._read[key]
 
     def _member(self, key: str) -> Array:
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                array: Array = np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)
-        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, NotImplementedError) as error:
-            raise ValueError(f"{self.path}: array {key!r} cannot be read: {error}") from error
+        with self.path.open("rb") as file:
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    array: Array = np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)
+            # A damaged file may send zipfile to a place before its start, or make it believe in encryption.
+            except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, OSError, RuntimeError) as error:
+                raise ValueError(f"{self.path}: array {key!r} cannot be read: {error}") from error
         return array
 
 
