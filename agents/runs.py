@@ -643,7 +643,13 @@ def load_best(folder: Path) -> Architecture:
         ValueError: the folder holds no run, or no trial yet.
     """
     config = read_config(folder)
-    space = make_space({**gym.spec(config.env).kwargs, **config.env_kwargs}["space"])
+    arguments = {**gym.spec(config.env).kwargs, **config.env_kwargs}
+    space = make_space(arguments["space"])
+    table = arguments.get("table")
+    if table is not None or arguments.get("evaluator") == "table":
+        # A table may be of another space of the kind: that of NAS-Bench-Graph's proteins has operations of its own.
+        evaluator_kwargs = {"table": table, **arguments.get("evaluator_kwargs", {})}
+        space = TabularEvaluator(space, task=config.task or arguments["task"], **evaluator_kwargs).space
     return read_trials(folder / "trials.csv", space).best
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import tyro
 
-from nas_gym.evaluators.shared_weights import choose_device
+from nas_gym.evaluators.task_evaluator import choose_device
 from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.networks import make_network
 from nas_gym.spaces import SearchSpace, make_space

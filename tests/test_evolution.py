@@ -110,8 +110,8 @@ def test_evolution_settings() -> None:
     assert load_hyperparameters("regularized-evolution").population_size == 100
     assert load_hyperparameters("regularized-evolution", "NAS-Bench201-v0").population_size == 20
     for settings, message in [
-        ({"population_size": 0}, "population_size must be a positive integer, got 0"),
-        ({"sample_size": 2.5}, "sample_size must be a positive integer, got 2.5"),
+        ({"population_size": 0}, "population_size must be an integer of at least 1, got 0"),
+        ({"sample_size": 2.5}, "sample_size must be an integer of at least 1, got 2.5"),
         ({"population_size": 4, "sample_size": 5}, "sample_size must be at most population_size 4, got 5"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -687,6 +687,14 @@ def test_corrupt_trials(tmp_path, deterministic, text) -> None:
     assert path.read_bytes() == text.encode(errors="surrogateescape")  # nothing is thrown away
 
 
+def test_the_best_of_a_table_with_operations_of_its_own(tmp_path) -> None:
+    config = RunConfig(env="NAS-BenchGraph-v0", task="proteins", agent="random", trials=20)
+    run = make_run(tmp_path / "run", config)
+    run.execute()
+    assert load_best(tmp_path / "run") == run.agent.result.best
+    assert load_best(tmp_path / "run").space != make_space("bench_graph")
+
+
 def test_config_round_trip(tmp_path) -> None:
     config = RunConfig(
         env="NAS-Bench201-v0",

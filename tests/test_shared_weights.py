@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from nas_gym.evaluators import Evaluations, make_evaluator, make_objective
-from nas_gym.evaluators.shared_weights import SharedWeightEvaluator, SharedWeightSettings, choose_device
+from nas_gym.evaluators.shared_weights import SharedWeightEvaluator, SharedWeightSettings
+from nas_gym.evaluators.task_evaluator import choose_device
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 from nas_gym.tasks import Augmentation, Split, Task, make_task
 from nas_gym.tasks.task import channel_statistics

@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator
-from nas_gym.evaluators.shared_weights import choose_device
+from nas_gym.evaluators.evaluator import Evaluations
+from nas_gym.evaluators.task_evaluator import TaskEvaluator
 from nas_gym.evaluators.training import TrainingCurve, TrainingSettings, fit, memory_reason
 from nas_gym.networks.layers import LayerNetwork, channels_last
 from nas_gym.networks.morphism import transform
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.spaces.layers import Layers, Widen
 from nas_gym.spaces.transformation import TransformationSpace
-from nas_gym.tasks import Task, make_task
+from nas_gym.tasks import Task
 
 INHERIT = ("start", "nearest")
 
@@ -109,7 +109,7 @@ class Visit:
     reason: str = ""
 
 
-class MorphismEvaluator(Evaluator):
+class MorphismEvaluator(TaskEvaluator):
     """Grows networks out of networks that it has trained, trains them on, and scores them on the validation split.
 
     The start network is trained from random weights. A network that has grown inherits its weights, or, as `inherit`
@@ -124,49 +124,36 @@ class MorphismEvaluator(Evaluator):
     Args:
         space: what the start network can grow into.
         task: the task, or its name.
-        seed: of the initial weights, of what is drawn in growing, of the order of the images, and of the split of a
-            task given by name.
-        device: ``"auto"`` takes CUDA if there is one.
-        data_dir: where a task given by name is looked for.
-        download: whether a task given by name may be downloaded.
         memory: bytes of weights that are kept in memory; those used least recently go to files.
         weights_dir: where these files are, in a folder that vanishes with the evaluator; None takes the system's place
             for temporary files.
-        settings: fields of `MorphismSettings`.
+        arguments: those of `TaskEvaluator`; the settings are fields of `MorphismSettings`.
 
     Raises:
         ValueError: a space of other architectures, an unknown task, device or setting, or images too small for the
             start network.
     """
 
+    name = "morphism"
+    Settings = MorphismSettings
     stateful = True
     space: TransformationSpace
+    settings: MorphismSettings
 
     def __init__(
         self,
         space: SearchSpace,
         task: Task | str = "digits",
         *,
-        seed: int = 0,
-        device: str = "auto",
-        data_dir: str | None = None,
-        download: bool = False,
         memory: int = 2**29,
         weights_dir: str | None = None,
-        **settings: Any,
+        **arguments: Any,
     ) -> None:
         if not isinstance(space, TransformationSpace):
             raise ValueError(f"space must be a TransformationSpace, such as 'transformation'; got {space!r}")
-        super().__init__(space)
-        known = [field.name for field in dataclasses.fields(MorphismSettings)]
-        if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"morphism has no setting {unknown}; settings: {', '.join(known)}")
-        self.settings, self.seed, self.device = MorphismSettings(**settings), seed, choose_device(device)
-        if isinstance(task, str):
-            task = make_task(task, seed=seed, data_dir=data_dir, download=download)
-        self.task = task.to(self.device)
+        super().__init__(space, task, **arguments)
         self.start = space.layer_space.start
-        self.start.shapes(task.image_shape)  # complains of images that are too small
+        self.start.shapes(self.task.image_shape)  # complains of images that are too small
         images = torch.arange(len(self.task.train), device=self.device)[: self.settings.train_images]
         self._proxy = dataclasses.replace(self.task, train=self.task.train.take(images))
         self._identity_images = self.task.normalise(self.task.train.images[: self.settings.identity_images])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator, logger
+from nas_gym.evaluators.evaluator import Evaluations, logger
+from nas_gym.evaluators.task_evaluator import TaskEvaluator
 from nas_gym.evaluators.training import cosine, memory_reason, mixed_precision
 from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
-from nas_gym.tasks import Split, Task, make_task
+from nas_gym.tasks import Split, Task
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SharedWeightSettings:
         return NetworkSettings(self.channels, self.cells_per_stage, self.reductions, stride)
 
 
-class SharedWeightEvaluator(Evaluator):
+class SharedWeightEvaluator(TaskEvaluator):
     """One supernet holds the weights of every architecture; `update` trains it, `evaluate` scores with it.
 
     All randomness follows from the seed and the number of steps done, so that the state is the weights, the
@@ -83,39 +83,21 @@ class SharedWeightEvaluator(Evaluator):
     Args:
         space: the search space.
         task: the task, or its name.
-        seed: of the initial weights, the order of the images, and the split of a task given by name.
-        device: ``"auto"`` takes CUDA if there is one.
-        data_dir: where a task given by name is looked for.
-        download: whether a task given by name may be downloaded.
-        settings: fields of `SharedWeightSettings`.
+        arguments: those of `TaskEvaluator`; the settings are fields of `SharedWeightSettings`.
 
     Raises:
         ValueError: an unknown task, device or setting, or a space without networks.
     """
 
+    name = "shared-weights"
+    Settings = SharedWeightSettings
     stateful = True
+    settings: SharedWeightSettings
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        task: Task | str = "digits",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        data_dir: str | None = None,
-        download: bool = False,
-        **settings: Any,
-    ) -> None:
-        super().__init__(space)
-        known = [field.name for field in dataclasses.fields(SharedWeightSettings)]
-        if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"shared-weights has no setting {unknown}; settings: {', '.join(known)}")
-        self.settings, self.seed, self.device = SharedWeightSettings(**settings), seed, choose_device(device)
-        if isinstance(task, str):
-            task = make_task(task, seed=seed, data_dir=data_dir, download=download)
-        self.task = task.to(self.device)
+    def __init__(self, space: SearchSpace, task: Task | str = "digits", **arguments: Any) -> None:
+        super().__init__(space, task, **arguments)
         network = self.settings.network(min(self.task.image_shape[1:]))
-        self.supernet = make_supernet(space, self.task.image_shape, self.task.num_classes, network, seed)
+        self.supernet = make_supernet(space, self.task.image_shape, self.task.num_classes, network, self.seed)
         self.supernet.to(self.device)
         self.optimiser = torch.optim.SGD(
             self.supernet.parameters(),
@@ -263,22 +245,6 @@ class SharedWeightEvaluator(Evaluator):
         self.steps = int(state["steps"])
         self.supernet.load_state_dict(state["supernet"])
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": copy.deepcopy(state["momentum"])})
-
-
-def choose_device(device: str) -> torch.device:
-    """``"auto"`` becomes CUDA if there is one, else the CPU.
-
-    Raises:
-        ValueError: an unknown device, or one that is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # fails on devices that only stand for one
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} is not to be had: {error}; use 'auto', 'cpu' or 'cuda'") from error
-    return chosen
 
 
 def _failure(loss: float) -> str:
