@@ -139,7 +139,7 @@ def test_options_take_precedence(tmp_path, table) -> None:
         ({"environments": ["NAS-Nothing-v0"]}, "'NAS-Nothing-v0' has no table"),
         ({"environments": [f"{GRAPH}:dora"]}, "'dora' is not in"),
         ({"table": "nowhere.npz"}, "'nowhere.npz' is neither a file"),
-        ({"seeds": 0}, "seeds must be a positive integer, got 0"),
+        ({"seeds": 0}, "seeds must be an integer of at least 1, got 0"),
         ({"trials": True}, "trials must be a positive integer, got True"),
     ],
     ids=str,
@@ -189,7 +189,7 @@ def test_entries_from_the_command_line(tmp_path) -> None:
 def test_hyperparameters_are_checked_before_anything_runs(table, tmp_path) -> None:
     for hyperparameters, message in (
         ({"size": 3}, "has no hyperparameter"),
-        ({"sample_size": 0}, "must be a positive"),
+        ({"sample_size": 0}, "must be an integer of at least 1"),
     ):
         wrong = {"name": "regularized-evolution", "hyperparameters": hyperparameters, "label": "wrong"}
         suite = make_suite({"agents": ["random", wrong], "environments": ["NAS-Bench201-v0:one"], "table": table})
