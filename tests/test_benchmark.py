@@ -139,7 +139,7 @@ def test_options_take_precedence(tmp_path, table) -> None:
         ({"environments": ["NAS-Nothing-v0"]}, "'NAS-Nothing-v0' has no table"),
         ({"environments": [f"{GRAPH}:dora"]}, "'dora' is not in"),
         ({"table": "nowhere.npz"}, "'nowhere.npz' is neither a file"),
-        ({"seeds": 0}, "seeds must be an integer of at least 1, got 0"),
+        ({"seeds": 0}, "seeds must be a positive integer, got 0"),
         ({"trials": True}, "trials must be a positive integer, got True"),
     ],
     ids=str,
