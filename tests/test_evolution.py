@@ -108,7 +108,7 @@ def test_evolution_in_batches() -> None:
 
 def test_evolution_settings() -> None:
     assert load_hyperparameters("regularized-evolution").population_size == 100
-    assert load_hyperparameters("regularized-evolution", "NAS-Bench201-v0").population_size == 20
+    assert load_hyperparameters("regularized-evolution", "NAS-Bench201-v0").population_size == 15
     for settings, message in [
         ({"population_size": 0}, "population_size must be an integer of at least 1, got 0"),
         ({"sample_size": 2.5}, "sample_size must be an integer of at least 1, got 2.5"),
