@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import statistics
+from .agent import SearchResult
 from .benchmark import RANDOM, Environment, Suite, Trace, write_text
 from .standings import ByEnvironment, Standing, Summary, by_environment, final_scores
 from .statistics import Estimate
@@ -357,6 +358,39 @@ def _time_picture(summary: Summary, styles: Mapping[str, Look]) -> Picture:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     return Picture("time", title, figure)
+
+
+def pareto_picture(result: SearchResult, cost: str) -> Picture:
+    """The trials of a search by a cost and their accuracy, with the Pareto front and the trial of the best reward.
+
+    The tenth of the trials with the lowest accuracy may lie below the picture.
+    """
+    import matplotlib
+
+    title = f"Accuracy against {cost}"
+    front = result.pareto_front("accuracy", cost)
+    front = front[np.lexsort((result.metrics["accuracy"][front], result.metrics[cost][front]))]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes(3.6, title)
+        x, y = result.metrics[cost], result.metrics["accuracy"]
+        shown = ~(result.metrics["failed"] > 0) & (result.fidelities == result.fidelities.max())
+        axes.plot(x[shown], y[shown], "o", color=FLOOR, markersize=3.5, alpha=0.5, markeredgewidth=0, label="trials")
+        axes.step(x[front], y[front], where="post", color=SERIES[0], linewidth=1.5)
+        axes.plot(x[front], y[front], "o", color=SERIES[0], markersize=5, label="Pareto front")
+        best = result.best_trial
+        axes.plot(x[best], y[best], "o", markersize=11, markerfacecolor="none", color=SERIES[1], label="best reward")
+        axes.set(xlabel=UNITS.get(cost, cost), ylabel="accuracy")
+        # Diverged trials far below would press the others into a line.
+        low, high = np.quantile(y[shown], [0.1, 1.0]) if shown.any() else (0.0, 0.0)
+        low = min(low, *y[front], y[best])
+        if high > low:
+            axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        axes.locator_params(axis="x", nbins=6)
+        axes.legend(frameon=False, loc="best")
+    return Picture("pareto", title, figure)
+
+
+UNITS = {"latency": "latency, seconds", "flops": "floating-point operations"}
 
 
 def save_pictures(pictures: Iterable[Picture], folder: Path) -> dict[str, str]:

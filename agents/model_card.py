@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from nas_gym.envs.rendering import to_text
@@ -17,6 +18,7 @@ from nas_gym.envs.rendering import to_text
 from .agent import simulated_seconds
 
 if TYPE_CHECKING:
+    from .agent import SearchResult
     from .runs import Run, RunConfig
 
 PACKAGES = ("nas-gym", "gymnasium", "numpy", "torch")
@@ -60,6 +62,7 @@ def model_card(run: Run, record: Mapping[str, Any], wall_seconds: float) -> str:
             "",
             *_list(_hyperparameters(agent.hyperparameters)),
             "",
+            *_tradeoff(run),
             "## Budget used",
             "",
             *_list(_budget(run, wall_seconds)),
@@ -74,7 +77,8 @@ def model_card(run: Run, record: Mapping[str, Any], wall_seconds: float) -> str:
             command(run.config),
             "```",
             "",
-            "With these versions it gives the same trials.csv, to the bit where networks run on a CPU.",
+            "With these versions it gives the same trials.csv, to the bit where networks run on a CPU"
+            + (", but for latencies, which are measured." if _measures_latency(run) else "."),
             "",
         ]
     )
@@ -111,7 +115,7 @@ def _searched(run: Run) -> dict[str, Any]:
     facts = {
         "environment": f"`{run.config.env}`",
         "space": f"`{arguments['space']}`, {space.length} decisions, {space.size:,} architectures",
-        "task": arguments.get("task") or "-",
+        "task": arguments.get("task") or ", ".join(arguments.get("tasks", ())) or "-",
         "evaluator": f"{type(evaluator).__name__}" + (f", table `{table.path.name}`" if table is not None else ""),
     }
     if evaluator.stateful:
@@ -139,6 +143,63 @@ def _budget(run: Run, wall_seconds: float) -> dict[str, Any]:
         limit = f" of at most {config.simulated_seconds:,.0f} s" if config.simulated_seconds is not None else ""
         facts["simulated training time"] = f"{simulated_seconds(result.metrics).sum():,.0f} s{limit}"
     return facts
+
+
+# ---------------------------------------------------------------------- accuracy against a cost
+
+COSTS = ("latency", "flops", "parameters")
+
+
+def traded_cost(run: Run) -> str | None:
+    """The cost that the accuracies of a run stand against: its objective's, or the first that differs among trials."""
+    result, objective = run.agent.result, run.arguments.get("objective")
+    wanted = objective.get("metric") if isinstance(objective, Mapping) else None
+    known = [name for name in (wanted, *COSTS) if name in result.metrics]
+    return next((name for name in known if len(_points(result, name)) > 1), None)
+
+
+def _points(result: SearchResult, cost: str) -> set[float]:
+    comparable = ~(result.metrics["failed"] > 0) & (result.fidelities == result.fidelities.max())
+    told = result.metrics[cost][comparable]
+    return set(told[np.isfinite(told)].tolist())
+
+
+def _tradeoff(run: Run) -> list[str]:
+    """The Pareto front of a run whose evaluator tells a cost."""
+    cost, result = traded_cost(run), run.agent.result
+    if cost is None:
+        return []
+    front = result.pareto_front("accuracy", cost)
+    front = front[np.argsort(result.metrics[cost][front], kind="stable")]
+    most = max(_points(result, cost))
+    share = result.hypervolume({"accuracy": 0.0, cost: most}) / most
+    return [
+        f"## Accuracy against {cost}",
+        "",
+        f"![Accuracy against {cost}](pareto.png)",
+        "",
+        "The Pareto front: no other trial is as good in both and better in one. The least accurate tenth of the trials "
+        "may lie below the picture.",
+        "",
+        f"| trial | accuracy | {cost} |",
+        "|---|---|---|",
+        *(
+            f"| {trial} | {result.metrics['accuracy'][trial]:.4f} | {_amount(cost, result.metrics[cost][trial])} |"
+            for trial in front.tolist()
+        ),
+        "",
+        f"Its hypervolume is {share:.4f}, as a share of the rectangle between accuracy 0 at the highest {cost} tried "
+        f"({_amount(cost, most)}) and accuracy 1 at none.",
+        "",
+    ]
+
+
+def _amount(cost: str, value: float) -> str:
+    return f"{1000 * value:.4g} ms" if cost == "latency" else f"{value:,.0f}" if cost in COSTS else f"{value:.4g}"
+
+
+def _measures_latency(run: Run) -> bool:
+    return "latency" in (run.arguments.get("evaluator_kwargs") or {}).get("cost", {}).get("metrics", ())
 
 
 # ---------------------------------------------------------------------- the command

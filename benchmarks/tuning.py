@@ -65,7 +65,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         **POLICY_GRADIENT,
         **REPLAY,
         "lstm": [False],
-        "learning_rate": [0.05, 0.1, 0.2, 0.3, 0.5],
+        "learning_rate": [0.1, 0.2, 0.5, 1.0, 2.0, 4.0],
     },
     "ppo": {
         **POLICY_GRADIENT,

@@ -1,21 +1,33 @@
-"""What a network costs: parameters and floating-point operations."""
+"""What networks cost: parameters, floating-point operations, and measured latency."""
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from nas_gym.networks import Network
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator, Floats
+from nas_gym.spaces import Architecture, Tokens
+
+Shape = tuple[int, int, int]
 
 
 def count_parameters(network: nn.Module) -> int:
-    """The number of trainable numbers."""
-    return sum(parameter.numel() for parameter in network.parameters())
+    """The number of trainable numbers, but for those of an auxiliary classifier, which only training has."""
+    return sum(tensor.numel() for name, tensor in network.named_parameters() if not name.startswith("auxiliary_head."))
 
 
-def count_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
+def count_flops(network: nn.Module, image_shape: Shape) -> int:
     """Floating-point operations of one image's forward: twice the multiply-adds of convolutions and linear layers.
 
     Normalisation, pooling, activations and sums are left out, as is usual.
@@ -24,26 +36,232 @@ def count_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
         network: of one architecture.
         image_shape: (channels, height, width).
     """
-    total = 0
+    counter = MultiplyAdds()
+    with _scoring(network), counter:
+        network(torch.zeros(1, *image_shape, device=_device(network)))
+    return 2 * counter.total
 
-    def count(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            an_output = module.weight[0].numel()  # multiply-adds of one number of the output
-        else:
-            assert isinstance(module, nn.Linear)
-            an_output = module.in_features
-        total += 2 * an_output * output[0].numel()
 
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+class MultiplyAdds(TorchFunctionMode):
+    """Counts those of the convolutions and linear layers that run under it, of modules or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in (F.conv2d, F.linear):
+            weight: Tensor = args[1]
+            self.total += weight[0].numel() * out.numel()  # a row of the weights for each number that comes out
+        return out
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    """How latency is measured.
+
+    Attributes:
+        batch_size: images of a forward (Tan et al. 2019, "MnasNet", section 5: 1, on a phone).
+        threads: of a CPU; None takes PyTorch's number.
+        warmup: forwards before the clock runs: the first ones allocate memory and choose kernels.
+        repeats: forwards by the clock, of which the median counts: it shrugs off what else the machine does.
+    """
+
+    batch_size: int = 1
+    threads: int | None = None
+    warmup: int = 3
+    repeats: int = 15
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("threads", 1), ("warmup", 0), ("repeats", 1)):
+            value = getattr(self, name)
+            if not (name == "threads" and value is None) and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def measure_latency(network: nn.Module, image_shape: Shape, settings: LatencySettings | None = None) -> float:
+    """Seconds of a forward, in single precision, on the device where the network is: the median over repetitions.
+
+    On CUDA every repetition waits for the device before the clock is read.
+
+    Args:
+        network: of one architecture.
+        image_shape: (channels, height, width).
+        settings: how it is measured.
+    """
+    settings = settings or LatencySettings()
+    device = _device(network)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(settings.batch_size, *image_shape, generator=generator).to(device)
+    seconds = []
+    with _scoring(network), _threads(settings.threads):
+        for _ in range(settings.warmup + settings.repeats):
+            _synchronise(device)
+            start = time.perf_counter()
+            network(images)
+            _synchronise(device)
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[settings.warmup :])
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+@contextmanager
+def _scoring(network: nn.Module) -> Iterator[None]:
+    """Evaluation without gradients, for a while."""
     training = network.training
     try:
-        network.eval()
-        with torch.no_grad():
-            network(torch.zeros(1, *image_shape, device=next(network.parameters()).device))
+        with torch.inference_mode():
+            network.eval()
+            yield
     finally:
         network.train(training)
-        for hook in hooks:
-            hook.remove()
-    return total
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch's number of threads, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---------------------------------------------------------------------- as metrics of an evaluator
+
+METRICS = ("parameters", "flops", "latency")
+
+
+class CostEvaluator(Evaluator):
+    """Adds what networks cost to the metrics of an evaluator, and fails the architectures that cost too much.
+
+    The costs are those of the evaluator's own networks: of a proxy, where it trains one. An architecture whose
+    measured costs are over a limit is not given to the evaluator at all, which spares its training.
+
+    An architecture is measured once, so that its latency is one number throughout a search. But a latency is measured:
+    another search finds slightly different ones.
+
+    Args:
+        evaluator: what scores the architectures. To measure, it must have networks; limits on the metrics that it
+            tells itself, as tables do, need none.
+        metrics: some of ``"parameters"``, ``"flops"`` (of one image) and ``"latency"`` (seconds of a batch, on the
+            evaluator's device).
+        limits: the most that a metric may be, by name; an architecture over a limit is a failed evaluation.
+        latency: fields of `LatencySettings`.
+
+    Raises:
+        ValueError: an unknown metric or field, or an evaluator without networks; in scoring, a limit on a metric that
+            nobody tells.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        *,
+        metrics: Iterable[str] = ("parameters", "flops"),
+        limits: Mapping[str, float] | None = None,
+        latency: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(evaluator.space)
+        self.evaluator, self.metrics, self.limits = evaluator, tuple(metrics), dict(limits or {})
+        self.stateful, self.fidelities = evaluator.stateful, evaluator.fidelities
+        if unknown := [name for name in self.metrics if name not in METRICS]:
+            raise ValueError(f"metrics must be some of {', '.join(METRICS)}; got {unknown}")
+        if self.metrics and not hasattr(evaluator.unwrapped, "new_network"):
+            raise ValueError(
+                f"metrics {list(self.metrics)} are measured on networks, of which {type(evaluator.unwrapped).__name__} "
+                "has none; metrics=() sets limits on what it tells itself"
+            )
+        for name, limit in self.limits.items():
+            if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
+                raise ValueError(f"limits[{name!r}] must be a number that is not negative, got {limit!r}")
+        try:
+            self.latency = LatencySettings(**(latency or {}))
+        except TypeError as error:
+            known = ", ".join(LatencySettings.__dataclass_fields__)
+            raise ValueError(f"latency must hold fields among {known}; got {dict(latency or {})}") from error
+        self._known: dict[tuple[int, ...], tuple[float, ...]] = {}
+
+    @property
+    def unwrapped(self) -> Evaluator:
+        return self.evaluator.unwrapped
+
+    def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
+        """As the evaluator's, with further metrics; what is over a limit fails."""
+        costs = dict(zip(self.metrics, self._costs(tokens).T, strict=True))
+        fits = ~np.array([bool(excess) for excess in self._excesses(costs, len(tokens))], dtype=bool)
+        scored = self.evaluator.evaluate(
+            tokens[fits], fidelity=fidelity, parents=None if parents is None else parents[fits]
+        )
+        metrics = {**{name: _spread(column, fits, np.nan) for name, column in scored.metrics.items()}, **costs}
+        if unknown := [name for name in self.limits if name not in metrics]:
+            raise ValueError(f"limits are set on {unknown}, but the metrics are {', '.join(metrics) or 'none'}")
+        excesses = self._excesses(metrics, len(tokens))  # now also in what the evaluator has told
+        own = _spread(np.array(scored.reasons, dtype=object), fits, "")
+        failed = _spread(scored.failed, fits, True) | np.array([bool(excess) for excess in excesses], dtype=bool)
+        accuracy = np.where(failed, 0.0, _spread(scored.accuracy, fits, 0.0))
+        reasons = [excess or reason for excess, reason in zip(excesses, own, strict=True)]
+        return Evaluations(accuracy, metrics, failed, tuple(reasons))
+
+    def _excesses(self, metrics: Mapping[str, Floats], n: int) -> list[str]:
+        """What each of n architectures has too much of, empty where it keeps to the limits on these metrics."""
+        reasons = [""] * n
+        for name, limit in self.limits.items():
+            if name not in metrics:
+                continue
+            for row in np.flatnonzero(metrics[name] > limit):
+                reasons[row] = f"{name} {metrics[name][row]:,.6g} is over the limit of {limit:,.6g}"
+        return reasons
+
+    def _costs(self, tokens: Tokens) -> Floats:
+        """float64[B, metrics]."""
+        keys = [tuple(row) for row in tokens.tolist()]
+        for key in keys:
+            if self.metrics and key not in self._known:
+                self._known[key] = self._measured(self.space.architecture(key))
+        costs = [self._known.get(key, ()) for key in keys]
+        return np.array(costs, dtype=np.float64).reshape(len(keys), len(self.metrics))
+
+    def _measured(self, architecture: Architecture) -> tuple[float, ...]:
+        evaluator: Any = self.evaluator.unwrapped
+        shape = evaluator.task.image_shape
+        network = evaluator.new_network(architecture, evaluator.task, 0)
+        measures: dict[str, Callable[[], float]] = {
+            "parameters": lambda: count_parameters(network),
+            "flops": lambda: count_flops(network, shape),
+            "latency": lambda: measure_latency(network.to(evaluator.device), shape, self.latency),
+        }
+        return tuple(float(measures[name]()) for name in self.metrics)
+
+    # ------------------------------------------------------------------ as the evaluator
+
+    def update(self, tokens: Tokens) -> dict[str, float]:
+        return self.evaluator.update(tokens)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The evaluator's, and what was measured: a latency is not to be had again."""
+        known = [[list(key), list(costs)] for key, costs in self._known.items()]
+        return {"evaluator": self.evaluator.state_dict(), "known": known}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.evaluator.load_state_dict(state["evaluator"])
+        self._known = {tuple(key): tuple(costs) for key, costs in state["known"]}
+
+
+def _spread(column: NDArray[Any], rows: NDArray[np.bool_], absent: Any) -> NDArray[Any]:
+    """A column of some rows as one of all."""
+    spread = np.full(len(rows), absent, dtype=column.dtype)
+    spread[rows] = column
+    return spread

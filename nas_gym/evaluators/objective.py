@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from nas_gym.evaluators.evaluator import Evaluations, Floats
 
 
-@dataclass(frozen=True)
-class Objective:
+class Objective(ABC):
     """A reward for each evaluation, and the worst one for those that failed.
+
+    Attributes:
+        name: for reports.
+        worst: the reward of failed trials and of penalised illegal choices.
+    """
+
+    name: str
+    worst: float | tuple[float, ...]
+
+    @property
+    def dimensions(self) -> int | None:
+        """How many numbers a reward is; None if it is one and no vector."""
+        return None
+
+    def zeros(self, n: int) -> Floats:
+        """The rewards of n steps that finish nothing, float64[n], or float64[n, dimensions]."""
+        return np.zeros(n if self.dimensions is None else (n, self.dimensions))
+
+    @abstractmethod
+    def values(self, evaluations: Evaluations) -> Floats:
+        """The rewards of B evaluations that have not failed, float64[B], or float64[B, dimensions]."""
+
+    def __call__(self, evaluations: Evaluations) -> Floats:
+        """Rewards, float64[B], or float64[B, dimensions].
+
+        Raises:
+            ValueError: the evaluations lack a metric.
+        """
+        if not evaluations.failed.any():
+            return self.values(evaluations)
+        rewards, sound = self.zeros(len(evaluations)), ~evaluations.failed
+        rewards[~sound] = self.worst
+        if sound.any():
+            rewards[sound] = self.values(evaluations.rows(sound))
+        return rewards
+
+
+@dataclass(frozen=True)
+class AccuracyObjective(Objective):
+    """A function of the accuracy alone.
 
     Attributes:
         name: for reports.
@@ -24,9 +68,8 @@ class Objective:
     transform: Callable[[Floats], Floats]
     worst: float = 0.0
 
-    def __call__(self, evaluations: Evaluations) -> Floats:
-        """Rewards, float64[B]."""
-        return np.where(evaluations.failed, self.worst, self.transform(evaluations.accuracy))
+    def values(self, evaluations: Evaluations) -> Floats:
+        return self.transform(evaluations.accuracy)
 
 
 def _accuracy(accuracy: Floats) -> Floats:
@@ -42,24 +85,152 @@ def _tan(accuracy: Floats) -> Floats:
     return np.tan(np.minimum(accuracy, 0.9999) * np.pi / 2)
 
 
-OBJECTIVES: dict[str, Objective] = {
-    objective.name: objective
-    for objective in (
-        Objective("accuracy", _accuracy),
-        Objective("accuracy-cubed", _cubed),  # Zoph & Le 2017, section 4.1
-        Objective("accuracy-tan", _tan),  # Cai et al. 2018 (EAS), section 4
-    )
+@dataclass(frozen=True)
+class SoftConstraint(Objective):
+    """accuracy * (metric / target) ** exponent (Tan et al. 2019, "MnasNet", equations 2 and 3).
+
+    With -0.07 on both sides of the target, as in the paper, twice the latency must bring 5 % more accuracy, relatively.
+    With ``exponent=-1, exponent_below=0``, its hard variant, what keeps to the target gains nothing by being cheaper.
+
+    Attributes:
+        metric: what is to be low, of the evaluator's metrics: ``latency``, ``flops``, ``parameters``.
+        target: of the metric.
+        exponent: beyond the target (Tan et al. 2019, section 3.1: beta = -0.07).
+        exponent_below: up to the target (alpha); None takes `exponent`.
+
+    Raises:
+        ValueError: a target that is not positive, or an exponent that is.
+    """
+
+    name = "soft-constraint"
+    worst = 0.0
+    metric: str
+    target: float
+    exponent: float = -0.07
+    exponent_below: float | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.target) or not self.target > 0:
+            raise ValueError(f"target must be a positive number, got {self.target!r}")
+        for name in ("exponent", "exponent_below"):
+            value = getattr(self, name)
+            if not (name == "exponent_below" and value is None) and not (_is_number(value) and value <= 0):
+                raise ValueError(f"{name} must be a number that is not positive, got {value!r}")
+
+    def values(self, evaluations: Evaluations) -> Floats:
+        metric = _column(evaluations, self.metric)
+        if not (metric > 0).all():
+            raise ValueError(f"metric {self.metric!r} must be positive to be held against a target, got {metric.min()}")
+        below = self.exponent if self.exponent_below is None else self.exponent_below
+        ratio = metric / self.target
+        return evaluations.accuracy * ratio ** np.where(ratio > 1, self.exponent, below)
+
+
+@dataclass(frozen=True)
+class LinearObjective(Objective):
+    """A weighted sum of the columns of an evaluation: several objectives as one, for agents that need one number.
+
+    Attributes:
+        weights: a factor for each column, ``accuracy`` or a metric: negative for what is to be low.
+        worst: the reward of failed trials and of penalised illegal choices: lower than all that occur.
+
+    Raises:
+        ValueError: there are no weights, or they are not numbers.
+    """
+
+    name = "linear"
+    weights: Mapping[str, float]
+    worst: float
+
+    def __post_init__(self) -> None:
+        _check_weights(self.weights)
+        if not _is_number(self.worst):
+            raise ValueError(f"worst must be a number, got {self.worst!r}")
+
+    def values(self, evaluations: Evaluations) -> Floats:
+        total = np.zeros(len(evaluations))
+        for name, weight in self.weights.items():
+            total += weight * _column(evaluations, name)
+        return total
+
+
+@dataclass(frozen=True)
+class VectorObjective(Objective):
+    """Several rewards at once, one for each column, for agents of many objectives.
+
+    Attributes:
+        weights: a factor for each column, ``accuracy`` or a metric, in the order of the rewards: negative for what is
+            to be low.
+        worst: the rewards of failed trials and of penalised illegal choices: lower than all that occur.
+
+    Raises:
+        ValueError: there are no weights, `worst` is of another length, or they are not numbers.
+    """
+
+    name = "vector"
+    weights: Mapping[str, float]
+    worst: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check_weights(self.weights)
+        given: Any = self.worst
+        if not isinstance(given, Sequence) or len(given) != len(self.weights) or not all(map(_is_number, given)):
+            raise ValueError(f"worst must be {len(self.weights)} numbers, one for each weight, got {given!r}")
+        object.__setattr__(self, "worst", tuple(map(float, given)))
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.weights)
+
+    def values(self, evaluations: Evaluations) -> Floats:
+        return np.stack([weight * _column(evaluations, name) for name, weight in self.weights.items()], axis=1)
+
+
+def _column(evaluations: Evaluations, name: str) -> Floats:
+    """The accuracy or a metric, float64[B]."""
+    columns = {"accuracy": evaluations.accuracy, **evaluations.metrics}
+    if name not in columns:
+        raise ValueError(f"the objective needs the metric {name!r}, but the evaluator tells {', '.join(columns)}")
+    return columns[name]
+
+
+def _check_weights(weights: Any) -> None:
+    if not isinstance(weights, Mapping) or not weights or not all(map(_is_number, weights.values())):
+        raise ValueError(f"weights must map columns, such as accuracy, to numbers, got {weights!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "accuracy": partial(AccuracyObjective, "accuracy", _accuracy),
+    "accuracy-cubed": partial(AccuracyObjective, "accuracy-cubed", _cubed),  # Zoph & Le 2017, section 4.1
+    "accuracy-tan": partial(AccuracyObjective, "accuracy-tan", _tan),  # Cai et al. 2018 (EAS), section 4
+    "soft-constraint": SoftConstraint,
+    "linear": LinearObjective,
+    "vector": VectorObjective,
 }
 
 
-def make_objective(spec: Objective | str) -> Objective:
-    """Makes an objective from its name.
+def make_objective(spec: Objective | str | Mapping[str, Any]) -> Objective:
+    """Makes an objective.
+
+    Args:
+        spec: an objective, the name of one, or a mapping of ``name`` and its fields:
+            ``{"name": "soft-constraint", "metric": "latency", "target": 0.01}``.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name or field, or a value out of range.
     """
     if isinstance(spec, Objective):
         return spec
-    if spec not in OBJECTIVES:
-        raise ValueError(f"unknown objective {spec!r}; known: {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[spec]
+    fields: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = fields.pop("name", None)
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+    try:
+        return OBJECTIVES[name](**fields)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(OBJECTIVES[name]).parameters)
+        raise ValueError(f"objective {name!r} takes {known}; got {fields}") from error
