@@ -18,7 +18,9 @@ import yaml
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from nas_gym.spaces import UNDECIDED, Architecture, SearchSpace, Tokens, draw, make_space
+from nas_gym.spaces import UNDECIDED, Architecture, SearchSpace, Tokens, TransformationSpace, draw, make_space
+
+from .pareto import hypervolume, nondominated, signs
 
 Floats = NDArray[np.float64]
 Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -27,6 +29,7 @@ AGENTS: dict[str, str] = {
     "random": "nas_gym.agents.random_search:RandomSearch",
     "reinforce": "nas_gym.agents.reinforce:Reinforce",
     "ppo": "nas_gym.agents.ppo:PPO",
+    "multitask": "nas_gym.agents.multitask:MultiTask",
     "local-search": "nas_gym.agents.local_search:LocalSearch",
     "regularized-evolution": "nas_gym.agents.regularized_evolution:RegularizedEvolution",
     "tournament": "nas_gym.agents.tournament_evolution:TournamentEvolution",
@@ -100,6 +103,54 @@ class SearchResult:
     def unique_architectures(self) -> int:
         """How many different sequences were tried."""
         return len(np.unique(self.tokens, axis=0))
+
+    def pareto_front(self, *names: str) -> NDArray[np.int64]:
+        """The trials that no other one dominates: none is as good in all of several respects and better in one.
+
+        Of ``accuracy`` and ``reward`` more is better, of every other metric less. Trials count that have not failed,
+        are told all of these, and were evaluated with the highest fidelity. Where several are equal in all of these,
+        the first stands for them.
+
+        Args:
+            *names: metrics, or ``reward``: ``pareto_front("accuracy", "latency")``.
+
+        Returns:
+            Their numbers, int64[front], ascending.
+
+        Raises:
+            ValueError: no name, or one of no metric.
+        """
+        comparable, points = self._points(names)
+        different = np.sort(np.unique(points, axis=0, return_index=True)[1])
+        front: NDArray[np.int64] = comparable[different[nondominated(points[different])]]
+        return front
+
+    def hypervolume(self, reference: Mapping[str, float]) -> float:
+        """The volume between the Pareto front and a reference point: the larger, the better the front.
+
+        Args:
+            reference: the worst that counts, by the names of `pareto_front`: ``{"accuracy": 0.1, "latency": 0.05}``.
+
+        Raises:
+            ValueError: no name, or one of no metric.
+        """
+        _, points = self._points(tuple(reference))
+        return hypervolume(points, signs(tuple(reference)) * list(reference.values()))
+
+    def _points(self, names: Sequence[str]) -> tuple[NDArray[np.int64], Floats]:
+        """The trials that compare, and their columns, turned so that more is better, float64[trials, names]."""
+        if not names:
+            raise ValueError("a Pareto front needs at least one metric, such as 'accuracy'")
+        points = np.column_stack([self._column(name) for name in names]) * signs(names)
+        sound = np.isfinite(points).all(axis=1) & ~(self.metrics.get("failed", np.zeros(len(self))) > 0)
+        comparable = np.flatnonzero(sound & (self.fidelities == self.fidelities.max(initial=0.0)))
+        return comparable, points[comparable]
+
+    def _column(self, name: str) -> Floats:
+        columns = {"reward": self.rewards, **self.metrics}
+        if name not in columns:
+            raise ValueError(f"the trials have no metric {name!r}; known: {', '.join(columns)}")
+        return columns[name]
 
     def rows(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> SearchResult:
         """The trials at `index`."""
@@ -217,14 +268,15 @@ class Agent(ABC):
         env: the environment.
         space: its search space.
         rng: the agent's numpy generator.
-        fidelity: float64[n], the share of the full budget that each architecture last asked for is to be evaluated
-            with, in (0, 1]; None, and it stays so in agents that do not know of it, evaluates all in full.
+        reset_options: the options of the episodes that the architectures last asked for are to be played in, [n] each
+            by the option's name: ``fidelity``, the share of the full budget to evaluate with, or ``task``. Empty, and
+            it stays so in most agents, leaves all to the environment.
 
     Raises:
-        ValueError: the environment has no search space, or a hyperparameter is unknown or out of range.
+        ValueError: the environment has no search space, or rewards that are vectors; a hyperparameter is unknown or out
+            of range.
     """
 
-    fidelity: Floats | None = None
     name: ClassVar[str]
     Hyperparameters: ClassVar[type[Any]]
 
@@ -237,20 +289,35 @@ class Agent(ABC):
     ) -> None:
         self.env: Env = gym.make_vec(env, num_envs=NUM_ENVS) if isinstance(env, str) else env
         self.space = _search_space(self.env)
+        _check_rewards(self.env)
         if not isinstance(hyperparameters, self.Hyperparameters):
             spec = self.env.spec
             hyperparameters = load_hyperparameters(self.name, spec.id if spec else None, hyperparameters)
         self.hyperparameters = hyperparameters
         self.device = device
         self.rng = np.random.default_rng(seed)
+        self.reset_options: Mapping[str, NDArray[Any]] = {}
         self._history: list[SearchResult] = []
 
     # ------------------------------------------------------------------ search
 
     @property
     def open_space(self) -> SearchSpace:
-        """The part of the space that is open to the next trials: all of it, unless it grows in a search."""
-        return self.space.at_trial(self.trials)
+        """The part of the space that is open to the next trials: all of it, unless it changes in a search."""
+        return self.open_at(self.trials)
+
+    def open_at(self, trial: int) -> SearchSpace:
+        """The part of the space that is open to a trial, counted from 0, that those recorded so far lead up to.
+
+        A space may grow with the trials. With the environment's `restart_after`, trials grow out of the best before.
+        """
+        space = self.space.at_trial(trial)
+        restart_after = attribute(self.env, "restart_after")
+        if restart_after is None or trial < restart_after:
+            return space
+        assert isinstance(space, TransformationSpace)
+        known = self.result.rows(slice(trial - trial % restart_after))
+        return space.growing_from_best(known.tokens, known.rewards)
 
     @abstractmethod
     def ask(self, n: int) -> Tokens:
@@ -287,14 +354,16 @@ class Agent(ABC):
         while not budget.spent:
             callback.before_trials(self)
             tokens = self.ask(num_envs)
-            new = budget.take(SearchResult(self.space, tokens, *play(self.env, tokens, self.fidelity)))
-            if not len(new):
-                break
-            statistics = self.tell(new.tokens, new.rewards)
-            self._history.append(new)
-            if callback.after_trials(self, new, statistics) is False:
+            new = budget.take(SearchResult(self.space, tokens, *play(self.env, tokens, self.reset_options)))
+            if not len(new) or not self.record(new, callback):
                 break
         return self.result
+
+    def record(self, new: SearchResult, callback: Callback) -> bool:
+        """Learns from trials that have ended, and adds them to the history; False if the callback stops the search."""
+        statistics = self.tell(new.tokens, new.rewards)
+        self._history.append(new)
+        return callback.after_trials(self, new, statistics) is not False
 
     @classmethod
     def learn_seeds(
@@ -459,6 +528,15 @@ def _search_space(env: Env) -> SearchSpace:
     return space
 
 
+def _check_rewards(env: Env) -> None:
+    dimensions = attribute(env, "reward_dim")
+    if dimensions is not None:
+        raise ValueError(
+            f"the rewards of env are vectors of {dimensions} numbers; agents here learn from one: give the environment "
+            "the objective 'linear', which weighs them, or 'soft-constraint'"
+        )
+
+
 def attribute(env: Env, name: str) -> Any:
     """What the environment calls so, behind all wrappers and in any form of vector; None without it."""
     if isinstance(env.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv):
@@ -469,7 +547,13 @@ def attribute(env: Env, name: str) -> Any:
 # ---------------------------------------------------------------------- playing given architectures
 
 
-def play(env: Env, tokens: Tokens, fidelity: Floats | float | None = None) -> tuple[Floats, dict[str, Floats]]:
+WHOLE: dict[str, Any] = {"architecture": ()}
+"""Options of a reset from which on a whole sequence is played, wherever the environment would start."""
+
+
+def play(
+    env: Env, tokens: Tokens, options: Mapping[str, NDArray[Any]] | None = None
+) -> tuple[Floats, dict[str, Floats]]:
     """Builds given architectures in an environment, one decision a step.
 
     The sub-environments of a vector need not be in step: each takes the next architecture when its episode ends. One
@@ -478,20 +562,23 @@ def play(env: Env, tokens: Tokens, fidelity: Floats | float | None = None) -> tu
     Args:
         env: a construction environment, or a vector of them in any autoreset mode.
         tokens: int64[n, T], legal and filled.
-        fidelity: the share of the full budget to evaluate with, one for all or float64[n]; None evaluates in full.
+        options: of the episodes' resets, [n] each by name, such as ``{"fidelity": float64[n]}``.
 
     Returns:
         The rewards float64[n], and the columns of ``info["evaluation"]``, float64[n] each, NaN where untold.
     """
-    shares = None if fidelity is None else np.broadcast_to(np.asarray(fidelity, dtype=np.float64), len(tokens))
-    return _play_vector(env, tokens, shares) if isinstance(env, VectorEnv) else _play_scalar(env, tokens, shares)
+    names, columns = list(options or {}), [np.asarray(column).tolist() for column in (options or {}).values()]
+    each = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return _play_vector(env, tokens, each) if isinstance(env, VectorEnv) else _play_scalar(env, tokens, each)
 
 
-def _play_scalar(env: gym.Env[Any, Any], tokens: Tokens, fidelity: Floats | None) -> tuple[Floats, dict[str, Floats]]:
+def _play_scalar(
+    env: gym.Env[Any, Any], tokens: Tokens, options: list[dict[str, Any]]
+) -> tuple[Floats, dict[str, Floats]]:
     rewards = np.zeros(len(tokens))
     columns: dict[str, Floats] = {}
     for row, sequence in enumerate(tokens):
-        env.reset(options=None if fidelity is None else {"fidelity": float(fidelity[row])})
+        env.reset(options={**WHOLE, **(options[row] if options else {})})
         for token in sequence:
             _, reward, terminated, truncated, info = env.step(token)
             rewards[row] += float(reward)
@@ -503,7 +590,7 @@ def _play_scalar(env: gym.Env[Any, Any], tokens: Tokens, fidelity: Floats | None
 
 
 def _play_vector(
-    env: VectorEnv[Any, Any, Any], tokens: Tokens, fidelity: Floats | None
+    env: VectorEnv[Any, Any, Any], tokens: Tokens, options: list[dict[str, Any]]
 ) -> tuple[Floats, dict[str, Floats]]:
     n = len(tokens)
     mode = env.metadata["autoreset_mode"]
@@ -512,9 +599,10 @@ def _play_vector(
     queued, unfinished = env.num_envs, n
     position, earned = np.zeros_like(row), np.zeros(env.num_envs)
     resetting = np.zeros(env.num_envs, dtype=bool)  # in NEXT_STEP mode, the step that answers with a reset
-    env.reset()
-    if fidelity is not None:
-        _reset_at(env, np.ones_like(resetting), fidelity[np.minimum(row, n - 1)])
+    restarts = attribute(env, "restart_after") is not None
+    env.reset(options=WHOLE)
+    if options:
+        _reset_at(env, np.ones_like(resetting), [options[index] for index in np.minimum(row, n - 1)])
     while unfinished:
         _, reward, terminated, truncated, infos = env.step(tokens[np.minimum(row, n - 1), position])
         earned += reward
@@ -535,18 +623,23 @@ def _play_vector(
         row[done] = np.arange(queued, queued + ended)
         queued += ended
         position[done], earned[done] = 0, 0.0
-        if unfinished and fidelity is not None:
-            _reset_at(env, done, fidelity[np.minimum(row, n - 1)])
+        if unfinished and options:
+            _reset_at(env, done, [options[index] for index in np.minimum(row, n - 1)])
             resetting[:] = False
-        elif unfinished and mode == AutoresetMode.DISABLED:
-            env.reset(options={"reset_mask": done})
+        elif unfinished and (restarts or mode == AutoresetMode.DISABLED):
+            env.reset(options={**WHOLE, "reset_mask": done})
+            resetting[:] = False
     return rewards, columns
 
 
-def _reset_at(env: VectorEnv[Any, Any, Any], mask: NDArray[np.bool_], fidelity: Floats) -> None:
-    """Resets the masked sub-environments, each to an episode of its own fidelity."""
-    for share in np.unique(fidelity[mask]).tolist():
-        env.reset(options={"reset_mask": mask & (fidelity == share), "fidelity": share})
+def _reset_at(env: VectorEnv[Any, Any, Any], mask: NDArray[np.bool_], options: list[dict[str, Any]]) -> None:
+    """Resets the masked sub-environments, each with its own options; those that have the same, at once."""
+    left = mask.copy()
+    while left.any():
+        shared = options[int(left.argmax())]
+        alike = left & np.array([own == shared for own in options])
+        env.reset(options={**WHOLE, "reset_mask": alike, **shared})
+        left &= ~alike
 
 
 # ---------------------------------------------------------------------- by name

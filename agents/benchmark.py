@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
 import traceback
@@ -37,6 +38,7 @@ import yaml
 from numpy.typing import NDArray
 
 import nas_gym
+from nas_gym.evaluators.distributed import start_ray
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.registration import ENVIRONMENTS
 from nas_gym.spaces import make_space
@@ -227,7 +229,7 @@ def _made(kind: type[Any], key: str, entry: Any) -> Any:
 
 def _environments(entries: Sequence[Any], table: str | None) -> tuple[Environment, ...]:
     """The tasks that the entries stand for, each in the environment that it is played in."""
-    spaces = {spec.id: make_space(spec.space) for spec in ENVIRONMENTS}
+    spaces = {spec.id: make_space(spec.space) for spec in ENVIRONMENTS if spec.base is None}
     tables = {id: DEFAULTS[space.name] for id, space in spaces.items() if space.name in DEFAULTS}
     if table is not None:
         fits = {id: table for id, space in spaces.items() if type(space) is type(open_table(table).space)}
@@ -366,6 +368,7 @@ def run_benchmark(
     out: Path,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    ray_address: str | None = None,
 ) -> list[Problem]:
     """Does the runs that are missing.
 
@@ -374,6 +377,8 @@ def run_benchmark(
         out: the folder of the benchmark.
         workers: processes; by default one a core.
         on_progress: called with the number of runs that are over, and of all.
+        ray_address: of a Ray cluster that does the runs, as many at once as it has cores; `workers` is not read then.
+            Tables that are files must be there on every machine.
 
     Returns:
         The runs that failed or are not applicable.
@@ -390,7 +395,10 @@ def run_benchmark(
     tell = on_progress or (lambda done, total: None)
     tell(over, total)
     problems: list[Problem] = []
-    with closing(run_jobs(jobs, workers or os.cpu_count() or 1)) as finished:
+    spread = (
+        run_jobs(jobs, workers or os.cpu_count() or 1) if ray_address is None else run_jobs_by_ray(jobs, ray_address)
+    )
+    with closing(spread) as finished:
         for job, found in finished:
             problems += found
             over += len(job.folders)
@@ -416,10 +424,7 @@ def missing_jobs(suite: Suite, out: Path) -> list[Job]:
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, list[Problem]]]:
-    """Does the jobs in processes, in this one if it is to be alone; yields each as it ends.
-
-    This is the one place that knows of processes: a cluster's scheduler would take its place.
-    """
+    """Does the jobs in processes, in this one if it is to be alone; yields each as it ends."""
     if workers == 1:
         yield from ((job, run_job(job)) for job in jobs)
         return
@@ -447,6 +452,55 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def run_jobs_by_ray(jobs: Sequence[Job], address: str) -> Generator[tuple[Job, list[Problem]]]:
+    """Does the jobs on a Ray cluster, one a core; yields each as it ends, with the files of its runs in their folders.
+
+    A job whose machine or process is lost is done again elsewhere, up to three times.
+
+    Raises:
+        ValueError: Ray is not installed, or there is no cluster at the address.
+        ChildProcessError: a job was lost each time.
+    """
+    started = start_ray(address, cpus=0)
+    import ray
+
+    remote: Any = ray.remote(num_cpus=1, max_retries=3)(run_job_elsewhere)
+    running = {remote.remote(job): job for job in jobs}
+    try:
+        while running:
+            (reference,), _ = ray.wait(list(running))
+            try:
+                problems, files = ray.get(reference)
+            except ray.exceptions.RayTaskError:
+                raise
+            except ray.exceptions.RayError as error:
+                raise ChildProcessError(f"a job was lost each time: {error}; the same command goes on") from error
+            for path, content in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.with_name("failure.txt").unlink(missing_ok=True)
+                write_text(path, content)
+            yield running.pop(reference), problems
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        if started:
+            ray.shutdown()
+
+
+def run_job_elsewhere(job: Job) -> tuple[list[Problem], dict[Path, str]]:
+    """Does the runs of a job on another machine.
+
+    Returns:
+        Its problems, and the files that belong into the folders of its runs, those that say that a run is done last.
+    """
+    with tempfile.TemporaryDirectory() as made:
+        folders = {Path(made) / str(number): folder for number, folder in enumerate(job.folders)}
+        problems = run_job(dataclasses.replace(job, folders=tuple(folders)))
+        written = sorted(Path(made).glob("*/*"), key=lambda path: path.name == "run.json")
+        files = {folders[path.parent] / path.name: path.read_text() for path in written}
+        return [dataclasses.replace(problem, folder=folders[problem.folder]) for problem in problems], files
 
 
 def run_job(job: Job) -> list[Problem]:

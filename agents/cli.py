@@ -25,6 +25,7 @@ from rich.table import Table
 
 app = tyro.extras.SubcommandApp()
 tables = tyro.extras.SubcommandApp()
+stores = tyro.extras.SubcommandApp()
 importers = tyro.extras.SubcommandApp()
 console = Console()
 
@@ -47,6 +48,11 @@ def train(
     download: bool = False,
     retrain_epochs: int | None = None,
     simulated_seconds: float | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    worker_gpus: float | None = None,
+    asynchronous: bool = False,
+    store: Path | None = None,
 ) -> None:
     """Searches, then retrains the best architecture found beside a random one and reports their test accuracies.
 
@@ -66,6 +72,11 @@ def train(
         retrain_epochs: passes over the data in retraining; 0 does not retrain.
         simulated_seconds: end the search when its trials would have taken so long, by the seconds that a table has of
             them (20000 in NAS-Bench-201's protocol), or after `trials` at the latest.
+        workers: processes that evaluate, by Ray; for evaluators without shared weights.
+        ray_address: of a Ray cluster whose machines the workers are on, such as auto; this machine by default.
+        worker_gpus: GPUs of a worker, such as 0.25; without, it sees none.
+        asynchronous: keep the workers busy: ask for the next architecture as soon as one has ended.
+        store: a file that keeps every evaluation, for other runs too; what is in it is not evaluated again.
     """
     from .runs import Run, RunConfig
 
@@ -83,6 +94,11 @@ def train(
         hyperparameters=parse_pairs(params),
         retrain_epochs=retrain_epochs,
         simulated_seconds=simulated_seconds,
+        workers=workers,
+        ray_address=ray_address,
+        worker_gpus=worker_gpus,
+        asynchronous=asynchronous,
+        store=None if store is None else str(store),
     )
     name = f"{env}_{agent.replace(':', '-')}_{datetime.now():%Y%m%d-%H%M%S}_seed{seed}"
     folder = run_dir or Path("runs") / name
@@ -101,11 +117,52 @@ def resume(run: Annotated[Path, tyro.conf.Positional]) -> None:
     _execute(Run(run, console=console))
 
 
+@app.command
+def derive(
+    run: Annotated[Path, tyro.conf.Positional],
+    top: int = 3,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    task: str | None = None,
+    settings: Pairs = (),
+    out: Path | None = None,
+    device: str = "auto",
+    data_dir: str | None = None,
+    download: bool = False,
+) -> None:
+    """Trains a run's best architectures from scratch at full budget, and exports the winner; killed, it goes on.
+
+    Args:
+        run: the run's folder.
+        top: how many architectures, the best that compute different things.
+        seeds: of the trainings of each.
+        task: name of the task; the run's by default.
+        settings: of the training, such as training.epochs:100 network.channels:36 cutout:8 training.drop_path:0.2.
+        out: where the results go; derived/ in the run's folder by default.
+        device: auto, cpu or cuda.
+        data_dir: where data sets are looked for.
+        download: download a data set that is missing.
+    """
+    from .derive import Derivation, DeriveConfig, Estimate
+
+    config = DeriveConfig(top=top, seeds=seeds, task=task, settings=parse_pairs(settings))
+    derivation = Derivation(run, config, out=out, device=device, data_dir=data_dir, download=download, console=console)
+    try:
+        record = derivation.execute()
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on", highlight=False)
+        sys.exit(130)
+    table = _table("Derived", "", "trial", "in the search", "validation accuracy", "test accuracy", "parameters")
+    for number, row in enumerate(record["architectures"]):
+        accuracies = (str(Estimate(**row[split])) for split in ("valid", "test"))
+        role = "winner" if number == record["winner"] else ""
+        table.add_row(role, str(row["trial"]), f"{row['search_accuracy']:.4f}", *accuracies, f"{row['parameters']:,}")
+    console.print(table)
+    console.print(f"wrote {derivation.out / 'network.pt2'}", highlight=False)
+
+
 @app.command(name="list")
 def list_() -> None:
     """Lists environments, agents, spaces and tasks."""
-    import gymnasium as gym
-
     from nas_gym.registration import ENVIRONMENTS
     from nas_gym.spaces import PRESETS, make_space
     from nas_gym.tasks.names import TASKS
@@ -114,10 +171,9 @@ def list_() -> None:
 
     environments = _table("Environments", "id", "decisions", "architectures", "evaluator", "task", "what is built")
     for spec in ENVIRONMENTS:
-        kwargs: dict[str, Any] = gym.spec(spec.id).kwargs
-        space = make_space(kwargs["space"])
+        space = make_space(spec.space)
         sizes = str(space.length), _count(space.size)
-        environments.add_row(spec.id, *sizes, kwargs["evaluator"], kwargs["task"] or "-", spec.description)
+        environments.add_row(spec.id, *sizes, spec.evaluator, spec.task or "-", spec.description)
     agents = _table("Agents", "name", "what it does")
     for name in AGENTS:
         agents.add_row(name, _summary(AGENTS[name]))
@@ -187,6 +243,7 @@ def benchmark(
     seeds: int | None = None,
     trials: int | None = None,
     workers: int | None = None,
+    ray_address: str | None = None,
     out: Path | None = None,
 ) -> None:
     """Compares agents on benchmark tables, many seeds each; killed at any moment, it goes on where it stood.
@@ -203,6 +260,7 @@ def benchmark(
         seeds: runs of each agent in each environment.
         trials: architectures a run.
         workers: processes; one a core by default.
+        ray_address: of a Ray cluster that does the runs, such as auto, in place of processes here.
         out: the folder; runs/benchmark-SUITE by default.
     """
     from rich.progress import MofNCompleteColumn, Progress
@@ -220,7 +278,11 @@ def benchmark(
         bar = progress.add_task("runs", total=None)
         try:
             problems = run_benchmark(
-                wanted, folder, workers, lambda done, total: progress.update(bar, completed=done, total=total)
+                wanted,
+                folder,
+                workers,
+                lambda done, total: progress.update(bar, completed=done, total=total),
+                ray_address,
             )
         except KeyboardInterrupt:
             console.print("stopped; the same command goes on", highlight=False)
@@ -361,6 +423,57 @@ def nats_bench(folder: Annotated[Path, tyro.conf.Positional], out: Path | None =
 
     table = import_nats_bench(folder, out or Path(f"{folder.name}.npz"), partial=partial, track=progress)
     info(str(table.path))
+
+
+app.command(stores, name="store", help="Tells about stores of evaluations.")
+
+
+@stores.command(name="info")
+def store_info(store: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Tells what a store of evaluations holds, evaluator by evaluator, with all settings that their results depend on.
+
+    Args:
+        store: the file.
+    """
+    found = _open_store(store)
+    console.print(
+        f"file: {found.path}, {found.path.stat().st_size:,} bytes, {len(found):,} evaluations", highlight=False
+    )
+    shown = _table("Evaluators", "number", "evaluations", "failed", "space", "settings")
+    for series in found.all_series():
+        settings = yaml.safe_dump(series.fingerprint, sort_keys=False, width=80).strip()
+        shown.add_row(
+            str(series.number), f"{series.evaluations:,}", f"{series.failed:,}", series.space["name"], settings
+        )
+    console.print(shown)
+
+
+@stores.command(name="export")
+def store_export(
+    store: Annotated[Path, tyro.conf.Positional], out: Path = Path("evaluations.csv"), evaluator: int | None = None
+) -> None:
+    """Writes the evaluations of one evaluator as a CSV file.
+
+    Args:
+        store: the file.
+        out: the CSV file.
+        evaluator: its number, as `nas-gym store info` tells it; may be left out where there is only one.
+    """
+    found = _open_store(store)
+    numbers = [series.number for series in found.all_series()]
+    if evaluator is None and len(numbers) == 1:
+        (evaluator,) = numbers
+    if evaluator not in numbers:
+        raise ValueError(f"evaluator must be one of {', '.join(map(str, numbers)) or 'none'}; got {evaluator}")
+    console.print(f"wrote {out}, {found.export(evaluator, out):,} evaluations", highlight=False)
+
+
+def _open_store(path: Path) -> Any:
+    from nas_gym.evaluators import EvaluationStore
+
+    if not path.exists():
+        raise ValueError(f"there is no store {str(path)!r}")
+    return EvaluationStore(path)
 
 
 @tables.command

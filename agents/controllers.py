@@ -220,31 +220,31 @@ class _Kind:
 
 
 class _Softmax(nn.Module):
-    """A linear head a policy: logits [S, n, P, C] of hidden states [S, n, P, H]."""
+    """A linear head a policy: logits [S, n, P, C] of features [S, n, P, F]."""
 
-    def __init__(self, policies: int, hidden_size: int, size: int) -> None:
+    def __init__(self, policies: int, feature_size: int, size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(policies, hidden_size, size))
+        self.weight = nn.Parameter(torch.empty(policies, feature_size, size))
         self.bias = nn.Parameter(torch.empty(policies, 1, size))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return _by_policy(hidden, self.weight) + self.bias[:, :, None]
+    def forward(self, features: Tensor) -> Tensor:
+        return _by_policy(features, self.weight) + self.bias[:, :, None]
 
 
 class _Pointer(nn.Module):
-    """Additive attention over anchors: the logit of a choice is v . tanh(W_anchor anchor + W_query hidden)."""
+    """Additive attention over anchors: the logit of a choice is v . tanh(W_anchor anchor + W_query features)."""
 
-    def __init__(self, policies: int, hidden_size: int) -> None:
+    def __init__(self, policies: int, hidden_size: int, feature_size: int) -> None:
         super().__init__()
         self.anchor = nn.Parameter(torch.empty(policies, hidden_size, hidden_size))
-        self.query = nn.Parameter(torch.empty(policies, hidden_size, hidden_size))
+        self.query = nn.Parameter(torch.empty(policies, feature_size, hidden_size))
         self.vector = nn.Parameter(torch.empty(policies, hidden_size, 1))
 
-    def forward(self, hidden: Tensor, anchors: Tensor, columns: Tensor) -> Tensor:
-        """Logits [S, n, P, C]: hidden [S, n, P, H], anchors [S, n, G, H], the anchor of each choice [P, C]."""
+    def forward(self, features: Tensor, anchors: Tensor, columns: Tensor) -> Tensor:
+        """Logits [S, n, P, C]: features [S, n, P, F], anchors [S, n, G, H], the anchor of each choice [P, C]."""
         keys = _by_policy(anchors, self.anchor).index_select(2, columns.flatten())
         keys = keys.reshape(*keys.shape[:2], *columns.shape, -1)
-        scores = torch.tanh(keys + _by_policy(hidden, self.query)[:, :, :, None])
+        scores = torch.tanh(keys + _by_policy(features, self.query)[:, :, :, None])
         return _by_policy(scores, self.vector)[..., 0]
 
 
@@ -278,6 +278,8 @@ class LSTMController(Controller):
         operation_tanh_reduction: divides c for the kinds that do not point.
         temperature: divides the logits; None is 1.
         choice_bias: priors on choices.
+        skip: joins the input of each step to the hidden state that its decision is scored from (Wong et al. 2018).
+        context_size: of the H units of each input, those that are not the embedding's: a subclass fills them.
 
     Raises:
         ValueError: a decision points to a group that is not closed before it.
@@ -301,9 +303,13 @@ class LSTMController(Controller):
         operation_tanh_reduction: float = 2.5,
         temperature: float | None = None,
         choice_bias: Sequence[ChoiceBias] = (),
+        skip: bool = False,
+        context_size: int = 0,
     ) -> None:
         super().__init__(space, len(generators))
-        self.hidden_size = self.feature_size = hidden_size
+        self.hidden_size, self.skip = hidden_size, skip
+        self.feature_size = 2 * hidden_size if skip else hidden_size
+        self.embedding_size = hidden_size - context_size
         self.tanh_constant, self.operation_tanh_reduction = tanh_constant, operation_tanh_reduction
         self.temperature = temperature
         decisions, shape = space.decisions, (space.length, space.num_choices)
@@ -350,12 +356,16 @@ class LSTMController(Controller):
         self.input_weights = nn.Parameter(torch.empty(weights))
         self.hidden_weights = nn.Parameter(torch.empty(weights))
         self.heads = nn.ModuleList(
-            _Pointer(self.policies, hidden_size) if kind.points else _Softmax(self.policies, hidden_size, kind.size)
+            _Pointer(self.policies, hidden_size, self.feature_size)
+            if kind.points
+            else _Softmax(self.policies, self.feature_size, kind.size)
             for kind in self.kinds
         )
-        self.start = nn.Parameter(torch.empty(self.policies, hidden_size))
-        self.embedding = nn.Parameter(torch.empty(self.policies, sum(sizes), hidden_size))
+        self.start = nn.Parameter(torch.empty(self.policies, self.embedding_size))
+        self.embedding = nn.Parameter(torch.empty(self.policies, sum(sizes), self.embedding_size))
         self.anchors = nn.Parameter(torch.empty(self.policies, len(learned), hidden_size))
+        if self.points and context_size:
+            self.anchor_embedding = nn.Parameter(torch.empty(self.policies, hidden_size, self.embedding_size))
         self._initialise(generators, 0.1)
         with torch.no_grad():
             for head, bias in zip(self.heads, initial, strict=True):
@@ -392,8 +402,8 @@ class LSTMController(Controller):
         tokens = torch.zeros(self.policies, n, self.space.length, dtype=torch.int64, device=noise.device)
         x, state, anchors = self._begin(n)
         for t in range(self.space.length):
-            hidden, state, anchors = self._advance(t, x, state, anchors)
-            logits = self._score(self.kind_of[t], hidden[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
+            features, state, anchors = self._advance(t, x, state, anchors)
+            logits = self._score(self.kind_of[t], features[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
             logits = masked(logits / temperature, self._legal(tokens, t))
             chosen = (logits if deterministic else logits - noise[:, :, t]).argmax(-1)
             tokens[:, :, t] = chosen
@@ -414,20 +424,29 @@ class LSTMController(Controller):
     # ------------------------------------------------------------------ one step
 
     def _begin(self, n: int) -> tuple[Tensor, State, Tensor]:
-        """The first input [S, n, H], the LSTM's state, and the learned anchors [S, n, G, H]."""
+        """The first embedding [S, n, E], the LSTM's state, and the learned anchors [S, n, G, H]."""
         zeros = self.start.new_zeros(self.policies, n, self.hidden_size)
         state = [(zeros, zeros) for _ in range(self.input_weights.shape[1])]
         return self.start[:, None].expand(-1, n, -1), state, self.anchors[:, None].expand(-1, n, -1, -1)
 
     def _advance(self, t: int, x: Tensor, state: State, anchors: Tensor) -> tuple[Tensor, State, Tensor]:
-        """One LSTM step on x [S, n, H]: the hidden state h_t, the new state, and the anchors known at decision t."""
+        """One LSTM step after an embedding: the features [S, n, F], the new state, the anchors known at decision t."""
+        x = entered = self._input(x)
         after = []
         for layer, (hidden, cell) in enumerate(state):
             x, cell = self._cell(layer, torch.bmm(x, self.input_weights[:, layer]), hidden, cell)
             after.append((x, cell))
         if t in self.anchored:
             anchors = torch.cat([anchors, x[:, :, None]], dim=2)
-        return x, after, anchors
+        return self._features(x, entered), after, anchors
+
+    def _input(self, embedding: Tensor) -> Tensor:
+        """The LSTM's input [S, n, ..., H] at embeddings [S, n, ..., E]."""
+        return embedding
+
+    def _features(self, hidden: Tensor, entered: Tensor) -> Tensor:
+        """What a decision is scored from [..., F], of the hidden state and the input of its step."""
+        return torch.cat([hidden, entered], dim=-1) if self.skip else hidden
 
     def _cell(self, layer: int, driven: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """The LSTM's equations, from the input's share of the gates [S, n, 4H]: the new hidden and cell state."""
@@ -438,16 +457,18 @@ class LSTMController(Controller):
         return leave * cell.tanh(), cell
 
     def _feedback(self, t: int, chosen: Tensor, anchors: Tensor) -> Tensor:
-        """The input [S, n, H] after the choices int64[S, n] of decision t."""
+        """The embedding [S, n, E] of the choices int64[S, n] of decision t."""
         if not self.kinds[self.kind_of[t]].points:
             return F.embedding(chosen + (self.rows[t] + self.first_row), self.embedding.flatten(0, 1))
         column = self.columns[t][chosen][..., None, None].expand(-1, -1, 1, self.hidden_size)
-        return anchors.gather(2, column)[:, :, 0]
+        chosen_anchors = anchors.gather(2, column)[:, :, 0]
+        projected = self.embedding_size < self.hidden_size
+        return torch.bmm(chosen_anchors, self.anchor_embedding) if projected else chosen_anchors
 
-    def _score(self, kind: int, hidden: Tensor, positions: slice | Tensor, anchors: Tensor) -> Tensor:
-        """Logits [S, n, P, A] of P decisions of one kind, from their hidden states [S, n, P, H]; illegal ones too."""
+    def _score(self, kind: int, features: Tensor, positions: slice | Tensor, anchors: Tensor) -> Tensor:
+        """Logits [S, n, P, A] of P decisions of one kind, from their features [S, n, P, F]; illegal ones too."""
         size, points = self.kinds[kind].size, self.kinds[kind].points
-        arguments = (hidden, anchors, self.columns[positions, :size]) if points else (hidden,)
+        arguments = (features, anchors, self.columns[positions, :size]) if points else (features,)
         logits: Tensor = self.heads[kind](*arguments)
         if self.temperature is not None:
             logits = logits / self.temperature
@@ -458,29 +479,30 @@ class LSTMController(Controller):
     # ------------------------------------------------------------------ all steps
 
     def _unroll(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Teacher-forced hidden states [S, n, T, H], and all anchors [S, n, G, H]."""
+        """Teacher-forced features [S, n, T, F], and all anchors [S, n, G, H]."""
         x, state, anchors = self._begin(tokens.shape[1])
         if not self.points:
             return self._unroll_layers(x, state, tokens), anchors
         features = []
         for t in range(self.space.length):
-            hidden, state, anchors = self._advance(t, x, state, anchors)
-            features.append(hidden)
+            scored, state, anchors = self._advance(t, x, state, anchors)
+            features.append(scored)
             if t + 1 < self.space.length:
                 x = self._feedback(t, tokens[:, :, t], anchors)
         return torch.stack(features, dim=2), anchors
 
     def _unroll_layers(self, x: Tensor, state: State, tokens: Tensor) -> Tensor:
-        """The hidden states where nothing points: all inputs are known, so that a layer takes them in one product."""
+        """The features where nothing points: all inputs are known, so that a layer takes them in one product."""
         index = tokens[:, :, :-1] + (self.rows[:-1] + self.first_row[..., None])
         xs = torch.cat([x[:, :, None], F.embedding(index, self.embedding.flatten(0, 1))], dim=2)
+        xs = entered = self._input(xs)
         for layer, (hidden, cell) in enumerate(state):
             outputs = []
             for driven in _by_policy(xs, self.input_weights[:, layer]).unbind(dim=2):
                 hidden, cell = self._cell(layer, driven, hidden, cell)
                 outputs.append(hidden)
             xs = torch.stack(outputs, dim=2)
-        return xs
+        return self._features(xs, entered)
 
     def _score_all(self, features: Tensor, anchors: Tensor) -> Tensor:
         """Logits [S, n, T, A], a kind at a time."""
@@ -489,5 +511,5 @@ class LSTMController(Controller):
         sizes = [len(kind.positions) for kind in self.kinds]
         sorted_features = features.index_select(2, self.order)
         parts = zip(torch.split(sorted_features, sizes, dim=2), torch.split(self.order, sizes), strict=True)
-        logits = [self._score(kind, hidden, positions, anchors) for kind, (hidden, positions) in enumerate(parts)]
+        logits = [self._score(kind, scored, positions, anchors) for kind, (scored, positions) in enumerate(parts)]
         return torch.cat(logits, dim=2).index_select(2, self.restore)

@@ -41,9 +41,6 @@ class EASHyperparameters:
         entropy_weight: of the mean entropy of a decision, in the objective (code: 1e-5).
         baseline_decay: of the moving average of rewards, an episode at a time (0.95).
         batch_size: networks behind an update (10).
-        restart_after: trials after which, and after as many again, networks grow out of the best one so far instead of
-            the start network (Cai et al. 2018: a second stage after 300 networks), best with an evaluator that has them
-            inherit its weights, ``inherit="nearest"``; None always takes the start.
     """
 
     embedding_size: int = 16
@@ -54,7 +51,6 @@ class EASHyperparameters:
     entropy_weight: float = 1e-5
     baseline_decay: float = 0.95
     batch_size: int = 10
-    restart_after: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -63,11 +59,9 @@ class EASHyperparameters:
             ("wider_rounds", 0),
             ("deeper_rounds", 0),
             ("batch_size", 1),
-            ("restart_after", 1),
         ):
             value = getattr(self, name)
-            left_open = name == "restart_after" and value is None
-            if not left_open and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         for name, below in (("learning_rate", math.inf), ("entropy_weight", math.inf), ("baseline_decay", 1.0)):
             value = getattr(self, name)
@@ -276,24 +270,30 @@ class EAS(Agent):
     ) -> None:
         super().__init__(env, seed, hyperparameters, device)
         if not isinstance(self.space, TransformationSpace):
-            raise ValueError(f"eas grows networks, as in NAS-Transform-v0; the environment has the space {self.space}")
+            name = self.space.name
+            raise ValueError(f"eas grows networks, as in NAS-Transform-v0; the environment has the space {name!r}")
         self.generator = torch.Generator().manual_seed(seed)
         self.controller = MetaController(self.space, self.hyperparameters, self.generator).to(device)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.hyperparameters.learning_rate)
         self.average = MovingAverage(self.hyperparameters.baseline_decay)
         self.updates = 0
-        self.prefix: list[int] = []  # the actions that make the network that all others grow out of
-        self._best: tuple[float, list[int]] = (-math.inf, [])  # its reward, its actions
-        self._count = 0  # networks that were told
         self._asked: list[Episode] = []
         self._told: list[tuple[Episode, float]] = []
         self._widen, self._deepen = _action_tables(self.space)
 
     # ------------------------------------------------------------------ ask
 
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The actions that make the network that the next ones grow out of."""
+        space = self.open_space
+        assert isinstance(space, TransformationSpace)
+        return space.prefix
+
     def ask(self, n: int) -> Tokens:
         """Grows n networks, in step."""
-        episodes = [Episode(self.space, self.prefix) for _ in range(n)]
+        prefix = self.prefix
+        episodes = [Episode(self.space, prefix) for _ in range(n)]
         with torch.no_grad():
             for _ in range(self.hyperparameters.wider_rounds):
                 self._grow_wider(episodes)
@@ -345,10 +345,6 @@ class EAS(Agent):
             found = next((i for i, asked in enumerate(self._asked) if np.array_equal(asked.tokens, row)), None)
             if found is not None:
                 self._told.append((self._asked.pop(found), float(reward)))
-            self._best = max(self._best, (float(reward), list(self.space.taken(row))), key=lambda pair: pair[0])
-            self._count += 1
-            if self.hyperparameters.restart_after and self._count % self.hyperparameters.restart_after == 0:
-                self.prefix = self._best[1]
         if len(self._told) < self.hyperparameters.batch_size:
             return {}
         told, self._told, self._asked = self._told, [], []
@@ -425,11 +421,12 @@ class EAS(Agent):
         if self.space.stop in actions:
             following[self.space.stop] = 1.0
             return following
-        begun = self.prefix[:done] == actions[: len(self.prefix)].tolist()
-        if begun and done < len(self.prefix):
-            following[self.prefix[done]] = 1.0
+        prefix = self.prefix
+        begun = prefix[:done] == tuple(actions[: len(prefix)].tolist())
+        if begun and done < len(prefix):
+            following[prefix[done]] = 1.0
             return following
-        first = len(self.prefix) if begun else 0
+        first = len(prefix) if begun else 0
         rounds = Rounds(self, self.space.history(actions))
         states = {(0, first, -1): 1.0}
         for step in range(first, done):
@@ -462,9 +459,6 @@ class EAS(Agent):
             "generator": self.generator.get_state(),
             "average": [torch.from_numpy(self.average.total.copy()), self.average.weight],
             "updates": self.updates,
-            "prefix": list(self.prefix),
-            "best": [self._best[0], list(self._best[1])],
-            "count": self._count,
             "asked": [_episode_state(episode) for episode in self._asked],
             "told": [[_episode_state(episode), reward] for episode, reward in self._told],
         }
@@ -477,8 +471,7 @@ class EAS(Agent):
         self.generator.set_state(state["generator"])
         total, self.average.weight = state["average"]
         self.average.total = total.numpy().copy()
-        self.updates, self._count = int(state["updates"]), int(state["count"])
-        self.prefix, self._best = list(state["prefix"]), (float(state["best"][0]), list(state["best"][1]))
+        self.updates = int(state["updates"])
         self._asked = [self._episode(kept) for kept in state["asked"]]
         self._told = [(self._episode(kept), float(reward)) for kept, reward in state["told"]]
 

@@ -13,6 +13,8 @@ from nas_gym.spaces import SearchSpace, Tokens, draw
 from .agent import Agent, Floats
 from .prefixes import prefix_policy
 
+VAIN = 10  # draws of what is tried already, for each architecture that is
+
 
 @dataclass(frozen=True)
 class LocalSearchHyperparameters:
@@ -45,18 +47,21 @@ class LocalSearch(Agent):
     def ask(self, n: int) -> Tokens:
         """Takes untried neighbours; beyond them, random architectures to start from."""
         asked: list[Tokens] = []
-        if self.open_space != self.space.at_trial(self._asked_at) and len(self._top):
+        if self.open_space != self.open_at(self._asked_at) and len(self._top):
             # The space has grown: the neighbours are now those of its new stage.
             self._untried = self.rng.permutation(neighbours(self.open_space, self._top[0], self.rng))
         self._asked_at = self.trials
         while len(asked) < n and len(self._untried):
             self._try(self._untried[-1], asked)
             self._untried = self._untried[:-1]
+        vain = 0
         while len(asked) < n:
-            full = len(self._tried) >= self.open_space.size  # all is tried: from here on with repetition
+            # All is tried, or as good as all where a space knows but a bound of its size: from here on with repetition.
+            full = len(self._tried) >= self.open_space.size or vain > VAIN * len(self._tried)
             for row in self.open_space.sample(self.rng, n - len(asked)):
                 self._starts.add(tuple(row.tolist()))
                 self._try(row, asked, again=full)
+            vain += n - len(asked)
         return np.array(asked)
 
     def _try(self, row: Tokens, asked: list[Tokens], again: bool = False) -> None:

@@ -77,11 +77,17 @@ def model_card(run: Run, record: Mapping[str, Any], wall_seconds: float) -> str:
             command(run.config),
             "```",
             "",
-            "With these versions it gives the same trials.csv, to the bit where networks run on a CPU"
-            + (", but for latencies, which are measured." if _measures_latency(run) else "."),
+            _reproducibility(run),
             "",
         ]
     )
+
+
+def _reproducibility(run: Run) -> str:
+    if run.config.asynchronous:
+        return "An asynchronous search is not the same twice: its trials come in the order in which workers end them."
+    exception = ", but for latencies, which are measured" if _measures_latency(run) else ""
+    return f"With these versions it gives the same trials.csv, to the bit where networks run on a CPU{exception}."
 
 
 def _list(facts: Mapping[str, Any]) -> list[str]:
@@ -153,6 +159,8 @@ COSTS = ("latency", "flops", "parameters")
 def traded_cost(run: Run) -> str | None:
     """The cost that the accuracies of a run stand against: its objective's, or the first that differs among trials."""
     result, objective = run.agent.result, run.arguments.get("objective")
+    if "task" in result.metrics:
+        return None  # the accuracies of different tasks do not compare
     wanted = objective.get("metric") if isinstance(objective, Mapping) else None
     known = [name for name in (wanted, *COSTS) if name in result.metrics]
     return next((name for name in known if len(_points(result, name)) > 1), None)

@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from nas_gym.spaces import SearchSpace, Tokens
 
-from .agent import Agent, Env, Floats
+from .agent import Agent, Env, Floats, SearchResult, attribute, joined, play
 from .controllers import ChoiceBias, Controller, IndependentSoftmaxes, LSTMController
 
 REWARDS = ("raw", "cubed", "tan", "rank")
@@ -141,14 +142,7 @@ class PolicyGradientAgent(Agent):
         self.controller = self._make_controller().to(device)
         # The critic starts at zero, and so needs no randomness.
         self.critic = torch.nn.Parameter(torch.zeros(len(seeds), self.controller.feature_size + 1, device=device))
-        settings: ControllerHyperparameters = self.hyperparameters
-        self.optimizer = torch.optim.Adam(
-            [*self.controller.parameters(), self.critic],
-            lr=settings.learning_rate,
-            betas=(settings.adam_beta1, 0.999),
-            eps=settings.adam_epsilon,
-            fused=True,
-        )
+        self.optimizer = self._make_optimizer()
         self.ranks = Ranks(len(seeds))
         self.updates = 0
         self._pending: list[tuple[Tokens, Floats]] = []
@@ -167,6 +161,16 @@ class PolicyGradientAgent(Agent):
             operation_tanh_reduction=settings.operation_tanh_reduction,
             temperature=settings.temperature,
             choice_bias=settings.choice_bias,
+        )
+
+    def _make_optimizer(self) -> torch.optim.Adam:
+        settings: ControllerHyperparameters = self.hyperparameters
+        return torch.optim.Adam(
+            [*self.controller.parameters(), self.critic],
+            lr=settings.learning_rate,
+            betas=(settings.adam_beta1, 0.999),
+            eps=settings.adam_epsilon,
+            fused=True,
         )
 
     # ------------------------------------------------------------------ ask and tell
@@ -242,6 +246,40 @@ class PolicyGradientAgent(Agent):
 
     # ------------------------------------------------------------------ learning
 
+    def learn_each(self, trials: int) -> list[SearchResult]:
+        """Searches by the agent of each seed, all in one program: `Agent.learn` for many, without its history.
+
+        The sub-environments of the environment are shared out among the seeds.
+
+        Args:
+            trials: of each seed.
+
+        Returns:
+            What each seed has tried.
+
+        Raises:
+            ValueError: the evaluator is stateful, or the space changes with the trials: then searches are not
+                independent.
+        """
+        if attribute(self.env, "schedule").evaluator.stateful:
+            raise ValueError("evaluator must not be stateful for searches that share it")
+        if self.open_space != self.space.at_trial(trials) or attribute(self.env, "restart_after") is not None:
+            raise ValueError(f"space {self.space.name!r} changes with the trials of one search, not of many at once")
+        assert isinstance(self.env, VectorEnv)
+        seeds = len(self.generators)
+        n = max(self.env.num_envs // seeds, 1)
+        histories: list[list[SearchResult]] = [[] for _ in range(seeds)]
+        for first in range(0, trials, n):
+            tokens = self.ask_each(n)
+            rows = tokens.reshape(-1, self.space.length)
+            options = {name: np.tile(column, seeds) for name, column in self.reset_options.items()}
+            whole = SearchResult(self.space, rows, *play(self.env, rows, options))
+            kept = min(n, trials - first)
+            for seed, history in enumerate(histories):
+                history.append(whole.rows(slice(seed * n, seed * n + kept)))
+            self.tell_each(tokens[:, :kept], whole.rewards.reshape(-1, n)[:, :kept])
+        return [joined(self.space, history) for history in histories]
+
     def _transformed(self, rewards: Floats) -> Floats:
         """What is learned from, float64[S, n]."""
         kind = self.hyperparameters.reward
@@ -286,7 +324,6 @@ class PolicyGradientAgent(Agent):
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, optimiser, pending episodes, what was tried and random states, beside the history."""
-        tried = [sorted(rows) for rows in self._tried]
         return {
             **super().state_dict(),
             # Copies: both would go on changing with the agent.
@@ -297,7 +334,7 @@ class PolicyGradientAgent(Agent):
             "ranks": torch.from_numpy(self.ranks.sorted),
             "updates": self.updates,
             "pending": [[torch.from_numpy(tokens), torch.from_numpy(rewards)] for tokens, rewards in self._pending],
-            "tried": [torch.from_numpy(np.array([_tokens(row) for row in rows], dtype=np.int64)) for rows in tried],
+            "tried": [tried_tensor(rows) for rows in self._tried],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -313,7 +350,7 @@ class PolicyGradientAgent(Agent):
         self.updates = int(state["updates"])
         self._pending = [(tokens.numpy(), rewards.numpy()) for tokens, rewards in state["pending"]]
         self._tried = [{row.tobytes() for row in rows.numpy()} for rows in state["tried"]]
-        self.controller.space = self.space.at_trial(self.trials - sum(kept.shape[1] for _, kept in self._pending))
+        self.controller.space = self.open_at(self.trials - sum(kept.shape[1] for _, kept in self._pending))
 
 
 def _take_new(rows: list[NDArray[np.int64]], candidates: Tokens, tried: set[bytes], n: int, again: bool) -> None:
@@ -327,5 +364,6 @@ def _take_new(rows: list[NDArray[np.int64]], candidates: Tokens, tried: set[byte
             rows.append(candidate)
 
 
-def _tokens(row: bytes) -> NDArray[np.int64]:
-    return np.frombuffer(row, dtype=np.int64)
+def tried_tensor(rows: set[bytes]) -> torch.Tensor:
+    """Sequences as int64[n, T], in an order that does not depend on the process."""
+    return torch.from_numpy(np.array([np.frombuffer(row, dtype=np.int64) for row in sorted(rows)], dtype=np.int64))

@@ -12,7 +12,7 @@ import torch
 
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
 
-from .agent import Env, Floats, SearchResult, joined, play
+from .agent import Env, Floats, SearchResult
 from .policy_gradient import ControllerHyperparameters, PolicyGradientAgent
 
 BASELINES = ("none", "moving-average", "leave-one-out", "critic")
@@ -169,23 +169,8 @@ class Reinforce(PolicyGradientAgent):
         Raises:
             ValueError: the evaluator is stateful, or the space grows: then searches are not independent.
         """
-        n: int = hyperparameters.batch_size
-        env = make_env(len(seeds) * n)
-        agent = cls(env, seeds, hyperparameters, device)
-        if env.unwrapped.schedule.evaluator.stateful:  # type: ignore[union-attr]
-            raise ValueError("evaluator must not be stateful for searches that share it")
-        if agent.open_space != agent.space.at_trial(trials):
-            raise ValueError(f"space {agent.space.name!r} grows with the trials of one search; got {len(seeds)} seeds")
-        histories: list[list[SearchResult]] = [[] for _ in seeds]
-        for first in range(0, trials, n):
-            tokens = agent.ask_each(n)
-            rewards, columns = play(env, tokens.reshape(-1, agent.space.length))
-            whole = SearchResult(agent.space, tokens.reshape(-1, agent.space.length), rewards, columns)
-            kept = min(n, trials - first)
-            for row, history in enumerate(histories):
-                history.append(whole.rows(slice(row * n, row * n + kept)))
-            agent.tell_each(tokens[:, :kept], rewards.reshape(-1, n)[:, :kept])
-        return [joined(agent.space, history) for history in histories]
+        env = make_env(len(seeds) * hyperparameters.batch_size)
+        return cls(env, seeds, hyperparameters, device).learn_each(trials)
 
     def _grow(self, space: SearchSpace) -> None:
         super()._grow(space)

@@ -6,7 +6,8 @@ The folder holds config.yaml (what was asked for), trials.csv (results only, app
 A run is resumed in one of two ways. Without shared weights it is played again from its seed, and the trials that
 are on record are answered from trials.csv, so that this works for every agent. With shared weights the agent, the
 evaluator and all random states are read from the checkpoint, and trials.csv is cut back to it. Either way the
-finished trials.csv equals that of an uninterrupted run, to the bit, on CPU.
+finished trials.csv equals that of an uninterrupted run, to the bit, on CPU. An asynchronous run, which is not the same
+twice, goes on from its checkpoint too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from nas_gym.evaluators import TRAINERS, Evaluations, Evaluator, Schedule
+from nas_gym.envs.multitask import base_arguments
+from nas_gym.envs.multitask_vector import MultiTaskVectorEnv
+from nas_gym.evaluators import (
+    TRAINERS,
+    DistributedEvaluator,
+    Evaluations,
+    EvaluationStore,
+    Evaluator,
+    MultiTaskEvaluator,
+    MultiTaskSchedule,
+    Schedule,
+    StoredEvaluator,
+    make_evaluator,
+)
+from nas_gym.evaluators.evaluator import joined
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.registration import ENVIRONMENTS
 from nas_gym.spaces import Architecture, SearchSpace, Tokens, make_space
@@ -55,7 +71,8 @@ from .agent import (
     make_agent,
     simulated_seconds,
 )
-from .model_card import model_card
+from .asynchronous import STALENESS, learn_asynchronously
+from .model_card import model_card, traded_cost
 
 if TYPE_CHECKING:
     from nas_gym.evaluators.morphism import MorphismEvaluator
@@ -85,6 +102,13 @@ class RunConfig:
             passes and at most 20; 0 does not retrain.
         simulated_seconds: what the trials may take in all, by the seconds that a table has of them; None sets no limit
             but `trials`.
+        workers: processes that evaluate, by Ray; None evaluates in this one. Of synchronous runs the results are the
+            same.
+        ray_address: of the Ray cluster whose machines the workers are on; None takes this machine.
+        worker_gpus: GPUs of a worker, such as 0.25; without, it sees none.
+        asynchronous: keep the workers busy: the agent asks for the next architecture as soon as one has ended. The
+            order of the trials, and so the search, is not the same twice.
+        store: path of an `EvaluationStore` that answers what is in it, and is given the rest.
     """
 
     env: str = "NAS-Cell-v0"
@@ -100,11 +124,16 @@ class RunConfig:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     retrain_epochs: int | None = None
     simulated_seconds: float | None = None
+    workers: int | None = None
+    ray_address: str | None = None
+    worker_gpus: float | None = None
+    asynchronous: bool = False
+    store: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 1), ("seed", 0), ("num_envs", 1), ("retrain_epochs", 0)):
+        for name, least in (("trials", 1), ("seed", 0), ("num_envs", 1), ("retrain_epochs", 0), ("workers", 1)):
             value = getattr(self, name)
-            left_open = value is None and name in ("num_envs", "retrain_epochs")
+            left_open = value is None and name in ("num_envs", "retrain_epochs", "workers")
             if not left_open and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         seconds = self.simulated_seconds
@@ -120,6 +149,16 @@ class RunConfig:
             known = ", ".join(spec.id for spec in ENVIRONMENTS)
             raise ValueError(f"unknown environment {self.env!r}; known: {known}")
         agent_class(self.agent)
+        self._check_workers()
+
+    def _check_workers(self) -> None:
+        for name in ("ray_address", "worker_gpus", "asynchronous"):
+            if self.workers is None and getattr(self, name) not in (None, False):
+                raise ValueError(f"{name} is for runs with workers: give their number")
+        if self.asynchronous and self.agent not in STALENESS:
+            raise ValueError(f"agent {self.agent!r} cannot search asynchronously; can: {', '.join(STALENESS)}")
+        if self.asynchronous and self.num_envs is not None:
+            raise ValueError(f"num_envs must be left out of an asynchronous run, got {self.num_envs}")
 
 
 class Interrupted(Exception):
@@ -146,12 +185,15 @@ class Run:
         self.arguments = self._arguments()
         env = self._make_env()
         agent = make_agent(self.config.agent, env, self.config.seed, self.config.hyperparameters)
-        self.schedule: Schedule = env.unwrapped.schedule  # type: ignore[attr-defined]
-        self.evaluator = self.schedule.evaluator
+        self.env: Any = env.unwrapped
+        self.schedule: Schedule = self.env.schedule  # type: ignore[attr-defined]
+        self.evaluator: Any = self.schedule.evaluator.unwrapped
         self.agent: Agent = agent
         if self.config.simulated_seconds is not None:
             one = agent.open_space.sample(np.random.default_rng(0), 1)
-            simulated_seconds(self.evaluator.evaluate(one).metrics)  # complains where there are none
+            simulated_seconds(self.schedule.evaluator.evaluate(one).metrics)  # complains where there are none
+        self.workers: DistributedEvaluator | None = None
+        self._spread()
         # Last, so that a config that cannot be run leaves no folder behind.
         if config is not None:
             _create(self.folder, config)
@@ -159,8 +201,7 @@ class Run:
     def _arguments(self) -> dict[str, Any]:
         """What the environment is made with."""
         config = self.config
-        defaults = gym.spec(config.env).kwargs
-        arguments = {**defaults, **config.env_kwargs}
+        arguments = _with_defaults(config)
         if config.task is not None:
             arguments["task"] = config.task
         if _trains(arguments):
@@ -174,13 +215,36 @@ class Run:
     def _make_env(self) -> gym.vector.VectorEnv[Any, Any, Any]:
         num_envs = self.config.num_envs or self._batch_size()
         try:
-            return gym.make_vec(self.config.env, num_envs=num_envs, **self.arguments)
+            env = gym.make_vec(self.config.env, num_envs=num_envs, **self.arguments)
         except TypeError as error:
             raise ValueError(
                 f"environment {self.config.env!r} cannot be made with {self.arguments}: {error}"
             ) from error
+        if isinstance(env.unwrapped, MultiTaskVectorEnv):
+            env.reset(seed=self.config.seed)  # which the draws of tasks follow from
+        return env
+
+    def _spread(self) -> None:
+        """Has the evaluations done by workers, and stored, as the config says."""
+        config, schedule = self.config, self.schedule
+        store = None if config.store is None else EvaluationStore(config.store)
+        if config.workers is not None:
+            if isinstance(schedule, MultiTaskSchedule):
+                raise ValueError("workers are for environments of one task")
+            schedule.evaluator = self.workers = DistributedEvaluator(
+                partial(evaluator_of, config.env, self.arguments),
+                config.workers,
+                address=config.ray_address,
+                gpus=config.worker_gpus or 0.0,
+                local=schedule.evaluator,
+            )
+        if store is not None:
+            for each in schedule.schedules.values() if isinstance(schedule, MultiTaskSchedule) else (schedule,):
+                each.evaluator = StoredEvaluator(each.evaluator, store)
 
     def _batch_size(self) -> int:
+        if self.config.asynchronous:
+            return 1
         settings = load_hyperparameters(self.config.agent, self.config.env, self.config.hyperparameters)
         size: int = getattr(settings, "batch_size", NUM_ENVS)
         return size
@@ -199,10 +263,13 @@ class Run:
             try:
                 recorder.restore()
                 if self.agent.trials < self.config.trials:
-                    self.agent.learn(self.config.trials - self.agent.trials, recorder, self._seconds_left())
+                    learn = partial(learn_asynchronously, self.agent) if self.config.asynchronous else self.agent.learn
+                    learn(self.config.trials - self.agent.trials, recorder, self._seconds_left())
                 recorder.save()
             finally:
                 recorder.close()
+                if self.workers is not None:
+                    self.workers.close()
             return self._finish(progress, stop)
 
     def _seconds_left(self) -> float | None:
@@ -217,16 +284,26 @@ class Run:
         result = self.agent.result
         best = result.best_trial
         # A random architecture of the run stands beside the best, to tell how much the search has brought.
-        others = np.flatnonzero((result.tokens != result.tokens[best]).any(axis=1))
+        tasks = result.metrics.get("task", np.zeros(len(result)))
+        others = np.flatnonzero((result.tokens != result.tokens[best]).any(axis=1) & (tasks == tasks[best]))
         rng = np.random.default_rng(self.config.seed)
         chosen = {"best": best, **({"random": int(rng.choice(others))} if len(others) else {})}
         record = {role: _trial_record(result, trial) for role, trial in chosen.items()}
+        if isinstance(self.evaluator, MultiTaskEvaluator):  # the task of the best has an evaluator of its own
+            task, evaluator = list(self.evaluator.evaluators.items())[int(tasks[best])]
+            record = {role: {**row, "task": task} for role, row in record.items()}
+            self.evaluator = evaluator.unwrapped
         save_pictures(result.space.architecture(result.tokens[best]), self.folder / "architecture")
         for role, row in self._retrain(result, chosen, progress, stop).items():
             record[role]["retrained"] = row
         for role, row in self._look_up(result, chosen).items():
             record[role]["table"] = row
         _write(self.folder / "best.json", json.dumps(record, indent=2) + "\n")
+        cost = traded_cost(self)
+        if cost is not None:
+            from . import figures
+
+            figures.save_pictures([figures.pareto_picture(result, cost)], self.folder)
         wall_seconds = _last_clock(self.folder / "timings.csv")
         _write(self.folder / "model_card.md", model_card(self, record, wall_seconds))
         return record
@@ -292,6 +369,18 @@ class Run:
         }
 
 
+def _with_defaults(config: RunConfig) -> dict[str, Any]:
+    """The arguments of a config's environment, those of its base included if it is one of many tasks."""
+    arguments = {**gym.spec(config.env).kwargs, **config.env_kwargs}
+    return {**base_arguments(arguments["base"]), **arguments} if "base" in arguments else arguments
+
+
+def evaluator_of(env: str, arguments: Mapping[str, Any]) -> Evaluator:
+    """The evaluator of an environment made with these arguments: what workers have."""
+    evaluator: Evaluator = gym.make_vec(env, num_envs=1, **arguments).unwrapped.schedule.evaluator  # type: ignore[attr-defined]
+    return evaluator
+
+
 def _trains(arguments: Mapping[str, Any]) -> bool:
     """Whether an environment made with these trains networks on a task."""
     return arguments.get("table") is None and arguments.get("evaluator") in TRAINERS
@@ -309,6 +398,8 @@ class Recorder(Callback):
     def __init__(self, run: Run, progress: Progress, stop: list[int]) -> None:
         self.run, self.progress, self.stop = run, progress, stop
         self.trials_path, self.checkpoint_path = run.folder / "trials.csv", run.folder / "checkpoint.pt"
+        # Others are played again from their seed.
+        self.checkpointed = run.schedule.evaluator.stateful or run.config.asynchronous
         self.recorded = 0  # trials that trials.csv holds
         self.best = 0.0, -math.inf  # fidelity and reward: only those of the highest fidelity compare
         self.unique, self.recent = set[bytes](), list[float]()
@@ -326,8 +417,7 @@ class Recorder(Callback):
         from torch.utils.tensorboard import SummaryWriter
 
         rows = read_trials(self.trials_path, self.run.agent.space)
-        stateful = self.run.schedule.evaluator.stateful
-        if stateful:
+        if self.checkpointed:
             rows = rows.rows(slice(0, self._load_checkpoint()))
         _cut_rows(self.trials_path, len(rows))
         _cut_rows(self.run.folder / "timings.csv", len(rows))
@@ -335,10 +425,10 @@ class Recorder(Callback):
         self.elapsed = _last_clock(self.run.folder / "timings.csv")
         # Nothing is purged: what is logged twice is equal, and a step counts trials in some tags, updates in others.
         self.writer = SummaryWriter(str(self.run.folder))
-        if stateful:
+        if self.checkpointed:
             self._count(rows)
-        elif len(rows):
-            self.run.schedule.evaluator = RecordedEvaluator(rows, self.run.schedule.evaluator)
+        else:
+            answer_from_record(self.run.schedule, rows)
 
     def _load_checkpoint(self) -> int:
         import torch
@@ -348,16 +438,18 @@ class Recorder(Callback):
         state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
         self.run.agent.load_state_dict(state["agent"])
         self.run.schedule.load_state_dict(state["schedule"])
+        self.run.env.load_state_dict(state["env"])
         return self.run.agent.trials
 
     def save(self) -> None:
-        """Writes the checkpoint of a run with shared weights; others need none."""
+        """Writes the checkpoint of a run that goes on from one."""
         self.writer.flush()
         self.saved = time.monotonic()
-        if self.run.schedule.evaluator.stateful:
+        if self.checkpointed:
             import torch
 
-            state = {"agent": self.run.agent.state_dict(), "schedule": self.run.schedule.state_dict()}
+            parts = {"agent": self.run.agent, "schedule": self.run.schedule, "env": self.run.env}
+            state = {name: part.state_dict() for name, part in parts.items()}
             temporary = self.checkpoint_path.with_suffix(".tmp")
             torch.save(state, temporary)
             os.replace(temporary, self.checkpoint_path)
@@ -439,7 +531,7 @@ class Recorder(Callback):
 
 
 def _training_steps(schedule: Schedule) -> int:
-    return int(getattr(schedule.evaluator, "steps", 0))
+    return int(getattr(schedule.evaluator.unwrapped, "steps", 0))
 
 
 # ---------------------------------------------------------------------- answering from the record
@@ -469,23 +561,28 @@ class RecordedEvaluator(Evaluator):
         fresh = self.evaluator.evaluate(tokens[found < 0], fidelity=fidelity, parents=parents)
         # Where each row stands once the fresh ones follow those on record.
         order = np.argsort(np.argsort(found < 0, kind="stable"))
-        return joined_evaluations(recorded, fresh).rows(order)
+        return joined([recorded, fresh]).rows(order)
 
     def _on_record(self, index: NDArray[np.int64]) -> Evaluations:
-        # The fidelity is told by the schedule that asks.
-        columns = {name: column[index] for name, column in self.rows.metrics.items() if name != "fidelity"}
+        # The fidelity is told by the schedule that asks, the task by the environment.
+        told = self.rows.metrics.items()
+        columns = {name: column[index] for name, column in told if name not in ("fidelity", "task")}
         accuracy, failed = columns.pop("accuracy"), columns.pop("failed") > 0
         return Evaluations(accuracy, columns, failed, ("on record",) * len(index))
 
 
-def joined_evaluations(first: Evaluations, second: Evaluations) -> Evaluations:
-    """One batch behind the other; both have the same metrics."""
-    return Evaluations(
-        np.concatenate([first.accuracy, second.accuracy]),
-        {name: np.concatenate([column, second.metrics[name]]) for name, column in first.metrics.items()},
-        np.concatenate([first.failed, second.failed]),
-        first.reasons + second.reasons,
-    )
+def answer_from_record(schedule: Schedule, rows: SearchResult) -> None:
+    """Has a schedule ask its evaluator only for what is not on record; with many tasks, each has its own record."""
+    if not len(rows):
+        return
+    if not isinstance(schedule, MultiTaskSchedule):
+        schedule.evaluator = RecordedEvaluator(rows, schedule.evaluator)
+        return
+    for number, own in enumerate(schedule.schedules.values()):
+        trials = rows.rows(rows.metrics["task"] == number)
+        # What no trial of a task is told is a metric of others.
+        metrics = {name: column for name, column in trials.metrics.items() if not np.isnan(column).all()}
+        answer_from_record(own, dataclasses.replace(trials, metrics=metrics))
 
 
 # ---------------------------------------------------------------------- files
@@ -643,13 +740,14 @@ def load_best(folder: Path) -> Architecture:
         ValueError: the folder holds no run, or no trial yet.
     """
     config = read_config(folder)
-    arguments = {**gym.spec(config.env).kwargs, **config.env_kwargs}
+    arguments = _with_defaults(config)
     space = make_space(arguments["space"])
     table = arguments.get("table")
     if table is not None or arguments.get("evaluator") == "table":
         # A table may be of another space of the kind: that of NAS-Bench-Graph's proteins has operations of its own.
         evaluator_kwargs = {"table": table, **arguments.get("evaluator_kwargs", {})}
-        space = TabularEvaluator(space, task=config.task or arguments["task"], **evaluator_kwargs).space
+        task = config.task or arguments.get("task") or arguments["tasks"][0]
+        space = make_evaluator("table", space, task, evaluator_kwargs).space
     return read_trials(folder / "trials.csv", space).best
 
 

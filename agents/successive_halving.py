@@ -106,7 +106,7 @@ class SuccessiveHalving(Agent):
             rows = slice(filled, filled + taken.stop - taken.start)
             tokens[rows], fidelities[rows] = bracket.tokens[taken], fidelity
             filled = rows.stop
-        self.fidelity = fidelities
+        self.reset_options = {"fidelity": fidelities}
         return tokens
 
     def _begin(self) -> Bracket:

@@ -50,6 +50,7 @@ CASES: dict[str, tuple[Action, int]] = {  # an action, and the number of images 
     "widen a fully connected layer": (Widen(14), 0),
     "deepen the first block": (Deepen(0, 1, 3), 0),
     "deepen the last block": (Deepen(3, 2, 3), 0),
+    "deepen the last, 8 images": (Deepen(3, 2, 3), 8),
     "deepen the last, 64 images": (Deepen(3, 2, 3), 64),
     "deepen the fully connected": (Deepen(4, 1, None), 0),
 }

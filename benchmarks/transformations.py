@@ -1,23 +1,30 @@
 """What growing networks by EAS brings: against random growth, and against training from scratch.
 
-    python benchmarks/transformations.py --task fashion-mnist --seeds 5
+    python benchmarks/transformations.py
 
 For each seed, EAS and random transformations grow the same trained start network, through the environment, with the
 same number of networks and the same training of each. Reported for the start network and for the best one of either:
 its parameters, its validation accuracy in the search, and its test accuracy, looked up when the search is over, of the
-very weights that the search has trained. Then, over the seeds, the mean difference between EAS and random in both, with
-Student's 95 % interval.
+very weights that the search has trained. Then, over the seeds, means and mean differences, with Student's 95 %
+intervals.
 
-Last, what inheriting weights saves: the best architecture of EAS is trained from scratch, with the start network's
-learning rate, and once more from the weights that it inherited, with the search's. Told is after how many epochs, and
-seconds of the processor, each comes for the first time to the validation accuracy that training from scratch ends with.
+Last, what inheriting weights saves. The best architecture of EAS is trained from scratch, with the start network's
+learning rate; and once more from the weights that it inherited from the start network, with the search's learning rate,
+for a third of the epochs. Told is after how many epochs, and seconds of the processor, each comes for the first time to
+the validation accuracy that training from scratch ends with. What the start network has cost is not counted: its
+training serves all networks of a search.
+
+Searches run side by side, each in a process of its own with one thread.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,124 +37,214 @@ from nas_gym.envs.transformation_vector import TransformationVectorEnv
 from nas_gym.evaluators.morphism import MorphismEvaluator
 from nas_gym.evaluators.training import fit, score
 from nas_gym.spaces import Tokens, TransformationSpace
-from nas_gym.tasks import Task, make_task
+from nas_gym.tasks import make_task
 
 AGENTS = ("eas", "random")
 
 
-def search(
-    agent: str, seed: int, space: TransformationSpace, task: Task, trials: int, settings: dict[str, Any]
-) -> tuple[MorphismEvaluator, Tokens, float]:
-    """The evaluator after a search, the best architecture that was found, and the seconds that it took."""
-    evaluator = MorphismEvaluator(space, task, seed=seed, **settings)
-    envs = TransformationVectorEnv(10, space=space, evaluator=evaluator)
-    started = time.perf_counter()
-    result = make_agent(agent, envs, seed).learn(trials)
-    return evaluator, result.tokens[result.best_trial], time.perf_counter() - started
+@dataclass(frozen=True)
+class Protocol:
+    """What each search may spend.
 
-
-def facts(evaluator: MorphismEvaluator, tokens: Tokens) -> tuple[float, float, float]:
-    """Parameters, validation and test accuracy of a network with the weights of the search."""
-    found = evaluator.evaluate(tokens[None])
-    network: Any = evaluator.trained_network(tokens)
-    test = score(network, evaluator.task, evaluator.task.test)
-    return float(found.metrics["parameters"][0]), float(found.accuracy[0]), test
-
-
-def reaching(evaluator: MorphismEvaluator, tokens: Tokens, epochs: int, seed: int) -> tuple[float, list[str]]:
-    """The accuracy that training from scratch ends with, and when that and the heir come to it, in words."""
-    fresh: Any = evaluator.new_network(evaluator.space.architecture(tokens), evaluator.task, seed)
-    heir: Any = evaluator.grown_network(tokens)
-    target, told = 0.0, []
-    for network in (fresh, heir):
-        settings = evaluator.settings.training(start=network is fresh)
-        settings = dataclasses.replace(settings, epochs=epochs, record_all_epochs=True)
-        (curve,) = fit([network], evaluator.task, settings, seeds=[seed], clock=time.process_time)
-        accuracies = curve.accuracy["valid"]
-        target = target or float(accuracies[-1])
-        reached = np.flatnonzero(accuracies >= target)
-        if len(reached):
-            needed = int(reached[0]) + 1
-            told.append(f"{needed} epochs, {curve.seconds * needed / epochs:.1f} s")
-        else:
-            told.append(f"not in {epochs} epochs, best {accuracies.max():.4f}")
-    return target, told
-
-
-def interval(differences: Sequence[float]) -> str:
-    """The mean with Student's 95 % interval."""
-    mean = float(np.mean(differences))
-    if len(differences) < 2:
-        return f"{mean:+.4f} (one seed: no interval)"
-    low, high = stats.t.interval(0.95, len(differences) - 1, mean, stats.sem(differences))
-    return f"{mean:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}], {len(differences)} seeds"
-
-
-def main(
-    task: str = "fashion-mnist",
-    seeds: int = 1,
-    first_seed: int = 0,
-    trials: int = 40,
-    image_size: int | None = 14,
-    train_images: int | None = 2000,
-    valid_images: int | None = 1000,
-    epochs: int = 2,
-    start_epochs: int = 10,
-    scratch_epochs: int = 20,
-    max_parameters: int = 300_000,
-    max_transformations: int = 25,
-    threads: int = 1,
-) -> None:
-    """Prints the tables.
-
-    Args:
+    Attributes:
         task: an image task.
-        seeds: how many, each of a search of either agent.
-        first_seed: the first of them.
         trials: networks a search.
         image_size: pixels to which images are resized; None leaves them.
         train_images: the number of training images; None takes them all.
         valid_images: the number of validation images; None takes them all.
         epochs: of training for each grown network.
         start_epochs: of training for the start network.
-        scratch_epochs: of the two trainings at the end; 0 leaves them out.
+        inherit: whose weights a network inherits, see `MorphismSettings`.
+        restart_after: networks after which the next ones grow out of the best so far; None never.
+        scratch_epochs: of the training from scratch at the end; 0 leaves it out.
         max_parameters: of a network.
         max_transformations: of a network.
-        threads: of torch.
     """
-    torch.set_num_threads(threads)
-    settings = {"epochs": epochs, "start_epochs": start_epochs}
-    found: dict[str, list[tuple[float, float, float]]] = {agent: [] for agent in AGENTS}
-    print(f"{task}: {trials} networks a search, {epochs} epochs each; test accuracy of the weights of the search")
-    print(f"{'seed':>4} {'network':<8} {'parameters':>10} {'valid':>7} {'test':>7} {'seconds':>8}")
-    for seed in range(first_seed, first_seed + seeds):
-        data = make_task(task, seed=seed, image_size=image_size, train_limit=train_images, valid_limit=valid_images)
-        space = TransformationSpace(
-            image_shape=data.image_shape,
-            num_classes=data.num_classes,
-            max_parameters=max_parameters,
-            max_transformations=max_transformations,
-        )
-        start = np.full(space.length, space.stop)
-        for agent in AGENTS:
-            evaluator, best, seconds = search(agent, seed, space, data, trials, settings)
-            if agent == AGENTS[0]:
-                show(seed, "start", facts(evaluator, start))
-            found[agent].append(facts(evaluator, best))
-            show(seed, agent, found[agent][-1], seconds)
-            if agent == "eas" and scratch_epochs:
-                target, (scratch, heir) = reaching(evaluator, best, scratch_epochs, seed)
-                print(f"     to {target:.4f}: from scratch {scratch}; with inherited weights {heir}", flush=True)
-    for column, name in ((1, "validation"), (2, "test")):
-        differences = [eas[column] - random[column] for eas, random in zip(found["eas"], found["random"], strict=True)]
-        print(f"eas - random, {name} accuracy: {interval(differences)}")
+
+    task: str = "fashion-mnist"
+    trials: int = 40
+    image_size: int | None = 14
+    train_images: int | None = 2000
+    valid_images: int | None = 1000
+    epochs: int = 2
+    start_epochs: int = 10
+    inherit: str = "start"
+    restart_after: int | None = None
+    scratch_epochs: int = 30
+    max_parameters: int = 300_000
+    max_transformations: int = 25
 
 
-def show(seed: int, name: str, row: tuple[float, float, float], seconds: float | None = None) -> None:
+@dataclass(frozen=True)
+class Network:
+    """What is reported of a network, with the weights of the search."""
+
+    parameters: float
+    valid: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When a training came to an accuracy; None and all its seconds if it did not."""
+
+    epochs: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What came of a search.
+
+    Attributes:
+        start: the start network.
+        best: the best one found.
+        seconds: of the search, by the clock.
+        target: the validation accuracy that training the best from scratch ends with; None if it was not trained so.
+        scratch: when that training came to it.
+        heir: when training from inherited weights did.
+    """
+
+    start: Network
+    best: Network
+    seconds: float
+    target: float | None = None
+    scratch: Reached | None = None
+    heir: Reached | None = None
+
+
+def search(agent: str, seed: int, protocol: Protocol) -> Search:
+    """Searches, and looks up what was found."""
+    torch.set_num_threads(1)
+    task = make_task(
+        protocol.task,
+        seed=seed,
+        image_size=protocol.image_size,
+        train_limit=protocol.train_images,
+        valid_limit=protocol.valid_images,
+    )
+    space = TransformationSpace(
+        image_shape=task.image_shape,
+        num_classes=task.num_classes,
+        max_parameters=protocol.max_parameters,
+        max_transformations=protocol.max_transformations,
+    )
+    names = ("epochs", "start_epochs", "inherit")
+    evaluator = MorphismEvaluator(space, task, seed=seed, **{name: getattr(protocol, name) for name in names})
+    envs = TransformationVectorEnv(10, space=space, evaluator=evaluator, restart_after=protocol.restart_after)
+    started = time.perf_counter()
+    result = make_agent(agent, envs, seed).learn(protocol.trials)
+    seconds = time.perf_counter() - started
+    best = result.tokens[result.best_trial]
+    found = Search(network(evaluator, np.full(space.length, space.stop)), network(evaluator, best), seconds)
+    if agent != AGENTS[0] or not protocol.scratch_epochs:
+        return found
+    target, scratch, heir = reaching(evaluator, best, protocol.scratch_epochs, seed)
+    return dataclasses.replace(found, target=target, scratch=scratch, heir=heir)
+
+
+def network(evaluator: MorphismEvaluator, tokens: Tokens) -> Network:
+    """Parameters, validation and test accuracy with the weights of the search."""
+    found = evaluator.evaluate(tokens[None])
+    trained: Any = evaluator.trained_network(tokens)
+    test = score(trained, evaluator.task, evaluator.task.test)
+    return Network(float(found.metrics["parameters"][0]), float(found.accuracy[0]), test)
+
+
+def reaching(evaluator: MorphismEvaluator, tokens: Tokens, epochs: int, seed: int) -> tuple[float, Reached, Reached]:
+    """The accuracy that training from scratch ends with, and when that and the heir come to it."""
+    fresh: Any = evaluator.new_network(evaluator.space.architecture(tokens), evaluator.task, seed)
+    heir: Any = evaluator.grown_network(tokens)
+    curves = []
+    for trained, length in ((fresh, epochs), (heir, max(1, epochs // 3))):
+        settings = evaluator.settings.training(start=trained is fresh)
+        settings = dataclasses.replace(settings, epochs=length, record_all_epochs=True)
+        curves += fit([trained], evaluator.task, settings, seeds=[seed], clock=time.process_time)
+    target = float(curves[0].accuracy["valid"][-1])
+    reached = []
+    for curve in curves:
+        accuracies = curve.accuracy["valid"]
+        first = np.flatnonzero(accuracies >= target)
+        needed = int(first[0]) + 1 if len(first) else None
+        reached.append(Reached(needed, curve.seconds * (needed or len(accuracies)) / len(accuracies)))
+    return target, reached[0], reached[1]
+
+
+# ---------------------------------------------------------------------- report
+
+
+def interval(values: Sequence[float], form: str = "+.4f") -> str:
+    """The mean with Student's 95 % interval."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:{form}} (one seed: no interval)"
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def show(seed: int, name: str, row: Network, seconds: float | None = None) -> None:
     """Prints a row of the table."""
-    parameters, valid, test = row
     clock = "" if seconds is None else f"{seconds:8.1f}"
-    print(f"{seed:4d} {name:<8} {parameters:10,.0f} {valid:7.4f} {test:7.4f} {clock}", flush=True)
+    print(f"{seed:4d} {name:<8} {row.parameters:10,.0f} {row.valid:7.4f} {row.test:7.4f} {clock}", flush=True)
+
+
+def show_saving(found: Search) -> None:
+    """Prints when the best network came to its accuracy."""
+    if found.target is None or found.scratch is None or found.heir is None:
+        return
+    words = [
+        f"{name} " + (f"{when.epochs} epochs, {when.seconds:.1f} s" if when.epochs else f"not in {when.seconds:.1f} s")
+        for name, when in (("from scratch", found.scratch), ("with inherited weights", found.heir))
+    ]
+    print(f"     to {found.target:.4f}: {'; '.join(words)}", flush=True)
+
+
+def summarise(eas: Sequence[Search], random: Sequence[Search]) -> None:
+    """Prints the means over the seeds."""
+    print(f"means with Student's 95 % intervals, {len(eas)} seeds:")
+    for split in ("valid", "test"):
+        start, grown, drawn = (
+            np.array([getattr(row, split) for row in rows])
+            for rows in ([one.start for one in eas], [one.best for one in eas], [one.best for one in random])
+        )
+        for name, values in (("start", start), ("eas", grown), ("random", drawn)):
+            print(f"  {split} accuracy of {name}: {interval(values, '.4f')}")
+        print(f"  {split} accuracy, eas - start {interval(grown - start)}, eas - random {interval(grown - drawn)}")
+    pairs = [(one.scratch, one.heir) for one in eas if one.scratch is not None and one.heir is not None]
+    if not pairs:
+        return
+    both = [(scratch, heir) for scratch, heir in pairs if scratch.epochs and heir.epochs]
+    within = f"{len(both)} of {len(pairs)} came to the accuracy of training from scratch in a third of its epochs"
+    print(f"with inherited weights {within}")
+    if both:
+        epochs = [heir.epochs / scratch.epochs for scratch, heir in both]  # type: ignore[operator]
+        seconds = [heir.seconds / scratch.seconds for scratch, heir in both]
+        print(f"  and took {interval(epochs, '.3f')} of its epochs and {interval(seconds, '.3f')} of its seconds")
+
+
+def main(protocol: Protocol, seeds: int = 5, first_seed: int = 0, processes: int = 2) -> None:
+    """Prints the tables.
+
+    Args:
+        protocol: what each search may spend.
+        seeds: how many, each of a search of either agent.
+        first_seed: the first of them.
+        processes: searches side by side.
+    """
+    started = time.perf_counter()
+    numbers = range(first_seed, first_seed + seeds)
+    print(f"{protocol}\n{'seed':>4} {'network':<8} {'parameters':>10} {'valid':>7} {'test':>7} {'seconds':>8}")
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        # All are handed over before the first is waited for.
+        running = {(agent, seed): pool.submit(search, agent, seed, protocol) for agent in AGENTS for seed in numbers}
+        found = {agent: [running[agent, seed].result() for seed in numbers] for agent in AGENTS}
+    for seed, eas, random in zip(numbers, found["eas"], found["random"], strict=True):
+        show(seed, "start", eas.start)
+        show(seed, "eas", eas.best, eas.seconds)
+        show(seed, "random", random.best, random.seconds)
+        show_saving(eas)
+    summarise(found["eas"], found["random"])
+    print(f"{time.perf_counter() - started:.0f} s with {processes} processes")
 
 
 if __name__ == "__main__":

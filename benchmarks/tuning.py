@@ -52,6 +52,16 @@ LSTM: dict[str, list[Any]] = {
     "hidden_size": [32],
     "tanh_constant": [2.5, None],
 }
+SOFTMAXES: dict[str, list[Any]] = {
+    "lstm": [False],
+    "learning_rate": [0.1, 0.2, 0.5, 1.0, 2.0, 4.0],
+}
+CLIPPED: dict[str, list[Any]] = {
+    "minibatch_size": [2, 5, 10],
+    "epochs": [2, 4, 8],
+    "entropy_weight": [0.0, 1e-3, 1e-2],
+    "target_kl": [0.03, 0.1, 0.3],
+}
 REPLAY: dict[str, list[Any]] = {
     "baseline": ["moving-average", "leave-one-out", "critic"],
     "baseline_decay": [0.9],
@@ -64,17 +74,10 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     "reinforce:softmaxes": {
         **POLICY_GRADIENT,
         **REPLAY,
-        "lstm": [False],
-        "learning_rate": [0.1, 0.2, 0.5, 1.0, 2.0, 4.0],
+        **SOFTMAXES,
     },
-    "ppo": {
-        **POLICY_GRADIENT,
-        **LSTM,
-        "minibatch_size": [2, 5, 10],
-        "epochs": [2, 4, 8],
-        "entropy_weight": [0.0, 1e-3, 1e-2],
-        "target_kl": [0.03, 0.1, 0.3],
-    },
+    "ppo": {**POLICY_GRADIENT, **LSTM, **CLIPPED},
+    "ppo:softmaxes": {**POLICY_GRADIENT, **SOFTMAXES, **CLIPPED},
     "regularized-evolution": {"population_size": [5, 10, 15, 20, 30, 40, 50], "sample_size": [2, 3, 5, 10, 15, 20]},
     "tournament": {
         "population_size": [5, 10, 20, 30, 40],
@@ -162,7 +165,7 @@ def main(
     """Runs the sweep of an agent.
 
     Args:
-        agent: one of the grids: reinforce, reinforce:softmaxes, ppo, regularized-evolution, tournament.
+        agent: one of the grids: reinforce, reinforce:softmaxes, ppo, ppo:softmaxes, regularized-evolution, tournament.
         on: each of the four tasks, or the mean of them.
         candidates: settings tried; a grid that has fewer is tried whole.
         seeds: searches of a candidate on each task.

@@ -23,6 +23,7 @@ from PIL import Image
 
 from nas_gym.envs import ConstructionEnv
 from nas_gym.envs.rendering import draw
+from nas_gym.envs.transformation import growth_picture
 from nas_gym.registration import ENVIRONMENTS, EnvironmentSpec
 from nas_gym.spaces import PRESETS, SearchSpace, TransformationSpace, make_space
 
@@ -85,7 +86,8 @@ def page(spec: EnvironmentSpec) -> str:
     """The page of an environment."""
     space = make_space(spec.space)
     made = environment(spec)
-    env = {form: made(space, evaluator="constant", observation=form) for form in ("onehot", "tokens")}
+    arguments = {**spec.kwargs, "evaluator": "constant"}
+    env = {form: made(**arguments, observation=form) for form in ("onehot", "tokens")}
     presets = [f"`{name}`" for name, preset in PRESETS.items() if type(preset) is type(space) and preset != space]
     facts = {
         "action space": f"`{env['onehot'].action_space}`",
@@ -96,6 +98,8 @@ def page(spec: EnvironmentSpec) -> str:
         "search space": f"`{spec.space}`" + (f"; by the argument `space` also {', '.join(presets)}" if presets else ""),
         "evaluator": f"`{spec.evaluator}`" + (f", task `{spec.task}`" if spec.task else ""),
     }
+    if spec.base is not None:
+        facts |= {"base": f"[{spec.base}]({spec.base}.md)", "tasks": ", ".join(f"`{task}`" for task in spec.tasks)}
     return "\n".join(
         [
             f"# {spec.id}",
@@ -169,11 +173,17 @@ def count(number: int) -> str:
 
 
 def picture(space: SearchSpace) -> bytes:
-    """The PNG of an architecture, the same in every run: of eleven drawn at random the third largest."""
+    """The PNG of an architecture, the same in every run: of eleven drawn at random the third largest.
+
+    One that has grown stands beside what it has grown from.
+    """
     samples = space.sample(np.random.default_rng(0), 11)
-    graphs = sorted((space.graph(space.architecture(row)) for row in samples), key=lambda graph: len(graph.nodes))
+    chosen = sorted(samples, key=lambda row: len(space.graph(space.architecture(row)).nodes))[-3]
     file = io.BytesIO()
-    draw(graphs[-3]).savefig(file, format="png", dpi=DPI)
+    if isinstance(space, TransformationSpace):
+        Image.fromarray(growth_picture(space.layer_space.start, space.network(chosen))).save(file, format="png")
+    else:
+        draw(space.graph(space.architecture(chosen))).savefig(file, format="png", dpi=DPI)
     small = io.BytesIO()
     Image.open(file).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     return small.getvalue()

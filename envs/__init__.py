@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .construction import ConstructionEnv
 from .construction_vector import ConstructionVectorEnv
+from .multitask import MultiTaskEnv
+from .multitask_vector import MultiTaskVectorEnv
 from .sampling import masked_sample
 from .transformation import TransformationEnv
 from .transformation_vector import TransformationVectorEnv
@@ -13,6 +15,8 @@ __all__ = [
     "ConstructionEnv",
     "ConstructionVectorEnv",
     "MaskedObservation",
+    "MultiTaskEnv",
+    "MultiTaskVectorEnv",
     "TransformationEnv",
     "TransformationVectorEnv",
     "VectorReward",

@@ -65,8 +65,12 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     ## Rewards
 
     0.0 until the architecture is complete, then `objective` of its evaluation: by default the accuracy on the
-    validation split. A failed evaluation, and a penalised illegal choice, give the objective's `worst`. The wrapper
-    `nas_gym.envs.VectorReward` makes a reward of several objectives out of the evaluation, as MO-Gymnasium has it.
+    validation split. A failed evaluation, and a penalised illegal choice, give the objective's `worst`.
+
+    With the objective `"vector"` every reward is float64[k], and the environment has a `reward_space`, a `Box` of that
+    shape, and a `reward_dim`, k, as MO-Gymnasium has it. (Gymnasium's checker warns of rewards that are no numbers;
+    `gymnasium.make(..., disable_env_checker=True)` spares that.) The wrapper `nas_gym.envs.VectorReward` makes such
+    rewards of the evaluations of an environment with any objective.
 
     ## Episode End
 
@@ -100,7 +104,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     - `table`: the name or the path of a benchmark table, which then takes the evaluator's place.
     - `schedule`: when an evaluator with shared weights trains: `"interleaved"`, `"enas"`, a mapping with settings, or
       a `Schedule`, which brings its own evaluator.
-    - `objective`: from evaluations to rewards: a name, or an `Objective`.
+    - `objective`: from evaluations to rewards: a name, a mapping of `name` and the objective's fields, such as
+      `{"name": "soft-constraint", "metric": "latency", "target": 0.01}`, or an `Objective`.
     - `observation`: `"onehot"` or `"tokens"`.
     - `on_invalid`: an illegal choice becomes (`"remap"`) the legal choice of rank `action % number of legal choices`,
       or ends the episode (`"penalise"`).
@@ -126,6 +131,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         "render_modes": ["ansi", "rgb_array", "human"],
         "render_fps": 4,
     }
+    reward_dim: int | None = None  # how many numbers a reward is, where it is a vector
+    restart_after: int | None = None  # episodes after which the next ones start from the best of them, where they do
 
     def __init__(
         self,
@@ -136,7 +143,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         evaluator_kwargs: Mapping[str, Any] | None = None,
         table: str | None = None,
         schedule: Schedule | str | Mapping[str, Any] = "interleaved",
-        objective: Objective | str = "accuracy",
+        objective: Objective | str | Mapping[str, Any] = "accuracy",
         observation: str = "onehot",
         on_invalid: str = "remap",
         render_mode: str | None = None,
@@ -154,6 +161,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self.search_space = self.evaluator.space  # a table's space may differ in its fields
         self.schedule = make_schedule(schedule, self.evaluator)
         self.objective = make_objective(objective)
+        announce_vector_rewards(self, self.objective)
         self.observation = observation
         self.on_invalid = on_invalid
         self.render_mode = render_mode
@@ -187,7 +195,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         """
         super().reset(seed=seed)
         prefix = starting_prefix(self.open_space, options)
-        self._fidelity = self.evaluator.nearest_fidelity((options or {}).get("fidelity"))
+        self._begin(options or {})
         self._tokens.fill(UNDECIDED)
         self._onehot.fill(0.0)
         self._move_to(0)
@@ -196,6 +204,10 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         if self.render_mode == "human":
             self.render()
         return self._observed.copy(), self._info(False)
+
+    def _begin(self, options: Mapping[str, Any]) -> None:
+        """What an episode has of its own, beside its decisions."""
+        self._fidelity = self.evaluator.nearest_fidelity(options.get("fidelity"))
 
     def step(self, action: SupportsIndex) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
         """Takes the decision at hand.
@@ -216,14 +228,22 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         if invalid:
             if self.on_invalid == "penalise":
                 self._move_to(self._length)
-                return self._end(self.objective.worst, {"accuracy": 0.0, "failed": 1.0}, True)
+                return self._end(np.array(self.objective.worst), {"accuracy": 0.0, "failed": 1.0}, True)
             choice = self._legal[choice % len(self._legal)]
         self._decide(choice)
         if self._position < self._length:
-            return self._observed.copy(), 0.0, False, False, self._info(invalid)
-        evaluations = self.schedule.score(self._tokens.copy(), self._fidelity)
+            return self._observed.copy(), self._nothing(), False, False, self._info(invalid)
+        evaluations = self._scorer().score(self._tokens.copy(), self._fidelity)
         evaluation = {name: float(column[0]) for name, column in evaluations.columns().items()}
-        return self._end(float(self.objective(evaluations)[0]), evaluation, invalid)
+        return self._end(self.objective(evaluations)[0], evaluation, invalid)
+
+    def _scorer(self) -> Schedule:
+        """What scores the architecture of this episode."""
+        return self.schedule
+
+    def _nothing(self) -> Any:
+        """The reward of a step that completes nothing."""
+        return 0.0 if self.objective.dimensions is None else self.objective.zeros(1)[0]
 
     @property
     def open_space(self) -> SearchSpace:
@@ -294,10 +314,18 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         return {"action_mask": self._mask.copy(), "invalid_action": invalid}
 
     def _end(
-        self, reward: float, evaluation: dict[str, float], invalid: bool
-    ) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
+        self, reward: Any, evaluation: dict[str, float], invalid: bool
+    ) -> tuple[NDArray[Any], Any, bool, bool, dict[str, Any]]:
         info = {**self._info(invalid), "architecture": self._tokens[0].copy(), "evaluation": evaluation}
-        return self._observed.copy(), reward, True, False, info
+        earned = float(reward) if self.objective.dimensions is None else reward
+        return self._observed.copy(), earned, True, False, info
+
+
+def announce_vector_rewards(env: Any, objective: Objective) -> None:
+    """Gives an environment the attributes by which clients know vector rewards, if its objective has them."""
+    if objective.dimensions is not None:
+        env.reward_space = Box(-np.inf, np.inf, (objective.dimensions,), np.float64)
+        env.reward_dim = objective.dimensions
 
 
 def starting_prefix(space: SearchSpace, options: Mapping[str, Any] | None) -> list[int]:

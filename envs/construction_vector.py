@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,9 +11,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from nas_gym.evaluators import Schedule
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
 
-from .construction import ConstructionEnv, starting_prefix
+from .construction import ConstructionEnv, announce_vector_rewards, starting_prefix
 
 Bools = NDArray[np.bool_]
 Step = tuple[NDArray[Any], NDArray[np.float64], Bools, Bools, dict[str, Any]]
@@ -43,6 +44,8 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     """
 
     scalar: ClassVar[type[ConstructionEnv]] = ConstructionEnv  # what there are N copies of
+    reward_dim: int | None = None
+    restart_after: int | None = None
 
     def __init__(
         self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
@@ -59,6 +62,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self.render_mode = single.render_mode
         self.search_space, self.evaluator = single.search_space, single.evaluator
         self.schedule, self.objective = single.schedule, single.objective
+        announce_vector_rewards(self, self.objective)
         self.single_action_space, self.single_observation_space = single.action_space, single.observation_space
         self.action_space = batch_space(single.action_space, num_envs)
         self.observation_space = batch_space(single.observation_space, num_envs)
@@ -69,7 +73,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._may_stop: list[bool] = (self._stops >= 0).tolist()
         self._tokens: Tokens = np.full((num_envs, self._length), UNDECIDED, dtype=np.int64)
         self._onehot: NDArray[np.float32] | None = None
-        if single.observation == "onehot":
+        if single.observation != "tokens":
             self._onehot = np.zeros((num_envs, self._length * self._width), dtype=np.float32)
         # The next decision of each sub-environment, T at the end of an episode; one number when they march in lockstep.
         self._position: int | NDArray[np.int64] = self._length
@@ -118,7 +122,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         super().reset(seed=self._checked_seed(seed))
         mask = self._checked_reset_mask(options)
         prefix = starting_prefix(self.open_space, options)
-        self._evaluate_at(mask, self.evaluator.nearest_fidelity((options or {}).get("fidelity")))
+        self._begin(mask, options or {})
         self._clear(mask, prefix)
         self._move_to(np.where(mask, len(prefix), self._position))
         self._started = True
@@ -132,7 +136,8 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             actions: integers in [0, A), of shape (N,).
 
         Returns:
-            Observations, rewards float64[N], terminations bool[N], truncations bool[N] (all False), and infos.
+            Observations, rewards float64[N] (float64[N, k] where they are vectors), terminations bool[N], truncations
+            bool[N] (all False), and infos.
 
         Raises:
             ValueError: actions of another form.
@@ -140,12 +145,11 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         """
         choices, invalid = self._choices(self._checked_actions(actions))
         terminations = self._advance(choices, invalid)
-        rewards = np.zeros(self.num_envs)
+        rewards = self.objective.zeros(self.num_envs)
         truncations = np.zeros(self.num_envs, dtype=bool)
         if not terminations.any():
             return self._observe(), rewards, terminations, truncations, self._infos(invalid)
         ending = self._score(terminations, terminations & invalid & self._penalise, rewards)
-        self._evaluate_at(terminations, None)  # a fidelity is for one episode
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             return self._observe(), rewards, terminations, truncations, {**self._infos(invalid), **ending}
         infos = self._restart_at_once(terminations, invalid, ending)
@@ -163,6 +167,13 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     def render(self) -> tuple[Any, ...]:
         """What `ConstructionEnv.render` gives, for each sub-environment."""
         return tuple(self._single.draw(tokens) for tokens in self._tokens.copy())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides of the episodes that are started from now on, beside the schedule: nothing here."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Has the episodes that are started from now on be as those after `state_dict`."""
 
     # ------------------------------------------------------------------ the moves
 
@@ -186,6 +197,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         if isinstance(position, int) and position == self._length:
             everyone = np.ones(self.num_envs, dtype=bool)
             self._check_waiting(everyone)
+            self._begin(everyone, {})
             self._clear(everyone)
             self._move_to(0)
             return ~everyone
@@ -203,6 +215,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         waiting = positions == self._length
         if waiting.any():
             self._check_waiting(waiting)
+            self._begin(waiting, {})
             self._clear(waiting)
             positions[waiting] = 0
         penalised = invalid & self._penalise
@@ -242,7 +255,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             rewards[penalised] = self.objective.worst
         for together, fidelity in self._batches(scored):
             rows = slice(None) if together.all() else together
-            evaluations = self.schedule.score(np.array(self._tokens[rows]), fidelity)
+            evaluations = self._scorer(together).score(np.array(self._tokens[rows]), fidelity)
             rewards[rows] = self.objective(evaluations)
             for name, column in evaluations.columns().items():
                 columns.setdefault(name, np.zeros(self.num_envs))[rows] = column
@@ -258,8 +271,13 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         shares = np.unique(self._fidelities[scored]).tolist()
         return [(scored & (self._fidelities == share), None if share == 1 else share) for share in shares]
 
-    def _evaluate_at(self, mask: Bools, fidelity: float | None) -> None:
-        """Has the episodes of the masked sub-environments evaluated with a share of the full budget."""
+    def _scorer(self, together: Bools) -> Schedule:
+        """What scores the architectures of these sub-environments."""
+        return self.schedule
+
+    def _begin(self, mask: Bools, options: Mapping[str, Any]) -> None:
+        """What the next episodes of the masked sub-environments have of their own, beside their decisions."""
+        fidelity = self.evaluator.nearest_fidelity(options.get("fidelity"))
         if self._fidelities is None:
             if fidelity is None:
                 return
@@ -283,6 +301,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             self._clear(ended)
             self._position[ended] = 0
             self._masks[ended] = self._first_mask
+        self._begin(ended, {})
         final = (*_column("final_obs", final_obs, ended), *_column("final_info", {**final_info, **ending}, ended))
         return {**self._infos(invalid & ~ended), **dict(final)}
 

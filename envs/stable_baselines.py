@@ -72,7 +72,7 @@ class SB3VecEnv(VecEnv):
         for index, row in enumerate(rows.tolist()):
             infos[row] = last[index]
             infos[row]["TimeLimit.truncated"] = False
-            infos[row]["terminal_observation"] = columns["final_obs"][row]
+            infos[row]["terminal_observation"] = _at(columns["final_obs"], row)
             self.reset_infos[row] = first[index]
 
     def close(self) -> None:
@@ -113,6 +113,13 @@ class SB3VecEnv(VecEnv):
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
         return list(self.envs.render()) if self.render_mode == "rgb_array" else [None] * self.num_envs
+
+
+def _at(observations: Any, row: int) -> Any:
+    """The observation of one sub-environment."""
+    if isinstance(observations, dict):
+        return {key: part[row] for key, part in observations.items()}
+    return observations[row]
 
 
 def _rows(columns: dict[str, Any], rows: NDArray[np.int64]) -> list[dict[str, Any]]:

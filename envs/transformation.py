@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
 from nas_gym.evaluators import Evaluator, Objective
@@ -19,7 +19,7 @@ from .construction import ConstructionEnv, _one_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OBSERVATIONS = ("onehot", "tokens", "actions")
+OBSERVATIONS = ("onehot", "tokens", "dict", "actions")
 REWARDS = ("paper", "gain")
 
 
@@ -64,21 +64,29 @@ class TransformationEnv(ConstructionEnv):
       then the share of the T transformations that is taken.
     - `observation="tokens"`: `Box(-1, max(V - 1, T), (L + 1,), int64)`: the tokens, -1 behind the last layer; then the
       number of transformations.
+    - `observation="dict"`: `Dict(layers=Box(-1, V - 1, (L,), int64), length=Discrete(L + 1),
+      transformations=Discrete(T + 1))`: the tokens, -1 behind the last layer; the number of layers; and that of
+      transformations.
     - `observation="actions"`: `Box(-1, A - 1, (T,), int64)`: not the network, but the actions that made it; -1 for
       those that are not taken yet. It is what `Agent.act` reads.
 
     ## Starting State
 
-    The start network of the space. `reset(options={"architecture": actions})` starts from what it grows into by these
-    actions: fewer than T integers, legal in their order, none of them to stop. The seed seeds `np_random`, from which
-    the environment draws nothing.
+    The start network of the space. With `restart_after=n` it is, from the n-th episode on and anew after as many again,
+    the best network of all episodes so far, by the objective, that can still grow. It comes with the actions that made
+    it: they are the first of the episode's architecture, and count among the T. Where it is to inherit the weights that
+    it was scored with, `evaluator_kwargs={"inherit": "nearest"}` has it so.
+
+    `reset(options={"architecture": actions})` starts in any case from what the space's start network grows into by
+    these actions: fewer than T integers, legal in their order, none of them to stop. The seed seeds `np_random`, from
+    which the environment draws nothing.
 
     ## Rewards
 
     - `reward="paper"`: 0.0 until the last step. Then the network is trained, and the reward is the `objective` of its
       evaluation: by default tan(accuracy * pi / 2), which counts a step at high accuracy more than one at low.
     - `reward="gain"`: every network on the way is trained and scored, and the reward of a step is what the objective
-      has gained by it; summed over the episode, what it has gained over the start network. With
+      has gained by it; summed over the episode, what it has gained over the network that the episode started from. With
       `evaluator_kwargs={"inherit": "nearest"}` each inherits from the one before, and training adds up.
 
     A failed evaluation, and a penalised illegal action, count as the objective's `worst`.
@@ -115,7 +123,10 @@ class TransformationEnv(ConstructionEnv):
     - `evaluator_kwargs`: further arguments for an evaluator that is given by name, such as `{"epochs": 20}`.
     - `objective`: from evaluations to rewards: a name, or an `Objective`.
     - `reward`: `"paper"` or `"gain"`.
-    - `observation`: `"onehot"`, `"tokens"` or `"actions"`.
+    - `observation`: `"onehot"`, `"tokens"`, `"dict"` or `"actions"`.
+    - `restart_after`: the number of episodes after which the next ones start from the best network so far (the paper's
+      second stage begins after 300 networks); None always starts from the space's. Agents of this package go by the
+      trials that they are told.
     - `on_invalid`: an illegal action becomes (`"remap"`) the legal one of rank `action % number of legal actions`, or
       ends the episode (`"penalise"`).
     - `table`, `schedule`: as in the other environments; neither is of use with the evaluator `"morphism"`.
@@ -141,9 +152,10 @@ class TransformationEnv(ConstructionEnv):
         space: SearchSpace | str | Mapping[str, Any] = "transformation",
         *,
         evaluator: Evaluator | str = "morphism",
-        objective: Objective | str = "accuracy-tan",
+        objective: Objective | str | Mapping[str, Any] = "accuracy-tan",
         reward: str = "paper",
         observation: str = "onehot",
+        restart_after: int | None = None,
         **arguments: Any,
     ) -> None:
         _one_of("observation", observation, OBSERVATIONS)
@@ -151,33 +163,45 @@ class TransformationEnv(ConstructionEnv):
         super().__init__(space, evaluator=evaluator, objective=objective, observation="tokens", **arguments)
         if not isinstance(self.search_space, TransformationSpace):
             raise ValueError(f"space must be a TransformationSpace, such as 'transformation'; got {self.search_space}")
-        self.reward, self.observation = reward, observation
-        self.observation_space = self._observations()
+        if reward == "gain" and self.objective.dimensions is not None:
+            raise ValueError(f"reward 'gain' needs an objective of one number, got the vector {self.objective}")
+        if restart_after is not None and self.objective.dimensions is not None:
+            raise ValueError(f"restart_after needs an objective of one number, got the vector {self.objective}")
+        self.reward, self.observation, self.restart_after = reward, observation, restart_after
+        self.restarts = Restarts(self.search_space, restart_after)
+        self.observation_space: Any = self._observations()
         self._value = 0.0  # of the network as it is, where rewards are gains
 
-    def _observations(self) -> Box:
+    def _observations(self) -> Box | Dict:
         layers, steps = self.search_space.layer_space, self.search_space.length
+        kinds = len(layers.vocabulary)
         if self.observation == "onehot":
-            return Box(0.0, 1.0, (layers.length * len(layers.vocabulary) + 1,), np.float32)
+            return Box(0.0, 1.0, (layers.length * kinds + 1,), np.float32)
         if self.observation == "tokens":
-            return Box(UNDECIDED, max(len(layers.vocabulary) - 1, steps), (layers.length + 1,), np.int64)
+            return Box(UNDECIDED, max(kinds - 1, steps), (layers.length + 1,), np.int64)
+        if self.observation == "dict":
+            return Dict(
+                layers=Box(UNDECIDED, kinds - 1, (layers.length,), np.int64),
+                length=Discrete(layers.length + 1),
+                transformations=Discrete(steps + 1),
+            )
         return Box(UNDECIDED, self.search_space.num_choices - 1, (steps,), np.int64)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode; see the class for `options`.
 
         Raises:
             ValueError: `options["architecture"]` are no legal actions to start with.
         """
-        _, info = super().reset(seed=seed, options=options)
+        _, info = super().reset(seed=seed, options=self.restarts.options(options))
         if self.reward == "gain":
             self._value = float(self.values(self._tokens)[0])
         return self.observe(self._tokens[0]), info
 
-    def _step(self, choice: int) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
+    def _step(self, choice: int) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         _, reward, terminated, truncated, info = super()._step(choice)
+        if terminated and self.restart_after is not None:
+            self.restarts.count(self._tokens[0], float(reward))
         if self.reward == "gain":
             value = float(reward) if terminated else float(self.values(self._tokens)[0])
             reward, self._value = value - self._value, value
@@ -187,15 +211,17 @@ class TransformationEnv(ConstructionEnv):
         """The objective of the networks that stand after the actions int64[B, T], undecided ones -1."""
         return self.objective(self.evaluator.evaluate(self.search_space.filled(tokens)))
 
-    def observe(self, tokens: Tokens) -> NDArray[Any]:
+    def observe(self, tokens: Tokens) -> Any:
         """The observation after the actions int64[T], undecided ones -1."""
         if self.observation == "actions":
             return tokens.copy()
         space = self.search_space
         taken = len(space.taken(tokens))
-        layers, _ = space.layer_space.encode(space.network(tokens))
+        layers, length = space.layer_space.encode(space.network(tokens))
         if self.observation == "tokens":
             return np.append(layers, taken)
+        if self.observation == "dict":
+            return {"layers": layers, "length": np.int64(length), "transformations": np.int64(taken)}
         onehot = layers[:, None] == np.arange(len(space.layer_space.vocabulary))
         return np.append(onehot.astype(np.float32), np.float32(taken / space.length))
 
@@ -216,6 +242,55 @@ class TransformationEnv(ConstructionEnv):
         self._window = self._window or Window(self.search_space.name)
         self._window.show(picture, seconds=1 / self.metadata["render_fps"])
         return None
+
+
+class Restarts:
+    """Which network episodes start from: after every so many of them, the best so far that can still grow.
+
+    Args:
+        space: of the networks.
+        after: so many; None always starts from the space's start network.
+
+    Attributes:
+        prefix: the actions that make the network that episodes start from.
+        value: its objective; -inf for the space's start network.
+
+    Raises:
+        ValueError: `after` is neither None nor a positive integer.
+    """
+
+    def __init__(self, space: TransformationSpace, after: int | None) -> None:
+        if after is not None and (not isinstance(after, int) or isinstance(after, bool) or after < 1):
+            raise ValueError(f"restart_after must be a positive integer or None, got {after!r}")
+        self.space, self.after = space, after
+        self.prefix: tuple[int, ...] = ()
+        self.value = -np.inf
+        self.episodes = 0
+        self.best: tuple[float, tuple[int, ...]] = (-np.inf, ())
+
+    def options(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The options of a reset: those given, and where to start if they do not tell."""
+        return {"architecture": self.prefix, **(options or {})}
+
+    def count(self, tokens: Tokens, value: float) -> None:
+        """Takes note of an episode that has ended with the actions int64[T], -1 where it broke off."""
+        assert self.after is not None
+        whole = bool((tokens != UNDECIDED).all())
+        if value > self.best[0] and whole and self.space.can_grow(tokens):
+            self.best = value, self.space.taken(tokens)
+        self.episodes += 1
+        if self.episodes % self.after == 0:
+            self.value, self.prefix = self.best
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to go on exactly from here."""
+        kept = {"prefix": list(self.prefix), "value": self.value, "episodes": self.episodes}
+        return {**kept, "best": [self.best[0], list(self.best[1])]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to where `state_dict` was taken."""
+        self.prefix, self.value, self.episodes = tuple(state["prefix"]), state["value"], state["episodes"]
+        self.best = state["best"][0], tuple(state["best"][1])
 
 
 def growth_picture(start: Layers, grown: Layers, size: tuple[int, int] = (1600, 800)) -> NDArray[np.uint8]:

@@ -19,9 +19,10 @@ class TransformationVectorEnv(ConstructionVectorEnv):
     """N copies of a `TransformationEnv` that share one evaluator, stepped together.
 
     Step for step equal to `gymnasium.vector.SyncVectorEnv` of N scalar environments, where an evaluation does not
-    depend on those before, and with the same two differences as `ConstructionVectorEnv`: networks that are to be
-    trained in one step are one batch, those on the way included that ``reward="gain"`` asks for; and
-    `infos["final_obs"]` is one array.
+    depend on those before, and with three differences. As in `ConstructionVectorEnv`, networks that are to be trained
+    in one step are one batch, those on the way included that ``reward="gain"`` asks for; and `infos["final_obs"]` is
+    one array, or of the observations ``"dict"`` a dict of arrays. The sub-environments count their episodes together
+    for `restart_after`: those that start in one step start from the same network.
 
     Args:
         num_envs: N, at least 1.
@@ -40,19 +41,22 @@ class TransformationVectorEnv(ConstructionVectorEnv):
     ) -> None:
         super().__init__(num_envs, autoreset_mode=autoreset_mode, **arguments)
         self._onehot = None  # of the actions: nobody is shown it
-        self._values = np.zeros(num_envs)  # of the networks as they are, where rewards are gains
-        self._start_value = 0.0
+        self.restarts, self.restart_after = self._single.restarts, self._single.restart_after
+        # Where rewards are gains: what the networks are worth as they are, and the one that episodes start from.
+        self._values, self._start_value = np.zeros(num_envs), 0.0
         self._gains = np.zeros(num_envs)  # of the last step
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """As `ConstructionVectorEnv.reset`."""
-        observations, infos = super().reset(seed=seed, options=options)
+        observations, infos = super().reset(seed=seed, options=self.restarts.options(options))
         if self._single.reward == "gain":
             mask = self._checked_reset_mask(options)
             first = self._tokens[int(np.argmax(mask))]  # all that were reset stand where this one does
-            values = self._single.values(np.stack([np.full_like(first, UNDECIDED), first]))
+            start = np.full_like(first, UNDECIDED)
+            start[: len(self.restarts.prefix)] = self.restarts.prefix
+            values = self._single.values(np.stack([start, first]))
             self._start_value, self._values[mask] = float(values[0]), values[1]
         return observations, infos
 
@@ -73,12 +77,47 @@ class TransformationVectorEnv(ConstructionVectorEnv):
             if scored.any():
                 values[scored] = self._single.values(self._tokens[scored])
             self._gains = np.where(waiting, 0.0, values - self._values)
-            self._values = np.where(ended | waiting, self._start_value, values)
+            self._values = values
+        self._start(waiting)
         return ended
+
+    def _score(self, ended: Bools, penalised: Bools, rewards: NDArray[np.float64]) -> dict[str, Any]:
+        ending = super()._score(ended, penalised, rewards)
+        if self.restart_after is not None:
+            for row in np.flatnonzero(ended):
+                self.restarts.count(self._tokens[row], float(rewards[row]))
+            if np.isfinite(self.restarts.value):
+                self._start_value = self.restarts.value
+        return ending
+
+    def _start(self, mask: Bools) -> None:
+        """Has the masked sub-environments, which stand at the space's start, start where episodes now do."""
+        prefix = self.restarts.prefix
+        if prefix and mask.any():
+            self._tokens[mask, : len(prefix)] = prefix
+            self._move_to(np.where(mask, len(prefix), self._position))
+        self._values[mask] = self._start_value
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
         final = self._observe()
-        return {**super()._restart_at_once(ended, invalid, ending), "final_obs": _only(final, ended)}
+        infos = super()._restart_at_once(ended, invalid, ending)
+        self._start(ended)
+        parts = final if isinstance(final, dict) else {"": final}
+        shown = {key: _only(part, ended) for key, part in parts.items()}
+        return {**infos, **self._infos(invalid & ~ended), "final_obs": shown.get("", shown)}
 
-    def _observe(self) -> NDArray[Any]:
-        return np.stack([self._single.observe(tokens) for tokens in self._tokens])
+    def _observe(self) -> Any:
+        rows = [self._single.observe(tokens) for tokens in self._tokens]
+        if isinstance(rows[0], dict):
+            return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        return np.stack(rows)
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `ConstructionVectorEnv.state_dict`: from which network they start."""
+        return self.restarts.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `ConstructionVectorEnv.load_state_dict`."""
+        self.restarts.load_state_dict(state)

@@ -9,9 +9,13 @@ import gymnasium
 
 ENTRY_POINT = "nas_gym.envs.construction:ConstructionEnv"
 VECTOR_ENTRY_POINT = "nas_gym.envs.construction_vector:ConstructionVectorEnv"
-TRANSFORMATION = {
+TRANSFORMATION: dict[str, Any] = {
     "entry_point": "nas_gym.envs.transformation:TransformationEnv",
     "vector_entry_point": "nas_gym.envs.transformation_vector:TransformationVectorEnv",
+}
+MULTI_TASK: dict[str, Any] = {
+    "entry_point": "nas_gym.envs.multitask:MultiTaskEnv",
+    "vector_entry_point": "nas_gym.envs.multitask_vector:MultiTaskVectorEnv",
 }
 
 
@@ -28,6 +32,8 @@ class EnvironmentSpec:
         description: one line for lists.
         entry_point: the environment's class, as ``module:name``.
         vector_entry_point: that of its native vector form.
+        base: of an environment of many tasks, the id of that for one of them, whose space and evaluator it has.
+        tasks: of an environment of many tasks, their names.
     """
 
     id: str
@@ -37,10 +43,14 @@ class EnvironmentSpec:
     description: str
     entry_point: str = ENTRY_POINT
     vector_entry_point: str = VECTOR_ENTRY_POINT
+    base: str | None = None
+    tasks: tuple[str, ...] = ()
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """The environment's keyword arguments, all JSON-able."""
+        if self.base is not None:
+            return {"base": self.base, "tasks": list(self.tasks)}
         return {"space": self.space, "evaluator": self.evaluator, "task": self.task}
 
 
@@ -123,6 +133,16 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         task="digits",
         description="A small trained DenseNet, made wider and deeper by transformations that keep its function.",
         **TRANSFORMATION,
+    ),
+    EnvironmentSpec(
+        id="NAS-MultiTask-v0",
+        space="bench_graph",
+        evaluator="table",
+        task=None,
+        description="Many tasks in one search space, another one in each episode: here those of NAS-Bench-Graph.",
+        base="NAS-BenchGraph-v0",
+        tasks=("cora", "citeseer", "pubmed", "cs", "physics", "photo", "computers", "arxiv"),
+        **MULTI_TASK,
     ),
 )
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from rich.console import Console
@@ -63,7 +62,7 @@ def test_list(command) -> None:
     rows = {row[0]: row[1:] for row in cells(output)}
     for spec in ENVIRONMENTS:
         decisions, size, evaluator, task, description = rows[spec.id]
-        space = make_space(gym.spec(spec.id).kwargs["space"])
+        space = make_space(spec.space)
         assert int(decisions) == len(space.decisions)
         assert float(size.replace(",", "")) == pytest.approx(space.size, rel=5e-3)
         assert (evaluator, task, description) == (spec.evaluator, spec.task or "-", spec.description)

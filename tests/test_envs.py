@@ -33,6 +33,7 @@ SPACES = (
 OBSERVATIONS = ("onehot", "tokens")
 ON_INVALID = ("remap", "penalise")
 IDS = [spec.id for spec in ENVIRONMENTS]
+PRESET = {spec.id: spec.space for spec in ENVIRONMENTS}
 
 
 def scramble(tokens: Tokens) -> NDArray[np.float64]:
@@ -89,7 +90,7 @@ def play(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> tuple[float,
 def test_checkers(name: str, on_invalid: str, observation: str) -> None:
     from stable_baselines3.common.env_checker import check_env as check_for_stable_baselines
 
-    space = make_space(gymnasium.spec(name).kwargs["space"])
+    space = make_space(PRESET[name])
     env = gymnasium.make(
         name,
         evaluator=FunctionEvaluator(space, scramble),

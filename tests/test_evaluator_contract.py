@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from nas_gym.evaluators import (
+    AccuracyObjective,
     Evaluations,
     Evaluator,
     FunctionEvaluator,
-    Objective,
     Schedule,
     ScheduleSettings,
     make_evaluator,
@@ -167,7 +167,7 @@ def test_objectives_rise_with_accuracy_and_give_the_worst_to_failures(name: str)
 
 
 def test_an_objective_of_ones_own() -> None:
-    mine = Objective("negative", lambda accuracy: accuracy - 1, worst=-7.0)
+    mine = AccuracyObjective("negative", lambda accuracy: accuracy - 1, worst=-7.0)
     assert make_objective(mine) is mine
     assert mine(Evaluations(np.array([0.25, 0.0]), failed=np.array([False, True]))).tolist() == [-0.75, -7.0]
 

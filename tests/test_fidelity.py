@@ -150,11 +150,11 @@ def test_play_gives_each_architecture_its_fidelity(space, n, mode) -> None:
     wanted = np.where(accuracy < 0.1, 0.0, accuracy)
     evaluator = CurvesEvaluator(made)
     for env in (scalar(space), native(3, space, autoreset_mode=mode), sync(3, mode, space)):
-        rewards, columns = play(env, tokens, shares)
+        rewards, columns = play(env, tokens, {"fidelity": shares})
         np.testing.assert_array_equal(rewards, wanted)
         np.testing.assert_array_equal(np.nan_to_num(columns["fidelity"], nan=1.0), shares)
         np.testing.assert_array_equal(columns["seconds"], 9 * shares)
-        rewards, columns = play(env, tokens, 1 / 3)
+        rewards, columns = play(env, tokens, {"fidelity": np.full(len(tokens), 1 / 3)})
         np.testing.assert_array_equal(rewards, make_objective("accuracy")(evaluator.evaluate(tokens, fidelity=1 / 3)))
         assert "fidelity" not in play(env, tokens)[1]
 

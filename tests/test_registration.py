@@ -66,7 +66,12 @@ def test_ids_are_unique() -> None:
 @pytest.mark.parametrize("row", ENVIRONMENTS, ids=IDS)
 def test_rows(row: EnvironmentSpec) -> None:
     spec = gymnasium.spec(row.id)
-    assert spec.kwargs == {"space": row.space, "evaluator": row.evaluator, "task": row.task}
+    if row.base is None:
+        assert spec.kwargs == {"space": row.space, "evaluator": row.evaluator, "task": row.task}
+    else:
+        assert spec.kwargs == {"base": row.base, "tasks": list(row.tasks)}
+        base = gymnasium.spec(row.base).kwargs
+        assert (row.space, row.evaluator) == (base["space"], base["evaluator"])
     read = gymnasium.envs.registration.EnvSpec.from_json(spec.to_json())
     assert read == spec
     assert make_space(row.space).size > 0

@@ -29,7 +29,6 @@ from nas_gym.agents.runs import (
     RecordedEvaluator,
     Run,
     RunConfig,
-    joined_evaluations,
     load_best,
     read_config,
     read_trials,
@@ -505,16 +504,6 @@ def test_recorded_evaluator_tells_fidelities_apart() -> None:
         ((asked, with_share),) = fresh.batches
         assert with_share == share
         np.testing.assert_array_equal(asked, tokens[shares != (share or 1.0)])
-
-
-def test_joined_evaluations() -> None:
-    parts = [Evaluations(np.array([0.5, 0.0]), {"loss": np.array([1.0, np.nan])}, np.array([False, True]), ("", "bad"))]
-    parts += [Evaluations(np.array([0.25]), {"loss": np.array([2.0])})]
-    both = joined_evaluations(*parts)
-    np.testing.assert_array_equal(both.accuracy, [0.5, 0.0, 0.25])
-    np.testing.assert_array_equal(both.metrics["loss"], [1.0, np.nan, 2.0])
-    assert both.failed.tolist() == [False, True, False]
-    assert both.reasons == ("", "bad", "")
 
 
 # ------------------------------------------------------------------ what the folder holds

@@ -67,9 +67,8 @@ def test_rewards_may_come_in_any_order_and_late() -> None:
     told: list[tuple[tuple[int, ...], float, float]] = []
     waiting: list[tuple[np.ndarray, float]] = []
     while len(told) < 300:
-        for row, share in zip(
-            agent.ask(4), np.array([0.0] * 4) if agent.fidelity is None else agent.fidelity, strict=True
-        ):
+        tokens = agent.ask(4)
+        for row, share in zip(tokens, agent.reset_options["fidelity"], strict=True):
             waiting.append((row, share))
         if len(waiting) >= 12:
             rng.shuffle(waiting)

@@ -58,7 +58,7 @@ def test_names_are_read_without_torch() -> None:
     assert shown.split() == ["False", "False"]
 
 
-@pytest.mark.parametrize("name", ["imagenet", "", "folder:", "Digits"])
+@pytest.mark.parametrize("name", ["imagenet", "imagenet:0-4", "NAME:CLASSES", "digits:", "", "folder:", "Digits"])
 def test_unknown_task(name: str) -> None:
     with pytest.raises(ValueError, match="unknown task") as caught:
         make_task(name)
@@ -497,6 +497,76 @@ def test_corrupt_idx_files_are_named(tmp_path: Path) -> None:
         labels.write_bytes(data)
         with pytest.raises(ValueError, match=f"{labels}.*{complaint}"):
             make_task("mnist", data_dir=tmp_path)
+
+
+# Some classes
+
+
+@pytest.mark.parametrize(
+    ("chosen", "classes"), [("0-4", [0, 1, 2, 3, 4]), ("1,3,7-9", [1, 3, 7, 8, 9]), ("0,9", [0, 9])]
+)
+def test_some_classes_are_those_images_numbered_anew(chosen: str, classes: list[int], tmp_path: Path) -> None:
+    write_idx_files(tmp_path, zipped=False)
+    whole, some = make_task("fashion-mnist", data_dir=tmp_path), make_task(f"fashion-mnist:{chosen}", data_dir=tmp_path)
+    assert some.name == f"fashion-mnist:{chosen}"
+    assert some.classes == tuple(whole.classes[number] for number in classes)
+    assert some.augmentation == whole.augmentation
+    # 6 images of each class to learn from and 2 to test with; a sixth of the former is valid.
+    assert [len(split) for split in (some.train, some.valid, some.test)] == [
+        5 * len(classes),
+        len(classes),
+        2 * len(classes),
+    ]
+    assert np.bincount(some.valid.labels).tolist() == [1] * len(classes)
+
+    def labelled(task: Task, name: str, names: list[int]) -> list[bytes]:
+        splits = [task.test] if name == "test" else [task.train, task.valid]
+        images = torch.cat([split.images for split in splits]).numpy()
+        labels = np.array(names)[torch.cat([split.labels for split in splits]).numpy()]
+        kept = np.isin(labels, classes)
+        return rows(images[kept], labels[kept])
+
+    for name in ("learn", "test"):
+        assert labelled(some, name, classes) == labelled(whole, name, list(range(10)))
+    mean, std = channel_statistics(some.train.images)
+    assert (some.mean, some.std) == (mean, std)
+
+
+def test_some_digits_keep_the_proportions_of_the_splits() -> None:
+    source, task = load_digits(), make_task("digits:2-6", seed=1)
+    count = int(np.isin(source.target, range(2, 7)).sum())
+    sizes = [len(split) for split in (task.train, task.valid, task.test)]
+    assert sum(sizes) == count
+    np.testing.assert_allclose(np.array(sizes) / count, np.array([1000, 397, 400]) / 1797, atol=0.01)
+    assert task.classes == ("2", "3", "4", "5", "6")
+    assert same(task.test, make_task("digits:2-6", seed=2).test)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "3",
+        "3-3",
+        "4-2",
+        "0-10",
+        "0,10",
+        "10-12",
+        "1,1",
+        "2,1",
+        "0-3,2-5",
+        "a",
+        "0-",
+        "-3",
+        "0,,1",
+        " 0,1",
+        "0;1",
+        "\u0663-\u0665",
+    ],
+)
+def test_classes_that_are_none(chosen: str) -> None:
+    with pytest.raises(ValueError, match=r"at least 2 of the classes 0 to 9 in ascending order.*got") as caught:
+        make_task(f"digits:{chosen}")
+    assert repr(f"digits:{chosen}") in str(caught.value)
 
 
 @pytest.mark.skipif(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -15,10 +17,11 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from nas_gym.agents import load_hyperparameters, make_agent
+from nas_gym.agents import Agent, load_hyperparameters, make_agent
 from nas_gym.envs import ConstructionVectorEnv, MaskedObservation
 from nas_gym.envs.transformation import OBSERVATIONS, REWARDS, TransformationEnv, growth_picture
 from nas_gym.envs.transformation_vector import TransformationVectorEnv
+from nas_gym.envs.vector_wrappers import MaskedObservation as VectorMaskedObservation
 from nas_gym.evaluators import Evaluations, FunctionEvaluator
 from nas_gym.spaces import Tokens, TransformationSpace, make_space
 from nas_gym.spaces.layers import DENSENET, PLAIN, Convolution, Deepen, FullyConnected, Stop, Widen
@@ -28,6 +31,7 @@ SMALL = TransformationSpace(widths=(16, 32, 64), units=(64, 128), kernels=(1, 3)
 DENSE = TransformationSpace("densenet", kernels=(3,), depth=6, max_transformations=4, max_parameters=40_000)
 SPACES = (SMALL, DENSE)
 STOP = SMALL.stop
+VECTOR = {"name": "vector", "weights": {"accuracy": 1.0, "parameters": -1e-6}, "worst": [0.0, -1.0]}
 
 
 class Hashed(FunctionEvaluator):
@@ -191,6 +195,9 @@ def test_episode(space: TransformationSpace) -> None:
             np.testing.assert_array_equal(onehot[:length].argmax(axis=1), tokens[:length])
             assert seen["onehot"][0][-1] == np.float32(seen["tokens"][0][-1] / space.length)
             assert seen["actions"][0][: len(actions)].tolist() == actions
+            np.testing.assert_array_equal(seen["dict"][0]["layers"], tokens)
+            assert seen["dict"][0]["length"] == length
+            assert seen["dict"][0]["transformations"] == seen["tokens"][0][-1]
             for name, env in envs.items():
                 assert env.observation_space.contains(seen[name][0])
                 legal = np.ones(space.num_choices) if terminated else layers.legal(network)
@@ -268,7 +275,10 @@ def test_gains_add_up(objective: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"observation": "pixels"}, "observation must be one of 'onehot', 'tokens', 'actions'; got 'pixels'"),
+        ({"observation": "pixels"}, "observation must be one of 'onehot', 'tokens', 'dict', 'actions'; got 'pixels'"),
+        ({"restart_after": 0}, "restart_after must be a positive integer or None, got 0"),
+        ({"restart_after": 2.0}, "restart_after must be a positive integer or None, got 2.0"),
+        ({"restart_after": 2, "objective": VECTOR}, "restart_after needs an objective of one number"),
         ({"reward": "loss"}, "reward must be one of 'paper', 'gain'; got 'loss'"),
         ({"space": "bench201"}, "space must be a TransformationSpace"),
         ({"on_invalid": "raise"}, "on_invalid must be one of"),
@@ -281,10 +291,180 @@ def test_arguments_that_are_not_understood(arguments: dict[str, Any], message: s
         TransformationVectorEnv(2, **arguments) if native else TransformationEnv(**arguments)
 
 
-def test_masks_in_the_observation() -> None:
-    env = MaskedObservation(make())
-    observation, info = env.reset()
-    np.testing.assert_array_equal(observation["action_mask"], info["action_mask"] != 0)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_masks_in_the_observation(observation: str) -> None:
+    env = MaskedObservation(make(observation=observation))
+    envs = VectorMaskedObservation(
+        TransformationVectorEnv(2, space=SMALL, evaluator="constant", observation=observation)
+    )
+    for _ in range(3):
+        (seen, info), (batch, infos) = env.reset(), envs.reset()
+        terminated = False
+        while not terminated:
+            assert env.observation_space.contains(seen)
+            assert envs.observation_space.contains(batch)
+            np.testing.assert_array_equal(seen["action_mask"], info["action_mask"] != 0)
+            np.testing.assert_array_equal(batch["action_mask"], infos["action_mask"] != 0)
+            action = int(env.action_space.sample(mask=info["action_mask"]))
+            seen, _, terminated, _, info = env.step(action)
+            batch, *_, infos = envs.step(np.array([action, STOP]))
+
+
+# ---------------------------------------------------------------------- starting from the best
+
+
+def best_of(space: TransformationSpace, tokens: Tokens, values: NDArray[np.float64]) -> tuple[int, ...]:
+    """By hand: the actions of the best network that leaves something to be done."""
+    found: tuple[float, tuple[int, ...]] = -np.inf, ()
+    for row, value in zip(tokens.tolist(), values, strict=True):
+        taken = [token for token in row if token != space.stop]
+        layers = space.layer_space
+        network = space.network(row)
+        grows = any(
+            not isinstance(action, Stop) and legal
+            for action, legal in zip(layers.actions, layers.legal(network), strict=True)
+        )
+        if value > found[0] and grows and len(taken) < space.length:
+            found = value, tuple(taken)
+    return found[1]
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_part_that_grows_out_of_the_best(space: TransformationSpace) -> None:
+    rng = np.random.default_rng(8)
+    tokens = space.sample(rng, 30)
+    for n in (1, 2, 5, 30):
+        values = rng.integers(3, size=n).astype(float)  # with ties
+        part = space.growing_from_best(tokens[:n], values)
+        assert part.prefix == best_of(space, tokens[:n], values)
+        assert make_space(json.loads(json.dumps(part.to_dict()))) == part
+        drawn = part.sample(rng, 5)
+        space.check(drawn)
+        part.check(drawn)
+        part.check(part.mutate(tokens, rng))
+        assert (drawn[:, : len(part.prefix)] == part.prefix).all()
+        assert part.growing_from_best(tokens, np.arange(30.0)) == space.growing_from_best(tokens, np.arange(30.0))
+
+
+@pytest.mark.parametrize("prefix", [(STOP,), (-1,), (0,) * 5, (0,) * 3, (999,)])
+def test_prefixes_that_are_none(prefix: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="prefix must be fewer than 5 choices, legal one after another"):
+        TransformationSpace(
+            widths=(16, 32, 64), units=(64, 128), kernels=(1, 3), depth=2, max_transformations=5, prefix=prefix
+        )
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_episodes_start_from_the_best(mode: AutoresetMode, reward: str, on_invalid: str, num_envs: int) -> None:
+    """Told again from all episodes that have ended; alone, step for step as the scalar environment."""
+    space = dataclasses.replace(SMALL, max_transformations=8)
+
+    def size(tokens: Tokens) -> int:
+        return space.layer_space.parameters(space.network(tokens))
+
+    evaluator = FunctionEvaluator(space, lambda tokens: np.array([float(size(row)) for row in tokens]) / 1e6)
+    arguments = {"space": space, "evaluator": evaluator, "reward": reward, "on_invalid": on_invalid}
+    arguments |= {"observation": "dict", "restart_after": 4, "objective": "accuracy"}
+    native = TransformationVectorEnv(num_envs, autoreset_mode=mode, **arguments)
+    sync = SyncVectorEnv([lambda: TransformationEnv(**arguments)], autoreset_mode=mode) if num_envs == 1 else None
+    rng = np.random.default_rng(9)
+    observations = native.reset(seed=1)
+    if sync:
+        assert_same(observations, sync.reset(seed=1))
+    tokens, values, earned = list[Any](), list[float](), np.zeros(num_envs)
+    starts = [()] * num_envs
+    waiting, different = np.zeros(num_envs, dtype=bool), set[tuple[int, ...]]()
+    for _ in range(90):
+        prefix = native.restarts.prefix
+        actions = draw_actions(native.action_masks(), 0.1, rng)
+        actions[rng.random(num_envs) < 0.5] = STOP
+        step = native.step(actions)
+        if sync:
+            assert_same(step, sync.step(actions))
+        started = waiting
+        observations, rewards, ended, _, infos = step
+        earned += rewards
+        told = infos.get("final_info", infos)
+        for row in np.flatnonzero(ended):
+            tokens.append(told["architecture"][row])
+            accuracy = told["evaluation"]["accuracy"][row]
+            whole = (tokens[-1] != -1).all()
+            values.append(accuracy if whole else -np.inf)
+            assert tokens[-1][: len(starts[row])].tolist() == list(starts[row])
+            begun = size(starts[row]) / 1e6
+            assert earned[row] == pytest.approx(accuracy - (begun if reward == "gain" else 0.0))
+            earned[row] = 0.0
+        known = len(values) - len(values) % 4
+        found = (
+            best_of(space, np.where(np.array(tokens) < 0, STOP, tokens)[:known], np.array(values[:known]))
+            if known
+            else ()
+        )
+        assert native.restarts.prefix == found
+        different.add(found)
+        begins = ended if mode is AutoresetMode.SAME_STEP else started
+        at = found if mode is AutoresetMode.SAME_STEP else prefix
+        for row in np.flatnonzero(begins):
+            starts[row] = at
+            assert space.layer_space.decode(observations["layers"][row]) == space.network(at)
+            assert observations["transformations"][row] == len(at)
+            np.testing.assert_array_equal(infos["action_mask"][row], space.legal_actions(space.network(at)))
+        waiting = ended if mode is AutoresetMode.NEXT_STEP else waiting
+    assert len(values) > 20
+    assert len(different) > 2
+    # What was asked for goes before.
+    observations, _ = native.reset(options={"architecture": []})
+    assert (observations["transformations"] == 0).all()
+    state, other = native.state_dict(), TransformationVectorEnv(num_envs, **arguments)
+    other.load_state_dict(json.loads(json.dumps(state)))
+    assert_same(other.reset(), native.reset())
+    assert other.state_dict() == state
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize(
+    "name", ["random", "reinforce", "ppo", "local-search", "regularized-evolution", "sb3:maskable-ppo"]
+)
+def test_agents_grow_networks_out_of_the_best(name: str, mode: AutoresetMode) -> None:
+    for reward in REWARDS:
+        arguments = {"space": SMALL, "evaluator": Hashed(SMALL), "reward": reward, "restart_after": 10}
+        envs = TransformationVectorEnv(5, autoreset_mode=mode, **arguments)
+        agent = make_agent(name, envs, 0, load_hyperparameters(name, None))
+        result = agent.learn(15)
+        SMALL.check(result.tokens)
+        evaluation = Hashed(SMALL).evaluate(result.tokens)
+        np.testing.assert_array_equal(result.metrics["accuracy"], evaluation.accuracy)
+        prefix = best_of(SMALL, result.tokens[:10], evaluation.accuracy[:10])
+        assert prefix != ()
+        assert (result.tokens[10:, : len(prefix)] == prefix).all()
+        assert not (result.tokens[:10, : len(prefix)] == prefix).all()
+        # All rewards are told from where the space starts, so that they compare.
+        start = envs.objective(Hashed(SMALL).evaluate(np.full((1, SMALL.length), STOP)))[0]
+        expected = envs.objective(evaluation) - (start if reward == "gain" else 0)
+        np.testing.assert_allclose(result.rewards, expected, rtol=1e-9, atol=1e-12)
+        scalar = make_agent(name, TransformationEnv(**arguments), 0, load_hyperparameters(name, None)).learn(12)
+        prefix = best_of(SMALL, scalar.tokens[:10], scalar.rewards[:10])
+        assert (scalar.tokens[10:, : len(prefix)] == prefix).all()
+
+
+@pytest.mark.parametrize("name", ["random", "reinforce", "ppo", "local-search", "tournament", "sb3:maskable-ppo"])
+def test_agents_that_were_saved_grow_on(name: str, tmp_path: Path) -> None:
+    """Saved with episodes that wait, before and after the first restart, an agent comes to the same end."""
+    arguments = {"space": SMALL, "evaluator": Hashed(SMALL), "restart_after": 6}
+    settings = {"batch_size": 8} if name in ("reinforce", "ppo", "sb3:maskable-ppo") else {}
+    for trials in (4, 6, 10):
+        whole = make_agent(name, TransformationVectorEnv(2, **arguments), 0, load_hyperparameters(name, None, settings))
+        whole.learn(trials)
+        whole.save(tmp_path / "agent.pt")
+        loaded = Agent.load(tmp_path / "agent.pt", TransformationVectorEnv(2, **arguments))
+        expected = whole.learn(14)
+        assert loaded.learn(14).tokens.tolist() == expected.tokens.tolist()
+        prefix = best_of(SMALL, expected.tokens[:6], expected.rewards[:6])
+        assert prefix != ()
+        assert (expected.tokens[6:12, : len(prefix)] == prefix).all()
 
 
 # ---------------------------------------------------------------------- native against scalar
@@ -299,8 +479,10 @@ def assert_same(actual: Any, expected: Any) -> None:
         for one, other in zip(actual, expected, strict=True):
             assert_same(one, other)
     elif isinstance(expected, np.ndarray) and expected.dtype == object:  # Gymnasium's final_obs
-        for one, other in zip(actual, expected, strict=True):
-            np.testing.assert_array_equal(one, 0 if other is None else other)
+        for row, other in enumerate(expected):
+            for key, part in actual.items() if isinstance(actual, dict) else [(None, actual)]:
+                shown = other if key is None or other is None else other[key]
+                np.testing.assert_array_equal(part[row], 0 if shown is None else shown)
     else:
         np.testing.assert_array_equal(actual, expected)
         assert np.asarray(actual).dtype == np.asarray(expected).dtype
@@ -315,7 +497,7 @@ def draw_actions(masks: NDArray[np.bool_], illegal: float, rng: np.random.Genera
 @pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
 def test_native_equals_scalar(mode: AutoresetMode, reward: str, on_invalid: str) -> None:
-    for observation, space in zip(OBSERVATIONS, (SMALL, DENSE, SMALL), strict=True):
+    for observation, space in zip(OBSERVATIONS, (SMALL, DENSE, SMALL, SMALL), strict=True):
         arguments = {
             "space": space,
             "evaluator": Hashed(space),
@@ -401,8 +583,9 @@ def test_render() -> None:
 # ---------------------------------------------------------------------- agents
 
 
+@pytest.mark.parametrize("observation", OBSERVATIONS)
 @pytest.mark.parametrize("client", ["PPO", "MaskablePPO"])
-def test_stable_baselines_play_it(client: str) -> None:
+def test_stable_baselines_play_it(client: str, observation: str) -> None:
     import sb3_contrib
     import stable_baselines3
     import torch
@@ -410,9 +593,11 @@ def test_stable_baselines_play_it(client: str) -> None:
     from nas_gym.envs.stable_baselines import SB3VecEnv
 
     torch.set_num_threads(1)
-    envs = SB3VecEnv(TransformationVectorEnv(4, space=SMALL, evaluator=Hashed(SMALL), reward="gain"))
+    arguments = {"space": SMALL, "evaluator": Hashed(SMALL), "observation": observation, "restart_after": 10}
+    envs = SB3VecEnv(TransformationVectorEnv(4, reward="gain", **arguments))
     algorithm = getattr(sb3_contrib, client, None) or getattr(stable_baselines3, client)
-    model = algorithm("MlpPolicy", envs, n_steps=8, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    policy = "MultiInputPolicy" if observation == "dict" else "MlpPolicy"
+    model = algorithm(policy, envs, n_steps=8, batch_size=16, n_epochs=1, seed=0, device="cpu")
     before = [parameter.detach().clone() for parameter in model.policy.parameters()]
     model.learn(64)
     assert any((old != new).any() for old, new in zip(before, model.policy.parameters(), strict=True))
@@ -423,8 +608,9 @@ def test_stable_baselines_play_it(client: str) -> None:
 )
 def test_agents_of_sequences_play_it(name: str) -> None:
     """The reward of a trial is that of its network, however rewards come in."""
-    for reward in REWARDS:
-        envs = TransformationVectorEnv(5, space=SMALL, evaluator=Hashed(SMALL), reward=reward)
+    for reward, observation in zip(REWARDS, ("onehot", "dict"), strict=True):
+        arguments = {"space": SMALL, "evaluator": Hashed(SMALL), "observation": observation}
+        envs = TransformationVectorEnv(5, reward=reward, **arguments)
         result = make_agent(name, envs, 0, load_hyperparameters(name, None)).learn(15)
         SMALL.check(result.tokens)
         evaluation = Hashed(SMALL).evaluate(result.tokens)

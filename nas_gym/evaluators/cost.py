@@ -177,6 +177,7 @@ class CostEvaluator(Evaluator):
         super().__init__(evaluator.space)
         self.evaluator, self.metrics, self.limits = evaluator, tuple(metrics), dict(limits or {})
         self.stateful, self.fidelities = evaluator.stateful, evaluator.fidelities
+        self.part_size = evaluator.part_size
         if unknown := [name for name in self.metrics if name not in METRICS]:
             raise ValueError(f"metrics must be some of {', '.join(METRICS)}; got {unknown}")
         if self.metrics and not hasattr(evaluator.unwrapped, "new_network"):
@@ -244,6 +245,17 @@ class CostEvaluator(Evaluator):
             "latency": lambda: measure_latency(network.to(evaluator.device), shape, self.latency),
         }
         return tuple(float(measures[name]()) for name in self.metrics)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The evaluator's, with the metrics and the limits.
+
+        Raises:
+            ValueError: latency is measured, which comes out otherwise each time and on each machine.
+        """
+        if "latency" in self.metrics:
+            raise ValueError("latency is measured anew in every search: store the evaluator that CostEvaluator wraps")
+        own = {"metrics": list(self.metrics), "limits": self.limits}
+        return {"evaluator": "cost", **own, "of": self.evaluator.fingerprint()}
 
     # ------------------------------------------------------------------ as the evaluator
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
@@ -65,6 +66,20 @@ class Evaluations:
         )
 
 
+def joined(parts: Sequence[Evaluations]) -> Evaluations:
+    """One batch behind the other; a metric that one of them does not tell is NaN there."""
+    names = dict.fromkeys(name for part in parts for name in part.metrics)
+    return Evaluations(
+        np.concatenate([np.empty(0), *(part.accuracy for part in parts)]),
+        {
+            name: np.concatenate([part.metrics.get(name, np.full(len(part), np.nan)) for part in parts])
+            for name in names
+        },
+        np.concatenate([np.empty(0, dtype=bool), *(part.failed for part in parts)]),
+        tuple(reason for part in parts for reason in part.reasons),
+    )
+
+
 class Evaluator(ABC):
     """Turns architectures into evaluations, always a batch at a time.
 
@@ -73,16 +88,30 @@ class Evaluator(ABC):
 
     Attributes:
         space: the search space whose sequences it understands.
-        stateful: whether `update` changes later results.
+        stateful: whether earlier calls, of `update` or of `evaluate`, change later results, so that a run must save it.
         fidelities: the shares of the full budget that it can spend on an architecture, ascending, the last one 1; ()
             where it evaluates in full only.
+        workers: how many evaluations it does side by side.
+        part_size: how many architectures are a part in `evaluate_in_parts`; None takes all of a batch.
     """
 
     stateful: bool = False
     fidelities: tuple[float, ...] = ()
+    workers: int = 1
+    part_size: int | None = None
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
+
+    @property
+    def unwrapped(self) -> Evaluator:
+        """The evaluator behind all that wrap it."""
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether `update` trains it. What is stateful otherwise changes by what it evaluates, and needs no schedule."""
+        return self.stateful and type(self.unwrapped).update is not Evaluator.update
 
     @abstractmethod
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
@@ -96,6 +125,39 @@ class Evaluator(ABC):
                 evaluator that has none evaluates in full.
             parents: int64[B, T], the architectures whose weights the children inherit, where it offers that.
         """
+
+    def evaluate_in_parts(
+        self, tokens: Tokens, *, fidelity: float | None = None
+    ) -> Iterator[tuple[Tokens, Evaluations]]:
+        """Evaluates as `evaluate` does, and yields each part of the batch as soon as it is known, in any order."""
+        size = self.part_size or len(tokens)
+        for first in range(0, len(tokens), size):
+            part = tokens[first : first + size]
+            yield part, self.evaluate(part, fidelity=fidelity)
+
+    def begin(self, tokens: Tokens, *, fidelity: float | None = None) -> Future[Any]:
+        """Begins to evaluate one architecture, int64[1, T], in the background, where the evaluator can.
+
+        Returns:
+            Is done when `evaluate` will answer at once; where nothing runs in the background, from the start.
+        """
+        del tokens, fidelity
+        done: Future[Any] = Future()
+        done.set_result(None)
+        return done
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that its results depend on beside the space, the architecture and the fidelity, as JSON has it.
+
+        Evaluators of equal fingerprints give equal results, so that a store may answer for either.
+
+        Raises:
+            ValueError: it does not tell, or its results do not follow from any settings.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no fingerprint, without which its results cannot be told from those of other "
+            "settings: give it a method fingerprint() that returns all settings that its results depend on"
+        )
 
     def nearest_fidelity(self, fidelity: float | None) -> float | None:
         """What an episode asks for, as one of `fidelities`; None is an evaluation in full.
@@ -142,14 +204,30 @@ class FunctionEvaluator(Evaluator):
     Args:
         space: the search space.
         function: int64[B, T] -> float64[B] in [0, 1], or one number for all (``accuracy`` by keyword).
+        name: of the function, in its fingerprint; to be changed whenever the function is.
     """
 
     def __init__(
-        self, space: SearchSpace, function: Callable[[Tokens], Floats] | None = None, *, accuracy: float = 0.5
+        self,
+        space: SearchSpace,
+        function: Callable[[Tokens], Floats] | None = None,
+        *,
+        accuracy: float = 0.5,
+        name: str | None = None,
     ) -> None:
         super().__init__(space)
         self.function = function
         self.accuracy = accuracy
+        self.name = name
+
+    def fingerprint(self) -> dict[str, Any]:
+        if self.function is None:
+            return {"evaluator": "constant", "accuracy": self.accuracy}
+        if self.name is None:
+            raise ValueError(
+                "FunctionEvaluator needs a name for its function, to tell its results from those of others"
+            )
+        return {"evaluator": "function", "name": self.name}
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
         del fidelity, parents

@@ -48,6 +48,9 @@ class MorphismSettings:
         wider_noise: of new channels, in standard deviations of the layer's weights (EAS's published code: 1e-2).
         deeper_noise: of new layers, likewise (EAS's published code: 1e-3).
         identity_images: training images whose statistics set the batch norm of a new layer (EAS's published code: 64).
+            They are shown to all layers before it, which is most of the time that growing a large network takes. With 8
+            the logits of a deeper network for digits differ from its parent's, in training mode, by up to 2.4 % of
+            their standard deviation; with 64 by up to 1.3 %, with none by up to 21 %.
         train_images: the number of training images, balanced over the classes; None takes them all.
     """
 
@@ -62,7 +65,7 @@ class MorphismSettings:
     augment: bool = True
     wider_noise: float = 1e-2
     deeper_noise: float = 1e-3
-    identity_images: int = 64
+    identity_images: int = 8
     train_images: int | None = None
 
     def __post_init__(self) -> None:

@@ -155,5 +155,4 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
     except TypeError as error:
         known = ", ".join(ScheduleSettings.__dataclass_fields__)
         raise ValueError(f"schedule {name!r} has no field among {sorted(fields)} beside {known}") from error
-    trains = evaluator.stateful and type(evaluator).update is not Evaluator.update
-    return SCHEDULES[name](evaluator, settings, seed) if trains else Schedule(evaluator)
+    return SCHEDULES[name](evaluator, settings, seed) if evaluator.trains else Schedule(evaluator)

@@ -76,7 +76,7 @@ class TabularEvaluator(Evaluator):
             raise ValueError(f"epochs {epochs!r} are not recorded for task {task!r}; recorded: {known}")
         if noise not in NOISE:
             raise ValueError(f"noise must be one of {', '.join(map(repr, NOISE))}; got {noise!r}")
-        self.task, self.noise = task, noise
+        self.task, self.noise, self.seed = task, noise, seed
         self._recorded = np.array(recorded)
         self._last = len(recorded) - 1 if recorded else 0
         self._full = recorded.index(epochs) if epochs is not None else self._last
@@ -107,6 +107,11 @@ class TabularEvaluator(Evaluator):
         self.space.check(tokens)
         reasons = tuple("the table does not have it" if missing else "" for missing in failed)
         return Evaluations(np.where(failed, 0.0, accuracy), metrics, failed, reasons)
+
+    def fingerprint(self) -> dict[str, Any]:
+        drawn = {"seed": self.seed} if self.noise == "seed" else {}
+        settings = {"task": self.task, "epochs": self.epochs, "noise": self.noise, **drawn}
+        return {"evaluator": "table", "table": self.table.checksum, **settings}
 
     def test(self, tokens: Tokens, epochs: int | None = None) -> Floats:
         """The test accuracy float64[B] of int64[B, T], for reports when the search is over.

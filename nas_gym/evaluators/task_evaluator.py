@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Any, ClassVar
 
 import torch
 
+import nas_gym
 from nas_gym.evaluators.evaluator import Evaluator
 from nas_gym.spaces import SearchSpace
 from nas_gym.tasks import Task, make_task
@@ -53,6 +55,37 @@ class TaskEvaluator(Evaluator):
         if isinstance(task, str):
             task = make_task(task, seed=seed, data_dir=data_dir, download=download)
         self.task = task.to(self.device)
+        # A CPU trains one network after another: each result can be kept as soon as it is there.
+        self.part_size = 1 if self.device.type == "cpu" else None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The settings, the seed, the images, the kind of device, and the versions of what computes.
+
+        Rounding, which differs between processors and with the number of threads, is not told apart.
+        """
+        return {
+            "evaluator": self.name,
+            "settings": dataclasses.asdict(self.settings),
+            "seed": self.seed,
+            "task": task_fingerprint(self.task),
+            "device": self.device.type,
+            "versions": {"nas_gym": nas_gym.__version__, "torch": torch.__version__},
+        }
+
+
+def task_fingerprint(task: Task) -> dict[str, Any]:
+    """What training and scoring see of a task: its images, and so their split, their size and any limit on them."""
+    digest = hashlib.sha256()
+    for tensor in (task.train.images, task.train.labels, task.valid.images, task.valid.labels):
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return {
+        "name": task.name,
+        "classes": len(task.classes),
+        "images": digest.hexdigest(),
+        "normalisation": [task.mean, task.std],
+        "augmentation": dataclasses.asdict(task.augmentation),
+    }
 
 
 def choose_device(device: str) -> torch.device:

@@ -122,6 +122,33 @@ def fit(
     return [curve for group in groups for curve in _train(make_run, networks[group], seeds[group])]
 
 
+class Training:
+    """The training of one network, which can be left after any epoch and taken up again: that of `fit`, to the bit.
+
+    Args:
+        network: moved to the task's device.
+        task: the task.
+        settings: schedule and regularisation, of the whole training.
+        seed: of the order of the images, the augmentation and the dropped paths.
+
+    Attributes:
+        network: the network.
+        curve: what has become of it so far.
+    """
+
+    def __init__(self, network: Network, task: Task, settings: TrainingSettings, *, seed: int) -> None:
+        self.network = network
+        self._run = _Run([network], [seed], task, settings, _nothing, time.perf_counter)
+        (self.curve,) = self._run.curves
+
+    def advance(self, epochs: int) -> None:
+        """Trains on until so many epochs are done."""
+        try:
+            self._run.train(epochs)
+        except (RuntimeError, MemoryError) as error:
+            self._run.fail(0, memory_reason(error))
+
+
 def _nothing() -> None:
     pass
 
@@ -161,14 +188,29 @@ class _Run:
         self.generators = [torch.Generator(task.device).manual_seed(seed) for seed in seeds]
         self.curves = [TrainingCurve(together=len(networks)) for _ in networks]
         self.batches = max(len(task.train) // settings.batch_size, 1)
-        self.steps, self.total_steps = 0, self.batches * settings.epochs
+        self.epochs, self.steps, self.total_steps = 0, 0, self.batches * settings.epochs
 
-    def train(self) -> None:
-        """Trains to the end.
+    def train(self, epochs: int | None = None) -> None:
+        """Trains on until so many of the settings' epochs are done; all of them without a number.
 
         Raises:
             RuntimeError, MemoryError: memory is exhausted; several networks are then as they were before.
         """
+        if self.steps == 0:
+            self._start()
+        last = self.settings.epochs if epochs is None else epochs
+        for epoch in range(self.epochs + 1, last + 1):
+            if not all(curve.failed for curve in self.curves):
+                self._train_epoch()
+            if self.settings.record_all_epochs or epoch == self.settings.epochs:
+                self._record()
+            self.epochs = epoch
+        if isinstance(self.model, NetworkBatch):
+            self.model.give_back()
+            for network in self.networks:
+                network.to(self.task.device)
+
+    def _start(self) -> None:
         self.model = self._model()
         self.optimiser = torch.optim.SGD(
             self.model.parameters(),
@@ -177,15 +219,6 @@ class _Run:
             weight_decay=self.settings.weight_decay,
             nesterov=self.settings.momentum > 0,
         )
-        for epoch in range(1, self.settings.epochs + 1):
-            if not all(curve.failed for curve in self.curves):
-                self._train_epoch()
-            if self.settings.record_all_epochs or epoch == self.settings.epochs:
-                self._record()
-        if isinstance(self.model, NetworkBatch):
-            self.model.give_back()
-            for network in self.networks:
-                network.to(self.task.device)
 
     def _model(self) -> Network | NetworkBatch:
         if len(self.networks) > 1:

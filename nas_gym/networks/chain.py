@@ -122,7 +122,7 @@ class ChainNetwork(Network):
         features = [
             _mean(masked(maps[number], ends[:, number]), size, channels)
             if number <= depth
-            else images.new_zeros(len(maps[0]), channels, 1, 1)
+            else images.new_zeros(maps[0].shape[0], channels, 1, 1)
             for number, channels in self.ends.items()
         ]
         return torch.cat(features, dim=1)

@@ -135,12 +135,12 @@ class Network(nn.Module, ABC):
         if self.architecture is not None:
             tokens = np.asarray(self.architecture.tokens)[None]
         assert tokens is not None
-        self.layout.images = len(images)
+        self.layout.images = images.shape[0]
         return self.run(images.contiguous(memory_format=torch.channels_last), tokens)
 
     def expanded(self, x: Tensor, batch: int) -> Tensor:
         """float[N, ...] -> float[batch * N, ...]: the same images for every architecture, if each has not its own."""
-        return x if len(x) == batch * self.layout.images else torch.cat([x] * batch)
+        return x if x.shape[0] == batch * self.layout.images else torch.cat([x] * batch)
 
     def channels_read(self, layer: str) -> Indices | None:
         """Which channels a layer of this network has of those that it reads in the supernet; None for the first."""
@@ -233,7 +233,7 @@ class Maps:
     @cached_property
     def parts(self) -> tuple[Tensor, ...]:
         """float[N, C, H, W] of each architecture: views, so that gathering costs one copy."""
-        return self.whole.chunk(self.batch)
+        return cut(self.whole, self.batch)
 
 
 class Bank(nn.Module):
@@ -264,7 +264,7 @@ class Bank(nn.Module):
         for used in np.unique(choice):
             rows = np.flatnonzero(choice == used).tolist()
             together = self._run(str(used), join([states[source[row]].parts[row] for row in rows]), rows)
-            outputs.update(zip(rows, together.chunk(len(rows)), strict=True))
+            outputs.update(zip(rows, cut(together, len(rows)), strict=True))
         return join([outputs[row] for row in range(len(choice))])
 
     def _run(self, choice: str, x: Tensor, rows: Sequence[int]) -> Tensor:
@@ -276,6 +276,11 @@ class Bank(nn.Module):
 def join(parts: list[Tensor]) -> Tensor:
     """Concatenates along the batch, without a copy where there is one part."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def cut(x: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """Equal parts along the batch; the whole where it is one, so that a network can be exported for any batch."""
+    return (x,) if parts == 1 else x.chunk(parts)
 
 
 def architecture_rows(x: Tensor, rows: Indices, batch: int) -> Tensor:
@@ -311,7 +316,7 @@ def masked(x: Tensor, keep: NDArray[np.bool_]) -> Tensor:
     if keep.all():
         return x
     factor = torch.from_numpy(keep.astype(np.float32)).to(x.device, x.dtype, non_blocking=True)
-    return x * factor.repeat_interleave(len(x) // len(keep)).view(-1, 1, 1, 1)
+    return x * factor.repeat_interleave(x.shape[0] // len(keep)).view(-1, 1, 1, 1)
 
 
 def leading(x: Tensor, channels: Indices) -> Tensor:
@@ -320,7 +325,7 @@ def leading(x: Tensor, channels: Indices) -> Tensor:
         return x
     keep = (np.arange(x.shape[1]) < channels[:, None]).astype(np.float32)
     factor = torch.from_numpy(keep).to(x.device, x.dtype, non_blocking=True)
-    return x * factor.repeat_interleave(len(x) // len(keep), dim=0)[:, :, None, None]
+    return x * factor.repeat_interleave(x.shape[0] // len(keep), dim=0)[:, :, None, None]
 
 
 def widened(x: Tensor, channels: int) -> Tensor:

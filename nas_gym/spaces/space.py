@@ -287,7 +287,8 @@ class SearchSpace(ABC):
         changed = np.where(free.any(axis=1), draw(free + (~free.any(axis=1, keepdims=True)), rng), self.length)
         for position in range(self.length):
             weights = np.array(self.weights(child, position))
-            chosen = changed == position
+            # What was drawn anew may have left it no other choice.
+            chosen = (changed == position) & ((weights > 0).sum(axis=1) > 1)
             weights[chosen] = weights[chosen] > 0
             weights[rows[chosen], child[chosen, position]] = 0
             redraw = chosen | (weights[rows, child[:, position]] == 0)

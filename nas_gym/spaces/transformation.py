@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,9 +39,11 @@ class TransformationSpace(SearchSpace):
         depth: the most layers of a block.
         max_parameters: the most parameters of a network.
         max_transformations: the most actions, T.
+        prefix: choices that all sequences begin with, fewer than T and none of them to stop: the part of the space that
+            grows out of one network. What they take of the T is not left.
 
     Raises:
-        ValueError: no start of that name, no room for an action, or what `LayerSpace` refuses.
+        ValueError: no start of that name, no room for an action, a prefix that is none, or what `LayerSpace` refuses.
     """
 
     start: str = "plain"
@@ -53,6 +56,7 @@ class TransformationSpace(SearchSpace):
     depth: int = LayerSpace.depth
     max_parameters: int = LayerSpace.max_parameters
     max_transformations: int = 64
+    prefix: tuple[int, ...] = ()
 
     name = "transformation"
 
@@ -61,6 +65,14 @@ class TransformationSpace(SearchSpace):
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ValueError(f"max_transformations must be a positive integer, got {steps!r}")
         _ = self.layer_space  # complains of the others
+        network = self.layer_space.start
+        for choice in self.prefix:
+            if not 0 <= choice < self.stop or len(self.prefix) >= steps or not self.legal_actions(network)[choice]:
+                raise ValueError(
+                    f"prefix must be fewer than {steps} choices, legal one after another and none of them to stop; got "
+                    f"{self.prefix!r}"
+                )
+            network = self._child(network, choice)
 
     @cached_property
     def layer_space(self) -> LayerSpace:
@@ -100,7 +112,7 @@ class TransformationSpace(SearchSpace):
     @property
     def size(self) -> int:
         """How many sequences there would be if every action were always legal: more than there are."""
-        return sum(self.stop**step for step in range(self.max_transformations + 1))
+        return sum(self.stop**step for step in range(self.max_transformations - len(self.prefix) + 1))
 
     @cached_property
     def stop_choices(self) -> NDArray[np.int64]:
@@ -140,12 +152,43 @@ class TransformationSpace(SearchSpace):
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
         """1 for what is legal, of tokens int64[B, T]."""
         weights = np.zeros((len(tokens), self.num_choices))
+        if position < len(self.prefix):
+            weights[:, self.prefix[position]] = 1.0
+            return weights
         for row, prefix in zip(weights, np.asarray(tokens)[:, :position], strict=True):
             if position and prefix[-1] == self.stop:
                 row[self.stop] = 1.0
             else:
                 row[:] = self.legal_actions(self.network(prefix))
         return weights
+
+    def can_grow(self, tokens: Sequence[int] | Tokens) -> bool:
+        """Whether there is an action left, and one that is not to stop, for the network after all that were taken."""
+        taken = self.taken(tokens)
+        return len(taken) < self.length and bool(self.legal_actions(self.network(taken))[: self.stop].any())
+
+    def growing_from_best(self, tokens: Tokens, values: NDArray[np.float64]) -> TransformationSpace:
+        """The part of the space that grows out of the best of some networks that can still grow.
+
+        Args:
+            tokens: int64[n, T], the networks.
+            values: float64[n]; the first of the highest counts. Where no network can grow, the space is as it is.
+        """
+        for row in np.argsort(-values, kind="stable"):
+            if self.can_grow(tokens[row]):
+                return self._part(self.taken(tokens[row]))
+        return self
+
+    def _part(self, prefix: tuple[int, ...]) -> TransformationSpace:
+        # Made once each, and what is found out of networks serves all of them.
+        if prefix not in self._parts:
+            self._parts[prefix] = part = dataclasses.replace(self, prefix=prefix)
+            vars(part).update(layer_space=self.layer_space, _masks=self._masks, _children=self._children)
+        return self._parts[prefix]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, ...], TransformationSpace]:
+        return {self.prefix: self}
 
     def legal_actions(self, layers: Layers) -> NDArray[np.bool_]:
         """Which actions a network allows, bool[A]; not to be written to."""

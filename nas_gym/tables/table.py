@@ -135,6 +135,11 @@ class Table:
         """R, the number of rows."""
         return len(self._array(f"{self.tasks[0]}/valid"))
 
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the checksums of all arrays: equal for tables of equal content."""
+        return hashlib.sha256(json.dumps(self._sha256, sort_keys=True).encode()).hexdigest()
+
     def array(self, task: str, name: str) -> Array | None:
         """A field of the task's `TaskTable`, None where the table does not have it.
 

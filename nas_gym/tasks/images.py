@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,8 @@ def make_task(
     are stratified: train, valid, and every beginning of either hold the classes in the dataset's proportions.
 
     Args:
-        name: a name in `nas_gym.tasks.names.TASKS`; ``folder:PATH`` with a folder's path.
+        name: a name in `nas_gym.tasks.names.TASKS`; ``fashion-mnist:0-4`` or ``digits:1,3,7-9``, the task of some
+            classes of one of these, by their numbers; ``folder:PATH`` with a folder's path.
         seed: fixes which images are train and valid, and their order. It does not move the test split.
         device: where the images will be.
         data_dir: where datasets are looked for and downloaded to; by default the environment variable
@@ -131,7 +134,39 @@ def _read(name: str, data_dir: Path, download: bool, size: tuple[int, int] | Non
         return _svhn(data_dir, download)
     if name.startswith(FOLDER) and name != FOLDER:
         return _folder(name, size)
+    whole, _, chosen = name.partition(":")
+    if chosen and whole in TASKS:
+        return _some_classes(_read(whole, data_dir, download, size), name, chosen)
     raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+
+
+def _some_classes(source: _Source, name: str, chosen: str) -> _Source:
+    """A dataset of some of the classes alone, numbered anew in their order."""
+    classes = _class_numbers(name, chosen, len(source.classes))
+
+    def part(split: Split) -> Split:
+        kept = split.take(torch.isin(split.labels, classes).nonzero()[:, 0])
+        return Split(kept.images, torch.searchsorted(classes, kept.labels))
+
+    learn = part(source.learn)
+    valid = None if source.valid is None else source.valid * len(learn) // len(source.learn)
+    names = tuple(source.classes[number] for number in classes.tolist())
+    return dataclasses.replace(source, classes=names, learn=learn, test=part(source.test), valid=valid)
+
+
+def _class_numbers(name: str, chosen: str, count: int) -> torch.Tensor:
+    """Numbers and ranges of them, such as ``1,3,7-9``, as int64, ascending."""
+    numbers: list[int] = []
+    for entry in chosen.split(","):
+        ends = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", entry, flags=re.ASCII)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
+        numbers += range(first, min(last, count) + 1) or [count]  # a wrong entry counts as a class that there is not
+    if len(numbers) < 2 or numbers[-1] >= count or numbers != sorted(set(numbers)):
+        raise ValueError(
+            f"task {name!r} must name at least 2 of the classes 0 to {count - 1} in ascending order, such as 0-2 or "
+            f"0,3; got {chosen!r}"
+        )
+    return torch.tensor(numbers)
 
 
 def _split(images: torch.Tensor, labels: NDArray[np.integer]) -> Split:

@@ -10,6 +10,7 @@ TASKS: dict[str, str] = {
     "cifar10": "60,000 colour photographs of 32x32 pixels, 10 classes (Krizhevsky 2009)",
     "cifar100": "60,000 colour photographs of 32x32 pixels, 100 classes (Krizhevsky 2009)",
     "svhn": "99,289 colour house-number digits of 32x32 pixels (Netzer et al. 2011)",
+    "NAME:CLASSES": "some classes of one of these, by number: fashion-mnist:0-4, digits:1,3,7-9",
     "folder:PATH": "your own images: PATH/<class>/*, or PATH/train/<class>/* and PATH/test/<class>/*",
 }
 FOLDER = "folder:"

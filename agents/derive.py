@@ -1,0 +1,454 @@
+"""From a search to a network to use: the best architectures trained anew at full budget, the winner exported.
+
+What a search tells of an architecture is a proxy's word. Here the best few are trained from scratch with several seeds
+on the train split; the winner has the highest mean accuracy on the validation split. Only then, and once, the networks
+meet the test split.
+
+The folder holds config.yaml (what was asked for), a pair of files for each training that is done, which makes the
+command resumable, and in the end derived.json, model_card.md, and the winner: network.safetensors, its weights, and
+network.pt2, the whole program, which PyTorch alone loads and runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+from safetensors.torch import load_file, save_file
+from scipy import stats
+from torch import Tensor, nn
+
+from nas_gym.evaluators.cost import count_flops, count_parameters
+from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
+from nas_gym.evaluators.training import TrainingSettings, fit, score
+from nas_gym.networks import Network, NetworkSettings
+from nas_gym.spaces import Architecture
+from nas_gym.tasks import Task
+
+from .agent import SearchResult
+from .model_card import PACKAGES, pairs
+from .runs import load_best, read_config, read_trials, save_pictures
+
+FULL = FromScratchSettings(network=NetworkSettings(), training=TrainingSettings(epochs=20))
+
+
+@dataclass(frozen=True)
+class DeriveConfig:
+    """What is derived from a run; with the run, all that the results depend on.
+
+    Attributes:
+        top: how many architectures are trained, the best of the run that compute different things.
+        seeds: of the trainings of each.
+        task: name of the task; None takes the run's.
+        settings: fields of `FromScratchSettings`, nested, where they differ from the whole task, 16 channels and 20
+            epochs (DARTS, section 3.2, on a GPU: 36 channels, 20 cells, 600 epochs, cutout 16, drop path 0.2, auxiliary
+            classifier 0.4).
+    """
+
+    top: int = 3
+    seeds: tuple[int, ...] = (0, 1, 2)
+    task: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"top must be at least 1, got {self.top!r}")
+        seeds = tuple(self.seeds)
+        object.__setattr__(self, "seeds", seeds)
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError(f"seeds must be different numbers, none negative, at least one; got {seeds}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean over seeds with Student's 95 % interval, which takes two seeds at least.
+
+    Attributes:
+        mean: of the accuracies.
+        low: the interval's lower end, None of one accuracy.
+        high: its upper end.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, accuracies: Sequence[float]) -> Estimate:
+        """Estimates the mean of what the accuracies are drawn from."""
+        mean = float(np.mean(accuracies))
+        if len(accuracies) < 2:
+            return cls(mean, None, None)
+        half = float(stats.t.ppf(0.975, len(accuracies) - 1) * stats.sem(accuracies))
+        return cls(mean, max(mean - half, 0.0), min(mean + half, 1.0))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" if self.low is None else f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+class Derivation:
+    """The best architectures of a run, trained anew.
+
+    Args:
+        run: the run's folder.
+        config: what to do.
+        out: where the results go; ``derived`` in the run's folder by default.
+        device: ``"auto"`` takes CUDA if there is one.
+        data_dir: where data sets are looked for; the run's by default.
+        download: whether a data set that is missing may be downloaded.
+        console: where progress is shown.
+
+    Attributes:
+        trials: the run's trials that are trained, best first.
+
+    Raises:
+        ValueError: no run in the folder, no trial that has not failed, a task or a space without image networks,
+            unknown settings, or a folder with results of others.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        config: DeriveConfig,
+        *,
+        out: Path | None = None,
+        device: str = "auto",
+        data_dir: str | None = None,
+        download: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        self.run, self.config, self.console = Path(run), config, console or Console()
+        self.out = Path(out) if out is not None else self.run / "derived"
+        searched = read_config(self.run)
+        space = load_best(self.run).space
+        self.result = read_trials(self.run / "trials.csv", space)
+        self.trials = best_trials(self.result, config.top)
+        self.evaluator = FromScratchEvaluator(
+            space,
+            config.task or _task_of(self.run),
+            seed=searched.seed,  # the split of the search, so that its validation images are no test either
+            device=device,
+            data_dir=data_dir or searched.data_dir,
+            download=download or searched.download,
+            **_settings(config.settings),
+        )
+        self.task = self.evaluator.proxy
+        _claim(self.out, {**dataclasses.asdict(config), "trials": self.trials})
+
+    def execute(self) -> dict[str, Any]:
+        """Does what is left to do.
+
+        Returns:
+            What derived.json holds.
+
+        Raises:
+            ValueError: every training has failed.
+        """
+        path = self.out / "derived.json"
+        if not path.exists():
+            self._train()
+            record = self._record()
+            winner = record["architectures"][record["winner"]]
+            self._export(winner)
+            _write(self.out / "model_card.md", self._card(record))
+            _write(path, json.dumps(record, indent=2) + "\n")  # last: with it everything is there
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    # ------------------------------------------------------------------ training
+
+    def _stem(self, trial: int, seed: int) -> Path:
+        return self.out / f"trial{trial}_seed{seed}"
+
+    def _architecture(self, trial: int) -> Architecture:
+        return self.result.space.architecture(self.result.tokens[trial])
+
+    def _network(self, trial: int, seed: int = 0) -> Network:
+        return self.evaluator.new_network(self._architecture(trial), self.task, seed)
+
+    def _train(self) -> None:
+        """Trains what is not on file; a training counts as done when its accuracy is."""
+        wanted = [(trial, seed) for trial in self.trials for seed in self.config.seeds]
+        steps = max(len(self.task.train) // self.evaluator.settings.training.batch_size, 1)
+        steps *= self.evaluator.settings.training.epochs
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=self.console) as progress:
+            for number, (trial, seed) in enumerate(wanted, start=1):
+                if not self._stem(trial, seed).with_suffix(".json").exists():
+                    bar = progress.add_task(f"training {number} of {len(wanted)}", total=steps)
+                    self._train_one(trial, seed, lambda bar=bar: progress.advance(bar))  # type: ignore[misc]
+
+    def _train_one(self, trial: int, seed: int, on_step: Callable[[], None]) -> None:
+        network, settings = self._network(trial, seed), self.evaluator.settings.training
+        (curve,) = fit([network], self.task, settings, seeds=[seed], on_step=on_step)
+        stem = self._stem(trial, seed)
+        _save_weights(network, stem.with_suffix(".safetensors"), {})
+        valid = None if curve.failed else float(curve.accuracy["valid"][-1])
+        row = {"valid_accuracy": valid, "failed": curve.reason or None, "seconds": curve.seconds}
+        _write(stem.with_suffix(".json"), json.dumps(row) + "\n")
+
+    # ------------------------------------------------------------------ results
+
+    def _record(self) -> dict[str, Any]:
+        rows = [self._row(trial) for trial in self.trials]
+        means = [row["valid"]["mean"] for row in rows]
+        if max(means) == 0:
+            reasons = ", ".join(sorted({training["failed"] or "at chance" for training in rows[0]["trainings"]}))
+            raise ValueError(f"every training has failed ({reasons}); other settings, or another device, may help")
+        for trial, row in zip(self.trials, rows, strict=True):  # the one look at the test split
+            accuracies = [self._test_accuracy(trial, training) for training in row["trainings"]]
+            row["test"] = dataclasses.asdict(Estimate.of(accuracies))
+            for training, accuracy in zip(row["trainings"], accuracies, strict=True):
+                training["test_accuracy"] = accuracy
+        return {"winner": int(np.argmax(means)), "task": self.task.name, "architectures": rows}
+
+    def _row(self, trial: int) -> dict[str, Any]:
+        architecture, network = self._architecture(trial), self._network(trial)
+        files = {seed: self._stem(trial, seed).with_suffix(".json") for seed in self.config.seeds}
+        trainings = [{"seed": seed, **json.loads(path.read_text())} for seed, path in files.items()]
+        return {
+            "trial": trial,
+            "text": str(architecture),
+            "architecture": json.loads(architecture.to_json()),
+            "search_accuracy": float(self.result.metrics["accuracy"][trial]),
+            "parameters": count_parameters(network),
+            "flops": count_flops(network, self.task.image_shape),
+            "valid": dataclasses.asdict(Estimate.of([one["valid_accuracy"] or 0.0 for one in trainings])),
+            "trainings": trainings,
+        }
+
+    def _trained(self, trial: int, seed: int) -> Network:
+        network = self._network(trial)
+        network.load_state_dict(load_file(self._stem(trial, seed).with_suffix(".safetensors")))
+        return network.eval()
+
+    def _test_accuracy(self, trial: int, training: Mapping[str, Any]) -> float:
+        if training["failed"]:
+            return 0.0
+        return score(self._trained(trial, training["seed"]).to(self.task.device), self.task, self.task.test)
+
+    # ------------------------------------------------------------------ the winner
+
+    def _export(self, winner: Mapping[str, Any]) -> None:
+        """The winner's training of the highest validation accuracy, as weights and as a program."""
+        chosen = max(winner["trainings"], key=lambda training: training["valid_accuracy"] or 0.0)
+        network = self._trained(winner["trial"], chosen["seed"])
+        about = {
+            "architecture": self._architecture(winner["trial"]).to_json(),
+            "classes": json.dumps(self.task.classes),
+            "image_shape": json.dumps(self.task.image_shape),
+            "mean": json.dumps(self.task.mean),
+            "std": json.dumps(self.task.std),
+            "network": json.dumps(dataclasses.asdict(self.evaluator.settings.network)),
+        }
+        _save_weights(network, self.out / "network.safetensors", about)
+        export(network, self.task, self.out / "network.pt2", about)
+        save_pictures(self._architecture(winner["trial"]), self.out / "architecture")
+
+    def _card(self, record: Mapping[str, Any]) -> str:
+        """The derivation's model card, in Markdown."""
+        rows = record["architectures"]
+        winner = rows[record["winner"]]
+        training = dataclasses.asdict(self.evaluator.settings.training)
+        del training["record"], training["record_all_epochs"]
+        network = dataclasses.asdict(self.evaluator.settings.network)
+        images = {f"{name} images": len(getattr(self.task, name)) for name in ("train", "valid", "test")}
+        return "\n".join(
+            [
+                f"# A network for {record['task']}, derived from a search",
+                "",
+                "![The architecture](architecture.png)",
+                "",
+                "## Result",
+                "",
+                "| | trial | in the search | validation accuracy | test accuracy | parameters | flops |",
+                "|---|---|---|---|---|---|---|",
+                *(_card_row(row, row is winner) for row in rows),
+                "",
+                f"Means over the seeds {', '.join(map(str, self.config.seeds))}, with Student's 95 % interval where "
+                "there are several; a training that failed counts as 0. The winner is chosen by validation accuracy; "
+                "the test split was looked up once, when all trainings were over.",
+                "",
+                "```text",
+                winner["text"],
+                "```",
+                "",
+                "## Use",
+                "",
+                f"`network.pt2` takes uint8 images [N, {', '.join(map(str, self.task.image_shape))}] and gives logits "
+                f"[N, {self.task.num_classes}]. It needs PyTorch and nothing else:",
+                "",
+                "```python",
+                "import torch",
+                "",
+                'program = torch.export.load("network.pt2")',
+                "logits = program.module()(images)",
+                "```",
+                "",
+                f"The classes: {', '.join(self.task.classes)}. `network.safetensors` holds the weights alone, and in "
+                "its metadata the architecture.",
+                "",
+                "## Training",
+                "",
+                *_list({**images, "augmentation": self.task.augmentation, **network, **training}),
+                "",
+                "## Environment",
+                "",
+                *_list({"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),
+                "",
+                "## How to reproduce it",
+                "",
+                "```sh",
+                command(self.run, self.config),
+                "```",
+                "",
+            ]
+        )
+
+
+def best_trials(result: SearchResult, top: int) -> list[int]:
+    """The best trials of the highest fidelity, one for each class of architectures that compute the same.
+
+    Raises:
+        ValueError: all trials have failed.
+    """
+    sound = ~(result.metrics.get("failed", np.zeros(len(result))) > 0) & np.isfinite(result.rewards)
+    sound &= result.fidelities == result.fidelities[sound].max(initial=0.0)
+    found: dict[str, int] = {}
+    for trial in np.argsort(-result.rewards, kind="stable").tolist():
+        if sound[trial] and len(found) < top:
+            found.setdefault(result.space.canonical(result.space.architecture(result.tokens[trial])), trial)
+    if not found:
+        raise ValueError("the run has no trial to derive from: all have failed")
+    return list(found.values())
+
+
+class Classifier(nn.Module):
+    """From pixels to logits: a network with the normalisation of its task.
+
+    Args:
+        network: of one architecture.
+        task: what it was trained on.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: Network, task: Task) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (task.mean, task.std))
+        self.network = network
+        self.register_buffer("scale", (1 / (255 * std)).float())
+        self.register_buffer("shift", (-mean / std).float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits float[N, classes] of uint8[N, C, H, W]."""
+        logits: Tensor = self.network(images.to(torch.float32) * self.scale + self.shift)
+        return logits
+
+
+def export(network: Network, task: Task, path: Path, about: Mapping[str, str]) -> None:
+    """Writes a network as a program for any number of images, which PyTorch alone can run.
+
+    Args:
+        network: of one architecture, on the CPU.
+        task: what it was trained on.
+        path: the file, by custom .pt2.
+        about: what is told of it, by the name of a file within.
+    """
+    classifier = Classifier(network, task).eval().to(memory_format=torch.contiguous_format)  # as files have it
+    images = torch.zeros(2, *task.image_shape, dtype=torch.uint8)
+    with torch.no_grad():
+        program = torch.export.export(classifier, (images,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},))
+    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    torch.export.save(program, temporary, extra_files=dict(about))
+    os.replace(temporary, path)
+
+
+def command(run: Path, config: DeriveConfig) -> str:
+    """The command line of a derivation."""
+    words = ["nas-gym", "derive", str(run), "--top", str(config.top), "--seeds", *map(str, config.seeds)]
+    if config.task is not None:
+        words += ["--task", config.task]
+    if config.settings:
+        words += ["--settings", *pairs(config.settings)]
+    return shlex.join(words)
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def _task_of(run: Path) -> str:
+    """The task that a run searched on."""
+    import gymnasium as gym
+
+    config = read_config(run)
+    task = config.task or {**gym.spec(config.env).kwargs, **config.env_kwargs}.get("task")
+    if task is None:
+        raise ValueError(f"{str(run)!r} was searched on no task of its own; give the name of one")
+    return str(task)
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an evaluator: a full budget, but for what is given."""
+    known = {known.name: getattr(FULL, known.name) for known in dataclasses.fields(FULL)}
+    nested = {
+        name: dataclasses.asdict(known[name]) | dict(given[name])
+        for name in ("network", "training")
+        if isinstance(given.get(name), Mapping)
+    }
+    return {**known, **given, **nested}
+
+
+def _claim(out: Path, what: Mapping[str, Any]) -> None:
+    """Notes what a folder is for: trainings of other settings must not meet in one."""
+    path = out / "config.yaml"
+    wanted = json.loads(json.dumps(what))
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        _write(path, yaml.safe_dump(wanted, sort_keys=False))
+    elif yaml.safe_load(path.read_text()) != wanted:
+        raise ValueError(f"{str(out)!r} holds results of other settings, see config.yaml; give another folder")
+
+
+def _save_weights(network: Network, path: Path, about: Mapping[str, str]) -> None:
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    temporary = path.with_name(f"{path.name}.tmp")
+    save_file(weights, temporary, metadata=dict(about))
+    os.replace(temporary, path)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _list(facts: Mapping[str, Any]) -> Iterable[str]:
+    return (f"- {name}: {fact}" for name, fact in facts.items())
+
+
+def _card_row(row: Mapping[str, Any], wins: bool) -> str:
+    cells = [
+        "winner" if wins else "",
+        str(row["trial"]),
+        f"{row['search_accuracy']:.4f}" if math.isfinite(row["search_accuracy"]) else "-",
+        str(Estimate(**row["valid"])),
+        str(Estimate(**row["test"])),
+        f"{row['parameters']:,}",
+        f"{row['flops']:,}",
+    ]
+    return f"| {' | '.join(cells)} |"

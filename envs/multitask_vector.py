@@ -1,0 +1,119 @@
+"""N multi-task environments at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from nas_gym.evaluators import Schedule
+
+from .construction_vector import Bools, ConstructionVectorEnv, _column, _only
+from .multitask import MultiTaskEnv
+
+
+class MultiTaskVectorEnv(ConstructionVectorEnv):
+    """N copies of a `MultiTaskEnv` that share the tasks' evaluators, stepped together, each on a task of its own.
+
+    Step for step equal to `gymnasium.vector.SyncVectorEnv` of N scalar environments, with the same two differences as
+    `ConstructionVectorEnv`: the architectures that are completed in one step are one batch for each task (and
+    fidelity); and `infos["final_obs"]` is one array, or of the observations ``"dict"``, a dict of arrays.
+
+    Args:
+        num_envs: N, at least 1.
+        autoreset_mode: as for `ConstructionVectorEnv`.
+        **arguments: those of `MultiTaskEnv`, but for the render mode ``"human"``.
+
+    Raises:
+        ValueError: an argument is not understood.
+    """
+
+    scalar = MultiTaskEnv
+    _single: MultiTaskEnv
+
+    def __init__(
+        self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
+    ) -> None:
+        super().__init__(num_envs, autoreset_mode=autoreset_mode, **arguments)
+        self.tasks, self.evaluators = self._single.tasks, self._single.evaluators
+        self._tasks = np.zeros(num_envs, dtype=np.int64)
+        self._generators: list[np.random.Generator] = []  # one for each sub-environment, from the first reset on
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As `ConstructionVectorEnv.reset`, on the task ``options["task"]``, or on tasks that are drawn.
+
+        Each sub-environment draws from a generator of its own: an int seeds the first with itself, the second with the
+        next number, and so on.
+
+        Raises:
+            ValueError: as there, or `options["task"]` is none of the tasks.
+        """
+        self._checked_seed(seed)
+        self._seed(seed, self._checked_reset_mask(options))
+        return super().reset(seed=seed, options=options)
+
+    def _seed(self, seed: int | Sequence[int | None] | None, mask: Bools) -> None:
+        if not self._generators:
+            self._generators = [np_random()[0] for _ in range(self.num_envs)]
+        seeds = range(seed, seed + self.num_envs) if isinstance(seed, int) else seed or [None] * self.num_envs
+        for row in np.flatnonzero(mask).tolist():
+            if seeds[row] is not None:
+                self._generators[row] = np_random(seeds[row])[0]
+
+    def _begin(self, mask: Bools, options: Mapping[str, Any]) -> None:
+        chosen = self._single.chosen_task(options)
+        super()._begin(mask, options)
+        if chosen is None:
+            shares = [self._generators[row].random() for row in np.flatnonzero(mask).tolist()]
+            self._tasks[mask] = self._single.task_of(shares)
+        else:
+            self._tasks[mask] = chosen
+
+    def _batches(self, scored: Bools) -> list[tuple[Bools, float | None]]:
+        return [
+            (together & (self._tasks == task), fidelity)
+            for together, fidelity in super()._batches(scored)
+            for task in np.unique(self._tasks[together])
+        ]
+
+    def _scorer(self, together: Bools) -> Schedule:
+        task = self.tasks[self._tasks[int(np.argmax(together))]]  # they are all on one
+        return self._single.schedule.schedules[task]
+
+    def _score(self, ended: Bools, penalised: Bools, rewards: NDArray[np.float64]) -> dict[str, Any]:
+        ending = super()._score(ended, penalised, rewards)
+        tasks = _only(self._tasks.astype(np.float64), ended)
+        return {**ending, "evaluation": {**ending["evaluation"], **dict(_column("task", tasks, ended))}}
+
+    def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
+        final = self._observe()  # the next episodes may be on other tasks
+        infos = super()._restart_at_once(ended, invalid, ending)
+        shown = {key: _only(part, ended) for key, part in final.items()} if isinstance(final, dict) else None
+        return {**infos, "final_obs": _only(final, ended) if shown is None else shown}
+
+    def _observe(self) -> Any:
+        return self._single.observe(super()._observe(), self._tasks.copy())
+
+    def _infos(self, invalid: Bools) -> dict[str, Any]:
+        told = _column("task", self._tasks.copy(), np.ones(self.num_envs, dtype=bool))
+        return {**super()._infos(invalid), **dict(told)}
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `ConstructionVectorEnv.state_dict`: what the tasks are drawn from."""
+        # A generator's state holds 128-bit integers, which only text keeps everywhere.
+        return {"generators": [json.dumps(generator.bit_generator.state) for generator in self._generators]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `ConstructionVectorEnv.load_state_dict`."""
+        self._generators = [np_random()[0] for _ in state["generators"]]
+        for generator, text in zip(self._generators, state["generators"], strict=True):
+            generator.bit_generator.state = json.loads(text)
