@@ -110,7 +110,7 @@ class Evaluator(ABC):
 
     @property
     def trains(self) -> bool:
-        """Whether `update` trains it. What is stateful otherwise changes by what it evaluates, and needs no schedule."""
+        """Whether `update` trains it. What is stateful otherwise changes with what it evaluates: it has no schedule."""
         return self.stateful and type(self.unwrapped).update is not Evaluator.update
 
     @abstractmethod
