@@ -329,7 +329,7 @@ def test_every_agent_has_settings_for_every_environment(name):
 def test_overrides_go_over_the_file():
     assert load_hyperparameters("reinforce").tanh_constant == 2.5
     assert load_hyperparameters("reinforce", "Another-v0", {"tanh_constant": None}).tanh_constant is None
-    assert load_hyperparameters("regularized-evolution", "NAS-Bench151-v0").population_size == 20
+    assert load_hyperparameters("regularized-evolution", "NAS-Bench201-v0").population_size == 15
     assert load_hyperparameters("regularized-evolution", "Another-v0").population_size == 100
 
 

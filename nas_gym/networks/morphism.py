@@ -292,7 +292,7 @@ class Morphism:
             if tensor.ndim > 1 and (name in self.fresh or rows is not None):
                 new = tensor if rows is None else tensor[rows.channels :]
                 drawn = torch.randn(new.shape, generator=generator).to(tensor)
-                new += drawn * (noise * tensor.std(correction=0))
+                new.add_(drawn, alpha=noise * float(tensor.std(correction=0)))
 
 
 def _morphism(
