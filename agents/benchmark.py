@@ -52,6 +52,7 @@ Floats = NDArray[np.float64]
 
 RANDOM = "random"
 SUITES = Path(__file__).parent / "suites"
+COSTS = ("latency", "parameters", "flops")  # the first that a table tells stands against accuracy
 SEEDS_PER_JOB = 5  # few enough that the workers end together
 
 
@@ -593,6 +594,8 @@ class Trace:
         cpu_seconds: of processor time, whatever else the machine did.
         finished: when it ended, in ISO 8601, UTC.
         version: of nas_gym.
+        cost: the metric of `COSTS` that the table tells; None where it tells none.
+        points: validation accuracy and cost of the trials of full training that did not fail, float64[n, 2].
     """
 
     environment: Environment
@@ -609,6 +612,8 @@ class Trace:
     cpu_seconds: float
     finished: str
     version: str
+    cost: str | None = None
+    points: Floats | None = None
 
     def row(self) -> dict[str, Any]:
         """The run's line in results.csv; nothing where a number is not known."""
@@ -644,6 +649,7 @@ def _read_trace(folder: Path, environment: Environment, label: str, seed: int) -
     tested = evaluator.table.array(environment.task, "test") is not None
     test = evaluator.test(best) if tested else None
     seconds = trials.metrics.get("seconds")
+    cost = next((name for name in COSTS if name in trials.metrics), None)
     record = json.loads((folder / "run.json").read_text())
     return Trace(
         environment,
@@ -660,7 +666,16 @@ def _read_trace(folder: Path, environment: Environment, label: str, seed: int) -
         cpu_seconds=record["cpu_seconds"],
         finished=record["finished"],
         version=record["nas_gym"],
+        cost=cost,
+        points=None if cost is None else _points(trials, cost),
     )
+
+
+def _points(trials: SearchResult, cost: str) -> Floats:
+    points: Floats = np.column_stack([trials.metrics["accuracy"], trials.metrics[cost]])
+    sound = np.isfinite(points).all(axis=1) & ~(trials.metrics["failed"] > 0) & (trials.fidelities == 1)
+    found: Floats = points[sound]
+    return found
 
 
 def incumbents(trials: SearchResult) -> NDArray[np.int64]:

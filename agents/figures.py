@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import statistics
+from . import pareto, statistics
 from .agent import SearchResult
 from .benchmark import RANDOM, Environment, Suite, Trace, write_text
-from .standings import ByEnvironment, Standing, Summary, by_environment, final_scores
+from .standings import ByEnvironment, Standing, Summary, Tradeoff, by_environment, final_scores, pooled
 from .statistics import Estimate
 
 if TYPE_CHECKING:
@@ -113,6 +113,11 @@ def draw(summary: Summary, traces: Sequence[Trace]) -> dict[str, list[Picture]]:
             "seconds": _second_pictures(suite, by_agent, styles),
             "profiles": [_profile_picture(full, styles)],
             "distributions": [_distribution_picture(env, by_agent, styles) for env in suite.environments],
+            "tradeoffs": [
+                _tradeoff_picture(env, summary.tradeoffs[str(env)], by_agent, styles)
+                for env in suite.environments
+                if str(env) in summary.tradeoffs
+            ],
             "time": [_time_picture(summary, styles)],
         }
 
@@ -341,6 +346,42 @@ def _distribution_picture(
         axes.plot([middle, middle], [row - 0.36, row + 0.36], color=INK, linewidth=1.6)
     axes.set_xlabel("score of each run; stroke: interquartile mean")
     return Picture(f"distribution_{_file_name(environment)}", f"Scores in {environment}", figure)
+
+
+def _tradeoff_picture(
+    environment: Environment, tradeoff: Tradeoff, by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]
+) -> Picture:
+    """The Pareto front of each agent, of the trials of all seeds; the cheap ones of low accuracy lie below."""
+    from matplotlib.ticker import LogLocator
+
+    fronts = {label: _front(pooled(runs[environment])) for label, runs in by_agent.items() if environment in runs}
+    lines = {label: Line(front[:, 1], *[front[:, 0]] * 3) for label, front in fronts.items() if len(front)}
+    title = f"Accuracy against {tradeoff.cost}"
+    figure, axes = _axes(3.4 + 0.16 * max(0, len(lines) - 12), f"{environment}\n{title}")
+    left, right = min(line.x[0] for line in lines.values()), tradeoff.highest_cost
+    for label, line in lines.items():
+        look = styles[label]
+        axes.step(
+            [*line.x, right], [*line.middle, line.middle[-1]], where="post",
+            color=look.colour, linestyle=look.dash, linewidth=look.width,
+        )  # fmt: skip
+    low = float(np.quantile(np.concatenate([line.middle for line in lines.values()]), 0.25))
+    high = max(float(line.middle[-1]) for line in lines.values())
+    axes.set(xlabel=UNITS.get(tradeoff.cost, tradeoff.cost), xlim=(left, right))
+    axes.set_ylim(low, high + 0.04 * (high - low) if high > low else low + 1)
+    if left > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if right > 40 * left else (1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    _label_ends(axes, lines, styles)
+    return Picture(f"pareto_{_file_name(environment)}", f"{environment}: {title}", figure)
+
+
+def _front(points: Floats) -> Floats:
+    """The Pareto front of accuracies and costs, float64[n, 2], the cheapest first."""
+    front = np.unique(points[pareto.nondominated(points * [1, -1])], axis=0)
+    return front[np.argsort(front[:, 1])]
 
 
 def _time_picture(summary: Summary, styles: Mapping[str, Look]) -> Picture:

@@ -56,6 +56,7 @@ def to_json(summary: Summary) -> dict[str, Any]:
             first: {second: dataclasses.asdict(found) for second, found in row.items()}
             for first, row in summary.improvement.items()
         },
+        "accuracy_against_cost": {name: dataclasses.asdict(found) for name, found in summary.tradeoffs.items()},
         "not_counted": [
             {"run": str(problem.folder), "reason": problem.reason, "failed": bool(problem.traceback)}
             for problem in summary.problems
@@ -165,6 +166,7 @@ def page(summary: Summary, drawn: Mapping[str, Sequence[Picture]], written: Mapp
         ("How fast", f"<p>{CURVE_NOTE}</p>{shown['trials']}{shown['seconds'] if drawn['seconds'] else ''}"),
         ("How often", f"<p>{PROFILE_NOTE}</p>{shown['profiles']}{legend}"),
         ("Environment by environment", f"{_environment_section(summary)}{shown['distributions']}"),
+        ("Accuracy against cost", _tradeoff_section(summary, shown["tradeoffs"])),
         ("Time", f"<p>{TIME_NOTE}</p>{shown['time']}"),
         ("What is not counted", _problem_section(summary)),
         ("Protocol, and how to make it again", _protocol_section(summary)),
@@ -206,6 +208,12 @@ CURVE_NOTE = (
     "first agent and random search have their bands."
 )
 PROFILE_NOTE = "A curve above another at every score belongs to the better agent; where bands overlap, nothing is sure."
+TRADEOFF_NOTE = (
+    "The hypervolume of a run's trials, the area between their Pareto front and the point of the table's worst "
+    "accuracy at the highest cost that any run tried, as a share of that of the trials of all agents together: "
+    "interquartile mean over the seeds with its 95 % interval; higher is better, though agents search for accuracy "
+    "alone. The fronts in the figures are of all seeds of an agent together; costs on a logarithmic scale."
+)
 TIME_NOTE = (
     "What the agent and the environment take of one processor core; a table answers at once. Where the table knows how "
     "long its trainings took, the search would have taken that much longer."
@@ -408,6 +416,21 @@ def _accuracy_cell(standing: EnvironmentStanding | None) -> str:
     return f"<b>{tested}</b><small>{seen}</small>"
 
 
+def _tradeoff_section(summary: Summary, pictures: str) -> str:
+    if not summary.tradeoffs:
+        return ""
+    environments = [env for env in summary.suite.environments if str(env) in summary.tradeoffs]
+    header = ["agent"] + [
+        f"{_escape(env.id)}<br>{_escape(env.task)}<br>{summary.tradeoffs[str(env)].cost}" for env in environments
+    ]
+    rows = [
+        [_escape(s.label)]
+        + [_value(there.hypervolume) if (there := s.environments.get(str(env))) else "-" for env in environments]
+        for s in (*summary.standings, *summary.partial)
+    ]
+    return f"<p>{TRADEOFF_NOTE}</p>{_table(header, rows, 'matrix')}{pictures}"
+
+
 def _problem_section(summary: Summary) -> str:
     if not summary.problems:
         return ""
@@ -556,7 +579,7 @@ i { display: inline-block; width: 0.7rem; height: 0.7rem; border-radius: 2px; ma
 .chip.better { background: var(--good); color: var(--good-ink); }
 .chip.worse { background: var(--bad); color: var(--bad-ink); }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 0.5rem 1.2rem; }
-.trials, .seconds, .profiles { grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
+.trials, .seconds, .profiles, .tradeoffs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
 figure { margin: 0.4rem 0; max-width: 34rem; }
 figure svg { width: 100%; height: auto; display: block; }
 figure svg text { font-family: inherit !important; }

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nas_gym.tables import DEFAULTS
 
-from . import statistics
-from .benchmark import RANDOM, AgentEntry, Environment, Problem, Suite, Trace
+from . import pareto, statistics
+from .benchmark import RANDOM, AgentEntry, Environment, Problem, Suite, Trace, open_evaluator
 from .statistics import Estimate
 
 Floats = NDArray[np.float64]
@@ -36,6 +36,7 @@ class EnvironmentStanding:
         among_best: no other agent is better there.
         validation_accuracy: mean and standard deviation.
         test_accuracy: the same; None where the table has none.
+        hypervolume: interquartile mean of the runs' shares of `Tradeoff.volume`; None where the table tells no cost.
     """
 
     runs: int
@@ -43,6 +44,29 @@ class EnvironmentStanding:
     among_best: bool
     validation_accuracy: tuple[float, float]
     test_accuracy: tuple[float, float] | None
+    hypervolume: Estimate | None
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """Accuracy against cost in one environment, from a reference point that no trial is worse than.
+
+    Attributes:
+        cost: the metric.
+        worst_accuracy: of the table, by validation: the reference point's.
+        highest_cost: of all trials of all agents: the reference point's.
+        volume: hypervolume of all trials of all agents together.
+    """
+
+    cost: str
+    worst_accuracy: float
+    highest_cost: float
+    volume: float
+
+    def hypervolume(self, points: Floats) -> float:
+        """What accuracies and costs, float64[n, 2], dominate beyond the reference point, as a share of `volume`."""
+        found = pareto.hypervolume(points * [1, -1], [self.worst_accuracy, -self.highest_cost])
+        return found / self.volume
 
 
 @dataclass(frozen=True)
@@ -102,6 +126,7 @@ class Summary:
         problems: runs that are not counted.
         versions: of nas_gym, those that the runs were made with.
         dates: days of the first and of the last run.
+        tradeoffs: by environment, those whose tables tell a cost.
     """
 
     suite: Suite
@@ -111,6 +136,7 @@ class Summary:
     problems: tuple[Problem, ...]
     versions: tuple[str, ...]
     dates: tuple[str, str]
+    tradeoffs: dict[str, Tradeoff]
 
 
 def summarise(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem] = ()) -> Summary:
@@ -127,7 +153,10 @@ def summarise(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem]
         )
     full = [entry.label for entry in suite.agents if len(by_agent[entry.label]) == len(suite.environments)]
     improvement = _improvement({label: by_agent[label] for label in full})
-    standings = [_standing(entry, by_agent, floor, improvement) for entry in suite.agents if by_agent[entry.label]]
+    tradeoffs = {str(env): found for env in suite.environments if (found := _tradeoff(env, traces))}
+    standings = [
+        _standing(entry, by_agent, floor, improvement, tradeoffs) for entry in suite.agents if by_agent[entry.label]
+    ]
     standings.sort(key=lambda standing: -standing.score.value)
     days = sorted(trace.finished for trace in traces)
     return Summary(
@@ -138,6 +167,7 @@ def summarise(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem]
         tuple(problems),
         tuple(sorted({trace.version for trace in traces})),
         (days[0][:10], days[-1][:10]),
+        tradeoffs,
     )
 
 
@@ -152,6 +182,23 @@ def final_scores(
 ) -> list[Floats]:
     """The final validation scores, an array for each environment."""
     return [np.array([trace.validation_score[-1] for trace in runs[environment]]) for environment in wanted or runs]
+
+
+def _tradeoff(environment: Environment, traces: Sequence[Trace]) -> Tradeoff | None:
+    """None where nothing can be traded: no cost is told, or no trial is both cheaper and better than the reference."""
+    told = [trace for trace in traces if trace.environment == environment and trace.points is not None]
+    points = pooled(told)
+    if not len(points) or (cost := told[0].cost) is None:
+        return None
+    _, _, worst = open_evaluator(environment).reference()
+    most = float(points[:, 1].max())
+    volume = pareto.hypervolume(points * [1, -1], [worst, -most])
+    return Tradeoff(cost, worst, most, volume) if volume > 0 else None
+
+
+def pooled(runs: Iterable[Trace]) -> Floats:
+    """Accuracies and costs of the trials of all runs, float64[n, 2]."""
+    return np.concatenate([np.empty((0, 2)), *(trace.points for trace in runs if trace.points is not None)])
 
 
 def _improvement(by_agent: Mapping[str, ByEnvironment]) -> dict[str, dict[str, Estimate]]:
@@ -171,6 +218,7 @@ def _standing(
     by_agent: Mapping[str, ByEnvironment],
     floor: str,
     improvement: Mapping[str, Mapping[str, Estimate]],
+    tradeoffs: Mapping[str, Tradeoff],
 ) -> Standing:
     runs = by_agent[entry.label]
     traces = [trace for found in runs.values() for trace in found]
@@ -195,23 +243,27 @@ def _standing(
         simulated_seconds=float(np.mean(simulated)) if len(simulated) == len(traces) else None,
         rank=None if mine is None else 1 + sum(other.below(0.5) for other in mine.values()),
         better_than=tuple(label for label, other in (mine or {}).items() if other.above(0.5)),
-        environments={str(env): _environment_standing(env, found, by_agent) for env, found in runs.items()},
+        environments={
+            str(env): _environment_standing(env, by_agent, runs[env], tradeoffs.get(str(env))) for env in runs
+        },
     )
 
 
 def _environment_standing(
-    environment: Environment, runs: Sequence[Trace], by_agent: Mapping[str, ByEnvironment]
+    environment: Environment, by_agent: Mapping[str, ByEnvironment], runs: Sequence[Trace], tradeoff: Tradeoff | None
 ) -> EnvironmentStanding:
     (scores,) = final_scores({environment: runs})
     others = [final_scores(found, [environment]) for found in by_agent.values() if environment in found]
     beaten = any(statistics.probability_of_improvement(other, [scores]).above(0.5) for other in others)
     tests = [trace.test[-1] for trace in runs if trace.test is not None]
+    volumes = [np.array([tradeoff.hypervolume(pooled([trace])) for trace in runs])] if tradeoff else []
     return EnvironmentStanding(
         len(runs),
         statistics.estimate(statistics.interquartile_mean, [scores]),
         not beaten,
         _mean_deviation([trace.validation[-1] for trace in runs]),
         _mean_deviation(tests) if tests else None,
+        statistics.estimate(statistics.interquartile_mean, volumes) if volumes else None,
     )
 
 

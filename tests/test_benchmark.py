@@ -26,6 +26,7 @@ from nas_gym.agents.benchmark import (
     AgentEntry,
     Environment,
     Suite,
+    _points,
     incumbents,
     make_suite,
     missing_jobs,
@@ -48,11 +49,17 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A table of NAS-Bench-201's space: two tasks, two numbers of epochs, of one task neither test nor seconds."""
+    """A table of NAS-Bench-201's space: two tasks, two numbers of epochs, of one task validation alone."""
     rng = np.random.default_rng(0)
     valid, test = (rng.random((SIZE, 1, 2)).astype(np.float32) for _ in range(2))
     tasks = {
-        "one": TaskTable(valid=valid, test=test, epochs=(3, 12), seconds=rng.uniform(1, 9, SIZE)),
+        "one": TaskTable(
+            valid=valid,
+            test=test,
+            epochs=(3, 12),
+            seconds=rng.uniform(1, 9, SIZE),
+            parameters=rng.integers(1, 99, SIZE),
+        ),
         "two": TaskTable(valid=valid[::-1, :, 1:].copy(), epochs=(12,)),
     }
     path = tmp_path_factory.mktemp("table") / "table.npz"
@@ -227,7 +234,7 @@ def test_a_run_is_what_the_agent_does_alone(finished) -> None:
     for trace in read_traces(suite, out):
         (entry,) = (entry for entry in suite.agents if entry.label == trace.label)
         evaluator = TabularEvaluator(BENCH, table=trace.environment.table, task=trace.environment.task)
-        num_envs = 10 if entry.name == "reinforce" else 1
+        num_envs = 5 if entry.name == "reinforce" else 1
         env = gym.make_vec("NAS-Bench201-v0", num_envs=num_envs, evaluator=evaluator)
         alone = make_agent(entry.name, env, trace.seed, hyperparameters.get(entry.label)).learn(12)
         trials = read_trials(run_folder(out, trace.environment, entry, trace.seed) / "trials.csv", BENCH)
@@ -254,14 +261,29 @@ def test_traces(finished, table) -> None:
         assert (row["trials"], row["failed_trials"]) == (12, 0)
         assert row["cpu_seconds"] > 0
         if trace.environment.task == "two":
-            assert trace.test is trace.test_score is trace.simulated_seconds is None
+            assert trace.test is trace.test_score is trace.simulated_seconds is trace.cost is trace.points is None
             continue
         index = BENCH.index(trials.tokens)
         seconds, test = (evaluator.table.array("one", name) for name in ("seconds", "test"))
+        parameters = evaluator.table.array("one", "parameters")[index]
+        assert trace.cost == "parameters"
+        assert trace.points.tolist() == [list(pair) for pair in zip(trials.rewards, parameters, strict=True)]
         assert row["simulated_seconds"] == pytest.approx(12 * seconds[index].sum())
         test = test[:, 0, 1].astype(np.float64)
         assert row["test_accuracy"] == test[index[best]]
         assert row["test_score"] == pytest.approx((test[index[best]] - test.mean()) / (test.max() - test.mean()))
+
+
+def test_points_are_of_sound_trials_of_full_training() -> None:
+    metrics = {
+        "accuracy": [0.1, 0.2, 0.3, 0.4, 0.5],
+        "failed": [0, 1, 0, 0, 0],
+        "latency": [5, 6, np.nan, 8, 9],
+        "fidelity": [np.nan, 1, 1, 0.5, 1],  # untold is full
+    }
+    columns = {name: np.array(values, dtype=np.float64) for name, values in metrics.items()}
+    trials = SearchResult(BENCH, np.zeros((5, BENCH.length), np.int64), np.zeros(5), columns)
+    assert _points(trials, "latency").tolist() == [[0.1, 5], [0.5, 9]]
 
 
 def test_run_folders_are_those_of_runs(finished, tmp_path) -> None:
@@ -501,4 +523,4 @@ def test_incumbents(trials) -> None:
 
 
 def test_suites_are_files_of_the_package() -> None:
-    assert {path.stem for path in SUITES.glob("*.yaml")} == {"quick", "full"}
+    assert {"quick", "full"} <= {path.stem for path in SUITES.glob("*.yaml")}

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nas_gym.agents import cli, statistics
-from nas_gym.agents.benchmark import AgentEntry, Environment, Problem, Suite, Trace, make_suite
+from nas_gym.agents.benchmark import AgentEntry, Environment, Problem, Suite, Trace, make_suite, open_evaluator
 from nas_gym.agents.figures import SERIES, looks, spread
 from nas_gym.agents.report import SERIES_DARK, markdown, write_report
 from nas_gym.agents.standings import Summary, command, headline, summarise
@@ -32,7 +32,7 @@ HOSTILE = "<script>alert('&')</script>"
 TRIALS = 8
 
 
-def trace(environment: Environment, label: str, seed: int, score: float, seconds: bool = True) -> Trace:
+def trace(environment: Environment, label: str, seed: int, score: float, told: bool = True) -> Trace:
     """A run that climbs to a score in equal steps."""
     climb = np.linspace(score - 0.7, score, TRIALS)
     return Trace(
@@ -43,13 +43,15 @@ def trace(environment: Environment, label: str, seed: int, score: float, seconds
         validation_score=climb,
         test=0.4 + climb / 4,
         test_score=climb - 0.1,
-        simulated_seconds=np.cumsum(np.full(TRIALS, 600.0 + seed)) if seconds else None,
+        simulated_seconds=np.cumsum(np.full(TRIALS, 600.0 + seed)) if told else None,
         unique_architectures=TRIALS,
         failed=0,
         wall_seconds=0.25,
         cpu_seconds=0.125 + 0.01 * seed,
         finished=f"2030-01-0{1 + seed % 3}T00:00:00+00:00",
         version="9.9.9",
+        cost="latency" if told else None,
+        points=np.random.default_rng([seed, *label.encode()]).random((TRIALS, 2)) if told else None,
     )
 
 
@@ -138,6 +140,32 @@ def test_an_agent_that_cannot_play_all_stands_apart() -> None:
         for who in ("b", "random")
     ]
     assert partial.gain == statistics.difference(statistics.interquartile_mean, *there)
+
+
+def area(points: np.ndarray, worst: float, most: float) -> float:
+    """Between the points and the corner, cost by cost: the best accuracy that so much buys, over the worst."""
+    costs = sorted({*points[:, 1].tolist(), most})
+    heights = [max(accuracy for accuracy, cost in points if cost <= limit) - worst for limit in costs]
+    return sum(max(h, 0) * (b - a) for h, a, b in zip(heights, costs, costs[1:], strict=False))
+
+
+def test_accuracy_against_cost() -> None:
+    traces = [t for t in runs({"random": 0.5, "a": 0.7}) if t.environment == CORA]
+    rest = [dataclasses.replace(t, environment=ARXIV, cost=None, points=None) for t in traces]
+    summary = summarise(suite_of("a"), traces + rest)
+    assert set(summary.tradeoffs) == {str(CORA)}
+    found, pool = summary.tradeoffs[str(CORA)], np.concatenate([t.points for t in traces])
+    worst, most = float(open_evaluator(CORA).table.array("cora", "valid").mean(axis=1).min()), pool[:, 1].max()
+    assert (found.cost, found.highest_cost) == ("latency", most)
+    assert found.worst_accuracy == pytest.approx(worst)
+    assert found.volume == pytest.approx(area(pool, worst, most))
+    for standing in summary.standings:
+        shares = [area(t.points, worst, most) / area(pool, worst, most) for t in traces if t.label == standing.label]
+        expected = statistics.estimate(statistics.interquartile_mean, [np.array(shares)])
+        here = standing.environments[str(CORA)].hypervolume
+        assert 0 < here.low < here.value < here.high < 1
+        assert dataclasses.astuple(here) == pytest.approx(dataclasses.astuple(expected))
+        assert standing.environments[str(ARXIV)].hypervolume is None
 
 
 def test_without_random_search_there_is_no_summary() -> None:
@@ -308,6 +336,7 @@ def test_figures(report) -> None:
     wanted = {"score", "test", "median", "gap", "improvement", "trials_validation", "trials_test", "profile", "time"}
     wanted |= {f"distribution_NAS-BenchGraph-v0-{task}" for task in ("cora", "arxiv")}
     wanted |= {f"seconds_{split}_NAS-BenchGraph-v0-{t}" for t in ("cora", "arxiv") for split in ("validation", "test")}
+    wanted |= {f"pareto_NAS-BenchGraph-v0-{task}" for task in ("cora", "arxiv")}
     assert names == wanted
     for name in names:
         assert min(Image.open(out / "figures" / f"{name}.png").size) > 100
@@ -344,6 +373,8 @@ def test_summary_json(report) -> None:
     assert make_suite({k: found["protocol"][k] for k in ("agents", "environments", "seeds", "trials")}) == summary.suite
     best = found["agents"][0]
     assert best["score"] == dataclasses.asdict(summary.standings[0].score)
+    assert found["accuracy_against_cost"] == {k: dataclasses.asdict(v) for k, v in summary.tradeoffs.items()}
+    assert best["environments"][str(CORA)]["hypervolume"]["value"] > 0
     assert [row["failed"] for row in found["not_counted"]] == [False] * 10 + [True]
     assert found["probability_of_improvement"][HOSTILE]["random"]["value"] == 1.0
 
@@ -384,6 +415,8 @@ def test_no_number_is_nan(tmp_path) -> None:
         assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE), name
     assert not list((tmp_path / "figures").glob("seconds*"))
     assert not list((tmp_path / "figures").glob("*test*"))
+    assert not list((tmp_path / "figures").glob("pareto*"))
+    assert "Accuracy against cost" not in (tmp_path / "report.html").read_text()
 
 
 # ------------------------------------------------------------------ the command line
