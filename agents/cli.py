@@ -106,6 +106,103 @@ def train(
 
 
 @app.command
+def pretrain(
+    base: str = "NAS-BenchGraph-v0",
+    tasks: tuple[str, ...] = ("cora", "citeseer", "pubmed", "cs", "photo", "computers", "arxiv"),
+    trials: int = 300,
+    seed: int = 0,
+    device: str = "auto",
+    run_dir: Path | None = None,
+    params: Pairs = (),
+    env_params: Pairs = (),
+) -> None:
+    """Teaches one controller many tasks at once, for `nas-gym transfer`; the same command goes on with the run.
+
+    The run's folder gets agent.pt, and a picture of the learned embeddings of the tasks.
+
+    Args:
+        base: id of the environment of each task.
+        tasks: names of tasks, which share one search space.
+        trials: architectures to try on each task.
+        seed: of everything that is random.
+        device: auto, cpu or cuda.
+        run_dir: the run's folder; runs/pretrained by default.
+        params: hyperparameters of the agent multitask.
+        env_params: arguments of the environment, such as table:nb201.npz.
+    """
+    from .agent import load_hyperparameters
+    from .runs import Run, RunConfig, read_config
+    from .transfer import MULTI_TASK
+    from .transfer_report import draw_tasks
+
+    hyperparameters = parse_pairs(params)
+    batch = load_hyperparameters("multitask", MULTI_TASK, hyperparameters).batch_size
+    config = RunConfig(
+        env=MULTI_TASK,
+        agent="multitask",
+        trials=trials * len(tasks),
+        seed=seed,
+        device=device,
+        num_envs=batch * len(tasks),
+        env_kwargs={"base": base, "tasks": list(tasks), **parse_pairs(env_params)},
+        hyperparameters=hyperparameters,
+        retrain_epochs=0,
+    )
+    folder = run_dir or Path("runs") / "pretrained"
+    begun = (folder / "config.yaml").exists()
+    if begun and read_config(folder) != config:
+        raise ValueError(f"{str(folder)!r} holds a run of other settings; give another --run-dir")
+    run = Run(folder, None if begun else config, console)
+    _execute(run)
+    run.agent.save(folder / "agent.pt")
+    draw_tasks(run.agent, run.env.evaluators, folder)  # type: ignore[arg-type]
+    console.print(f"wrote {folder / 'agent.pt'}", highlight=False)
+
+
+@app.command
+def transfer(
+    pretrained: Annotated[Path, tyro.conf.Positional],
+    task: str,
+    trials: int = 150,
+    mode: str = "all",
+    seed: int = 0,
+    run_dir: Path | None = None,
+    params: Pairs = (),
+) -> None:
+    """Goes on to a new task with a controller that `nas-gym pretrain` has taught; a run as that of `nas-gym train`.
+
+    Args:
+        pretrained: the folder of the pretraining.
+        task: the new task.
+        trials: architectures to try.
+        mode: what is learned: all, embedding (the task's alone), or scratch (for comparison).
+        seed: of everything that is random.
+        run_dir: the run's folder; a new one under runs/ by default.
+        params: hyperparameters of the agent multitask that differ.
+    """
+    from .runs import Run, RunConfig, read_config
+
+    before = read_config(pretrained)
+    saved = pretrained / "agent.pt"
+    if not saved.exists():
+        raise ValueError(f"{str(pretrained)!r} holds no agent.pt; `nas-gym pretrain` writes it")
+    arguments = {key: value for key, value in before.env_kwargs.items() if key not in ("base", "tasks", "weights")}
+    config = RunConfig(
+        env=before.env_kwargs["base"],
+        agent="multitask",
+        trials=trials,
+        task=task,
+        seed=seed,
+        device=before.device,
+        data_dir=before.data_dir,
+        env_kwargs=arguments,
+        hyperparameters={**parse_pairs(params), "pretrained": str(saved.resolve()), "mode": mode},
+    )
+    name = f"transfer_{re.sub(r'[^A-Za-z0-9._-]', '-', task)}_{datetime.now():%Y%m%d-%H%M%S}_seed{seed}"
+    _execute(Run(run_dir or Path("runs") / name, config, console))
+
+
+@app.command
 def resume(run: Annotated[Path, tyro.conf.Positional]) -> None:
     """Goes on with a run that was stopped or killed.
 
@@ -252,7 +349,8 @@ def benchmark(
     nas-gym benchmark --agents local-search small=regularized-evolution@population_size:10,sample_size:3
 
     Args:
-        suite: quick (10 seeds), full (50 seeds), or the path of a YAML file; the other options take precedence.
+        suite: quick (10 seeds), full (50 seeds), or the path of a YAML file; the other options take precedence. Also
+            transfer-graph and transfer-image, for which see docs/transfer.md, with seeds, trials, table and out.
         agents: with hyperparameters after an @, or a YAML file of them; all agents by default. Random search is added.
         envs: environments that are looked up in tables, such as NAS-BenchGraph-v0:cora; all of them, with all tasks, by
             default.
@@ -268,7 +366,12 @@ def benchmark(
     from .benchmark import make_suite, read_traces, run_benchmark
     from .report import leaderboard, write_report
     from .standings import headline
+    from .transfer import make_transfer_suite
 
+    transfer_suite = make_transfer_suite(suite, table=table, seeds=seeds, trials=trials)
+    if transfer_suite is not None:
+        _transfer_benchmark(transfer_suite, out or Path("runs") / f"benchmark-{Path(suite).stem}")
+        return
     given = {"agents": [_agent_entry(text) for text in agents], "environments": envs}
     wanted = make_suite(
         suite, table=table, seeds=seeds, trials=trials, **{key: value for key, value in given.items() if value}
@@ -301,6 +404,24 @@ def benchmark(
     console.print(*filter(None, sentences), sep="\n", highlight=False, markup=False)
     console.print(f"wrote {folder / 'report.html'}", highlight=False)
     sys.exit(1 if failed else 0)
+
+
+def _transfer_benchmark(suite: Any, folder: Path) -> None:
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from .transfer import run_transfer
+    from .transfer_report import verdict, write_transfer_report
+
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+        bar = progress.add_task("searches", total=None)
+        try:
+            found = run_transfer(suite, folder, lambda done, total: progress.update(bar, completed=done, total=total))
+        except KeyboardInterrupt:
+            console.print("stopped; the same command goes on", highlight=False)
+            sys.exit(130)
+    rows = write_transfer_report(suite, found, folder)
+    console.print(*verdict(suite, rows), sep="\n", highlight=False, markup=False)
+    console.print(f"wrote {folder / 'transfer.md'}", highlight=False)
 
 
 def _agent_entry(text: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.spaces import SearchSpace, Tokens
+from nas_gym.spaces import SearchSpace, Tokens, make_space
 
 from .agent import Env, Floats, attribute
 from .controllers import LSTMController
@@ -56,8 +57,11 @@ class MultiTaskHyperparameters(ControllerHyperparameters):
         replay_size: of each task so many of its best architectures are kept, whose likelihood each update raises
             (Abolafia et al. 2018; see `ReinforceHyperparameters`); 0 replays none, as in Wong et al.
         replay_weight: of their mean log-likelihood in the objective.
-        sampling_temperature: divides the logits when architectures are drawn for a new task; below 1 the search starts
-            at those that are likeliest.
+        recall: so many of the first architectures of a new task are those that seem best for the tasks before, among
+            all that were tried on them (see `recalled`); 0, as in Wong et al., samples from the start.
+        pretrained: file of a saved agent, which goes on to the task of the environment as `transfer` says. The form of
+            its controller is the file's, whatever the settings here. None starts anew.
+        mode: of that transfer.
     """
 
     hidden_size: int = 50
@@ -78,7 +82,9 @@ class MultiTaskHyperparameters(ControllerHyperparameters):
     embedding_spread: float = 1.0
     replay_size: int = 0
     replay_weight: float = 1.0
-    sampling_temperature: float = 1.0
+    recall: int = 0
+    pretrained: str | None = None
+    mode: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,9 +93,10 @@ class MultiTaskHyperparameters(ControllerHyperparameters):
         self._check("hidden_size", "even: half of it is the task's", lambda v: v % 2 == 0)
         self._check("algorithm", f"one of {', '.join(ALGORITHMS)}", lambda v: v in ALGORITHMS)
         self._check("epochs", "a positive integer", lambda v: isinstance(v, int) and v > 0)
-        self._check("replay_size", "an integer, not negative", lambda v: isinstance(v, int) and v >= 0)
+        self._check("replay_size recall", "an integer, not negative", lambda v: isinstance(v, int) and v >= 0)
         self._check("moment_decay", "in [0, 1)", lambda v: 0 <= v < 1)
-        self._check("clip_range sampling_temperature", "positive", lambda v: 0 < v < math.inf)
+        self._check("clip_range", "positive", lambda v: 0 < v < math.inf)
+        self._check("mode", f"one of {', '.join(MODES)}", lambda v: v in MODES)
         weights = "entropy_weight warm_start embedding_spread replay_weight"
         self._check(weights, "finite and not negative", lambda v: 0 <= v < math.inf)
 
@@ -126,7 +133,7 @@ class TaskController(LSTMController):
         self.tasks = torch.zeros(1, dtype=torch.int64)
         with torch.no_grad():
             for row, generator in zip(self.task_embedding, generators, strict=True):
-                row.uniform_(-0.1, 0.1, generator=generator)
+                row.uniform_(-1.0, 1.0, generator=generator)  # far enough apart for tasks to be told at once
 
     def _input(self, embedding: Tensor) -> Tensor:
         context = self.task_embedding.index_select(1, self.tasks.to(embedding.device))
@@ -194,7 +201,8 @@ class TaskMemory:
         moments: of what is learned from.
         ranks: of the rewards.
         queue: the best architectures.
-        recent: float64[S, at most `RECENT`], the last rewards.
+        tokens: int64[S, n, T], all architectures that were told.
+        rewards: float64[S, n], theirs.
         tried: of each seed, the architectures proposed.
     """
 
@@ -202,17 +210,26 @@ class TaskMemory:
         self.moments = Moments(size, settings.moment_decay)
         self.ranks = Ranks(size)
         self.queue = PriorityQueue(size, settings.replay_size, length)
-        self.recent = np.empty((size, 0))
+        self.tokens, self.rewards = np.empty((size, 0, length), dtype=np.int64), np.empty((size, 0))
         self.tried: list[set[bytes]] = [set() for _ in range(size)]
 
     def take_in(self, tokens: Tokens, rewards: Floats) -> None:
         """Remembers int64[S, n, T] of rewards float64[S, n]."""
         self.queue.update(tokens, rewards)
-        self.recent = np.concatenate([self.recent, rewards], axis=1)[:, -RECENT:]
+        self.tokens = np.concatenate([self.tokens, tokens], axis=1)
+        self.rewards = np.concatenate([self.rewards, rewards], axis=1)
+
+    def ranked(self, seed: int, tokens: Tokens, likelihood: Floats) -> Floats:
+        """Ranks float64[n] in [0, 1] of int64[n, T] in the eyes of a seed: by reward if told, else by likelihood."""
+        ranks = {
+            row.tobytes(): rank for row, rank in zip(self.tokens[seed], relative_ranks(self.rewards[seed]), strict=True)
+        }
+        supposed = relative_ranks(likelihood)
+        return np.array([ranks.get(row.tobytes(), rank) for row, rank in zip(tokens, supposed, strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as tensors and numbers."""
-        arrays = {"sums": self.moments.sums, "ranks": self.ranks.sorted, "recent": self.recent}
+        arrays = {"sums": self.moments.sums, "ranks": self.ranks.sorted, "tokens": self.tokens, "rewards": self.rewards}
         queue = {"queue_tokens": self.queue.tokens, "queue_rewards": self.queue.rewards}
         tensors = {name: torch.from_numpy(array.copy()) for name, array in {**arrays, **queue}.items()}
         return {**tensors, "weight": self.moments.weight, "tried": [tried_tensor(rows) for rows in self.tried]}
@@ -220,7 +237,8 @@ class TaskMemory:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to where `state_dict` was taken."""
         self.moments.sums, self.moments.weight = state["sums"].numpy(), state["weight"]
-        self.ranks.sorted, self.recent = state["ranks"].numpy(), state["recent"].numpy()
+        self.ranks.sorted = state["ranks"].numpy()
+        self.tokens, self.rewards = state["tokens"].numpy(), state["rewards"].numpy()
         self.queue.tokens, self.queue.rewards = state["queue_tokens"].numpy(), state["queue_rewards"].numpy()
         self.tried = [{row.tobytes() for row in rows.numpy()} for rows in state["tried"]]
 
@@ -263,6 +281,9 @@ class MultiTask(PolicyGradientAgent):
         self._asked = 0  # episodes; the next one's task follows from it
         self._tasks_asked = np.empty(0, dtype=np.int64)  # of the last architectures asked for
         self._tasks_pending = np.empty(0, dtype=np.int64)  # of the episodes that no update has used
+        self._recalled = np.empty((len(self.generators), 0, self.space.length), dtype=np.int64)  # still to be proposed
+        if self.hyperparameters.pretrained is not None:
+            self._start_from(self.hyperparameters.pretrained, seed)
 
     def _make_controller(self) -> TaskController:
         self.tasks = self.playing = tasks_of(self.env)
@@ -283,10 +304,32 @@ class MultiTask(PolicyGradientAgent):
             skip=settings.skip,
         )
 
+    def _renew_controller(self) -> None:
+        self.controller = self._new_controller().to(self.device)
+        self.critic = nn.Parameter(
+            torch.zeros(self.controller.policies, self.controller.feature_size + 1).to(self.device)
+        )
+
     def _new_memory(self) -> TaskMemory:
         return TaskMemory(len(self.generators), self.space.length, self.hyperparameters)
 
     # ------------------------------------------------------------------ transfer
+
+    def _start_from(self, path: str, seed: int | Sequence[int]) -> None:
+        """Takes over a saved agent, but for its random state, and goes on to the task of the environment."""
+        if not isinstance(seed, int):
+            raise ValueError(f"pretrained needs one seed, got {len(seed)}")
+        record = torch.load(path, map_location="cpu", weights_only=True)
+        if record["agent"] != self.name or make_space(record["space"]) != self.space:
+            raise ValueError(
+                f"{path!r} holds an agent {record['agent']!r} of {record['space']}, not one of {self.space}"
+            )
+        form = {name: record["hyperparameters"][name] for name in FORM}
+        self.hyperparameters = dataclasses.replace(self.hyperparameters, **form)
+        random_states = {"rng": json.dumps(self.rng.bit_generator.state)}
+        self.load_state_dict({**record["state"], **random_states})
+        self.generators = [torch.Generator().manual_seed(seed)]
+        self.transfer(tasks_of(self.env)[0], mode=self.hyperparameters.mode)
 
     def transfer(
         self,
@@ -320,21 +363,17 @@ class MultiTask(PolicyGradientAgent):
         self.hyperparameters = changed(self.hyperparameters, hyperparameters or {}, mode)
         self.env, self.playing = env, (new_task,)
         if mode == "scratch":
-            self._forget()
+            self.tasks, self.memories = (), []
+        self._recalled = self.recalled(self.hyperparameters.recall)
         self.tasks = (*self.tasks, new_task)
         self.memories.append(self._memory_of_new_task())
         if mode == "scratch":
-            self.controller = self._new_controller().to(self.device)
+            self._renew_controller()
         else:
             self.controller.add_task(self.hyperparameters.embedding_spread, self.generators)
         self._freeze(mode)
         self._history, self._pending, self._asked, self.updates = [], [], 0, 0
         self._tasks_pending = self._tasks_pending[:0]
-
-    def _forget(self) -> None:
-        self.tasks, self.memories = (), []
-        with torch.no_grad():
-            self.critic.zero_()
 
     def _memory_of_new_task(self) -> TaskMemory:
         """An empty one, but for its moments, which are those of the tasks before, or shared with them."""
@@ -371,8 +410,48 @@ class MultiTask(PolicyGradientAgent):
             self._turn_to(np.array([task]))
             self._tried = self.memories[task].tried
             chosen = self._tasks_asked == task
-            tokens[:, chosen] = super().ask_each(int(chosen.sum()))
+            tokens[:, chosen] = self._propose(int(chosen.sum()))
         return tokens
+
+    def _propose(self, n: int) -> Tokens:
+        """n architectures a seed for the task that the controller is told: what it recalls, then samples."""
+        recalled, self._recalled = self._recalled[:, :n], self._recalled[:, n:]
+        for tried, rows in zip(self._tried, recalled, strict=True):
+            tried.update(row.tobytes() for row in rows)
+        left = n - recalled.shape[1]
+        return np.concatenate([recalled, super().ask_each(left)], axis=1) if left else recalled
+
+    def recalled(self, count: int) -> Tokens:
+        """The architectures that seem best for all tasks known, int64[S, at most count, T], among all tried on them.
+
+        They are sorted by their mean rank over the tasks, in [0, 1]. On a task that it was tried on, an architecture
+        has its rank among the rewards there; on another one, that of its likelihood under that task's policy.
+        """
+        tried = [
+            np.unique(np.concatenate(rows), axis=0) for rows in zip(*(m.tokens for m in self.memories), strict=True)
+        ]
+        count = min(count, *map(len, tried)) if tried else 0
+        best = np.empty((len(self.generators), count, self.space.length), dtype=np.int64)
+        if not count:
+            return best
+        most = max(map(len, tried))
+        candidates = np.array([np.resize(rows, (most, self.space.length)) for rows in tried])  # short ones repeat
+        likelihoods = [self._likelihood(candidates, task) for task in range(len(self.tasks))]
+        for seed, rows in enumerate(tried):
+            ranks = [
+                memory.ranked(seed, rows, likelihood[seed, : len(rows)])
+                for memory, likelihood in zip(self.memories, likelihoods, strict=True)
+            ]
+            best[seed] = rows[np.argsort(-np.mean(ranks, axis=0), kind="stable")[:count]]
+        return best
+
+    @torch.no_grad()
+    def _likelihood(self, tokens: Tokens, task: int) -> Floats:
+        """The log-likelihoods float64[S, n] of int64[S, n, T] under the policy of a task."""
+        self._turn_to(np.array([task]))
+        log_probs, _, _ = self.controller.evaluate(torch.from_numpy(tokens).to(self.device))
+        likelihood: Floats = log_probs.sum(2).double().cpu().numpy()
+        return likelihood
 
     def tell_each(self, tokens: Tokens, rewards: Floats) -> dict[str, Floats]:
         """Tells rewards of the architectures last asked for, or of the first of them; see `PolicyGradientAgent`."""
@@ -383,7 +462,9 @@ class MultiTask(PolicyGradientAgent):
         self._tasks_pending = np.concatenate([self._tasks_pending, tasks])
         if len(self._tasks_pending) < self.hyperparameters.batch_size * len(self.playing):
             return {}
-        recent = {f"rollout/{task}/ep_rew_mean": self._memory(task).recent.mean(axis=1) for task in self.playing}
+        recent = {
+            f"rollout/{task}/ep_rew_mean": self._memory(task).rewards[:, -RECENT:].mean(axis=1) for task in self.playing
+        }
         return {**self._update_on_pending(), **(recent if len(recent) > 1 else {})}
 
     def _memory(self, task: str) -> TaskMemory:
@@ -501,13 +582,14 @@ class MultiTask(PolicyGradientAgent):
             "mode": self.mode,
             "memories": [memory.state_dict() for memory in self.memories],
             "asked": self._asked,
+            "recalled": torch.from_numpy(self._recalled),
             "tasks_asked": torch.from_numpy(self._tasks_asked),
             "tasks_pending": torch.from_numpy(self._tasks_pending),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.tasks, self.playing = tuple(state["tasks"]), tuple(state["playing"])
-        self.controller = self._new_controller().to(self.device)
+        self._renew_controller()
         self._freeze(state["mode"])
         super().load_state_dict(state)
         self.memories = [self._new_memory() for _ in self.tasks]
@@ -515,7 +597,7 @@ class MultiTask(PolicyGradientAgent):
             memory.load_state_dict(kept)
             if not self.hyperparameters.per_task_normalisation:
                 memory.moments = self.memories[0].moments
-        self._asked = int(state["asked"])
+        self._asked, self._recalled = int(state["asked"]), state["recalled"].numpy()
         self._tasks_asked, self._tasks_pending = state["tasks_asked"].numpy(), state["tasks_pending"].numpy()
 
 
@@ -526,6 +608,12 @@ def tasks_of(env: Env) -> tuple[str, ...]:
         return tuple(tasks)
     task = getattr(attribute(env, "evaluator").unwrapped, "task", "task")
     return (task if isinstance(task, str) else task.name,)
+
+
+def relative_ranks(values: Floats) -> Floats:
+    """The share of the values float64[n] that are lower, equal ones counted half."""
+    ranks: Floats = Ranks().update(values[None])[0]
+    return ranks
 
 
 def changed(settings: MultiTaskHyperparameters, changes: Mapping[str, Any], mode: str) -> MultiTaskHyperparameters:

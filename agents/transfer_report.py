@@ -1,0 +1,256 @@
+"""What a transfer benchmark came to: tables, a file of numbers, and the learning curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_gym.evaluators import Evaluator
+
+from . import statistics
+from .agent import Floats
+from .benchmark import csv_text, write_text
+from .multitask import MultiTask, relative_ranks
+from .statistics import Estimate
+from .transfer import (
+    COPY,
+    COPY_MEAN,
+    SCRATCH,
+    TRANSFER,
+    WINDOW,
+    Measures,
+    Searches,
+    TransferSuite,
+    measures,
+    running_best,
+    running_mean,
+    scores_of,
+)
+
+TITLES = {
+    "trials_to_best": "trials to the best of scratch",
+    "trials_to_mean": "trials to the mean of scratch",
+    "jumpstart": "jumpstart",
+    "last": "mean in the end",
+    "asymptote": "best in the end",
+}
+COUNTS = ("trials_to_best", "trials_to_mean")
+SCRATCH_TRIALS = {"trials_to_best": "speed-up (best)", "trials_to_mean": "speed-up (mean)"}
+
+Found = Mapping[tuple[str, str], Searches]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """An entry on a task, or on all of them.
+
+    Attributes:
+        task: its name; None for all.
+        entry: the label.
+        estimates: by measure, and by the values of `SCRATCH_TRIALS`: how many times fewer trials than from scratch.
+    """
+
+    task: str | None
+    entry: str
+    estimates: Mapping[str, Estimate]
+
+
+def summarise(suite: TransferSuite, found: Found) -> list[Row]:
+    """All rows: of each task, and of all tasks together. Of trials the median over seeds, else the mean over seeds;
+    over tasks the median."""
+    measured: dict[tuple[str, str], Measures] = {}
+    for target in suite.tasks:
+        score = scores_of(suite, target)
+        for label in suite.entries:
+            measured[target, label] = measures(found[target, label].rewards, found[target, SCRATCH].rewards, score)
+    return [
+        Row(None if len(tasks) > 1 else tasks[0], label, _estimates(measured, tasks, label))
+        for tasks in (suite.tasks, *((task,) for task in suite.tasks))
+        for label in suite.entries
+    ]
+
+
+def _estimates(measured: Mapping[tuple[str, str], Measures], tasks: tuple[str, ...], label: str) -> dict[str, Estimate]:
+    def runs(of: str, name: str) -> list[Any]:
+        return [getattr(measured[task, of], name) for task in tasks]
+
+    estimates = {
+        name: statistics.estimate(_median if name in COUNTS else statistics.median, runs(label, name))
+        for name in TITLES
+    }
+    for name, speed_up in SCRATCH_TRIALS.items():
+        estimates[speed_up] = statistics.estimate(_speed_up, [*runs(label, name), *runs(SCRATCH, name)])
+    return estimates
+
+
+def _median(*runs: Any, axis: int = -1) -> Any:
+    """The median over tasks of the median of a task's runs."""
+    return np.median([np.median(task, axis=axis) for task in runs], axis=0)
+
+
+def _speed_up(*runs: Any, axis: int = -1) -> Any:
+    """The median over tasks of how many times fewer trials, in the median, the first half of the runs takes."""
+    medians = np.array([np.median(task, axis=axis) for task in runs])
+    ours, theirs = np.split(medians, 2)
+    return np.median(theirs / ours, axis=0)
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def write_transfer_report(suite: TransferSuite, found: Found, out: Path) -> list[Row]:
+    """Writes transfer.md, transfer.csv, summary.json and the learning curves; returns what they say."""
+    rows = summarise(suite, found)
+    write_text(out / "transfer.md", markdown(suite, rows))
+    flat = [
+        {"task": row.task or "all", "entry": row.entry, "measure": name, **dataclasses.asdict(estimate)}
+        for row in rows
+        for name, estimate in row.estimates.items()
+    ]
+    write_text(out / "transfer.csv", csv_text(flat))
+    numbers = [{name: None if value != value else value for name, value in line.items()} for line in flat]
+    write_text(out / "summary.json", json.dumps({"suite": suite.to_dict(), "estimates": numbers}, indent=1) + "\n")
+    _draw_curves(suite, found, out)
+    return rows
+
+
+def markdown(suite: TransferSuite, rows: list[Row]) -> str:
+    """The tables of all tasks together and of each task."""
+    lines = [
+        "# Transfer to a task left out",
+        "",
+        f"{len(suite.tasks)} tasks of {suite.base}, each left out in turn; {suite.seeds} seeds; {suite.source_trials} "
+        f"trials of pretraining on each of the others, then {suite.trials} on the one left out.",
+        "",
+        *verdict(suite, rows),
+        "",
+        "Trials: until the best so far, or the mean of the last "
+        f"{WINDOW}, is what it is from scratch after {suite.trials} trials in the median; medians over seeds, "
+        f"{suite.trials + 1} where that is never. Speed-up: how many times fewer trials than from scratch; below 1 the "
+        "transfer is negative. Jumpstart: the mean score of the first "
+        f"{WINDOW} trials. In brackets 95 % intervals, of the seeds. Over tasks: the median.",
+    ]
+    for task in (None, *suite.tasks):
+        own = [row for row in rows if row.task == task]
+        names = [*TITLES, *SCRATCH_TRIALS.values()]
+        header = ["", *(TITLES.get(name, name) for name in names)]
+        cells = [[row.entry, *(_cell(name, row.estimates[name], suite.trials) for name in names)] for row in own]
+        title = "All tasks" if task is None else task
+        table = [header, ["---"] * len(header), *cells]
+        lines += ["", f"## {title}", "", *("| " + " | ".join(line) + " |" for line in table)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(name: str, estimate: Estimate, trials: int) -> str:
+    def shown(value: float) -> str:
+        if name in COUNTS:
+            return f">{trials}" if value > trials else f"{value:.4g}"
+        return f"{value:.2f}"
+
+    if math.isnan(estimate.low):
+        return shown(estimate.value)
+    return f"{shown(estimate.value)} [{shown(estimate.low)}, {shown(estimate.high)}]"
+
+
+def verdict(suite: TransferSuite, rows: list[Row]) -> list[str]:
+    """In words, whether transfer beats starting from scratch and copying, by either count of trials."""
+    overall = {row.entry: row.estimates for row in rows if row.task is None}
+    if TRANSFER not in overall:
+        return []
+    sentences = []
+    for name, speed_up in SCRATCH_TRIALS.items():
+        ours = overall[TRANSFER]
+        text = f"- {TITLES[name]}: transfer takes {_cell(name, ours[name], suite.trials)}, "
+        text += f"{ours[speed_up].value:.1f} times fewer than from scratch"
+        for label in (COPY, COPY_MEAN):
+            if label in overall:
+                theirs = overall[label][name]
+                surely = ours[name].high < theirs.low
+                fewer = "fewer" if ours[name].value < theirs.value else "not fewer"
+                text += f"; {fewer} than {label}" + (", intervals disjoint" if surely else "")
+        negative = [row.task for row in rows if row.task and row.entry == TRANSFER and row.estimates[speed_up].high < 1]
+        text += f". Surely negative on: {', '.join(filter(None, negative)) or 'no task'}."
+        sentences.append(text)
+    return sentences
+
+
+# ---------------------------------------------------------------------- pictures
+
+
+def rank_correlations(evaluators: Mapping[str, Evaluator], samples: int = 2000) -> Floats:
+    """Spearman's rank correlation of the tasks' accuracies, float64[K, K], over architectures drawn uniformly."""
+    space = next(iter(evaluators.values())).space
+    tokens = space.sample(np.random.default_rng(0), samples)
+    accuracies = [evaluator.evaluate(tokens).accuracy for evaluator in evaluators.values()]
+    ranks = [relative_ranks(accuracy) for accuracy in accuracies]
+    correlations: Floats = np.corrcoef(ranks)
+    return correlations
+
+
+def projected(embeddings: Floats) -> Floats:
+    """Points float64[K, D] on their first two principal components, float64[K, 2]."""
+    centred = embeddings - embeddings.mean(axis=0)
+    left, scales, _ = np.linalg.svd(centred, full_matrices=False)
+    points = np.zeros((len(embeddings), 2))
+    points[:, : len(scales[:2])] = left[:, :2] * scales[:2]
+    return points
+
+
+def draw_tasks(agent: MultiTask, evaluators: Mapping[str, Evaluator], out: Path) -> None:
+    """Draws the learned embeddings of the tasks beside the true rank correlations of the tasks that are on hand."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from .figures import SERIES, STYLE, Picture, save_pictures
+
+    points = projected(agent.controller.task_embedding.detach()[0].double().cpu().numpy())
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(10.6, 4.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.scatter(*points.T, color=SERIES[0])
+        for name, point in zip(agent.tasks, points, strict=True):
+            left.annotate(name, point, xytext=(5, 4), textcoords="offset points")
+        left.set(title="learned embeddings of the tasks", xlabel="first component", ylabel="second component")
+        correlations, names = rank_correlations(evaluators), list(evaluators)
+        right.imshow(correlations, cmap="RdBu_r", vmin=-1, vmax=1)
+        for (row, column), value in np.ndenumerate(correlations):
+            right.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9)
+        right.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        right.set_yticks(range(len(names)), names)
+        right.set_title("rank correlation of accuracies")
+        save_pictures([Picture("tasks", "Learned embeddings and true rank correlations", figure)], out)
+
+
+def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
+    """Mean of the last trials above, best so far below, a column for each task."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from .figures import FLOOR, SERIES, STYLE, Picture, save_pictures
+
+    shown = [label for label in suite.entries if not label.startswith(("without", "transfer,"))]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.6 * len(suite.tasks) + 0.6, 5.6), layout="constrained")
+        axes = figure.subplots(2, len(suite.tasks), squeeze=False, sharex=True)
+        for column, target in enumerate(suite.tasks):
+            score = scores_of(suite, target)
+            for row, (curve, title) in enumerate(((running_mean, f"mean of {WINDOW}"), (running_best, "best so far"))):
+                place = axes[row, column]
+                for number, label in enumerate(shown):
+                    values = curve(score(found[target, label].rewards)).mean(axis=0)
+                    colour = FLOOR if label == "random" else SERIES[number]
+                    place.plot(np.arange(1, len(values) + 1), values, color=colour, label=label)
+                place.set_title(target if row == 0 else "")
+                if column == 0:
+                    place.set_ylabel(f"score, {title}")
+            axes[1, column].set_xlabel("trials")
+        figure.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(shown), frameon=False
+        )
+        save_pictures([Picture("learning_curves", "Learning curves on the task left out", figure)], out)
