@@ -29,7 +29,8 @@ from nas_gym.spaces import make_space
 ENVIRONMENT = "NAS-Bench201-v0"
 VARIANTS: dict[str, dict[str, Any]] = {  # of the settings that are shipped
     "as shipped: softmaxes, batches of 5": {},
-    "softmaxes, batches of 16": {"batch_size": 16},
+    # Slower steps refuse fewer proposals as tried already.
+    "softmaxes, batches of 16, rate 0.2": {"batch_size": 16, "learning_rate": 0.2, "replay_size": 5},
     "LSTM, batches of 16": {
         "lstm": True,
         "hidden_size": 32,
