@@ -196,9 +196,14 @@ def test_tasks_that_are_trained_on(tmp_path) -> None:
     """Each seed has shared weights of its own."""
     cell = {"channels": 4, "batch_size": 16, "score_images": 32}
     suite = TransferSuite(
-        "NAS-Bench201-v0",
+        "NAS-Cell-v0",
         ("digits:0-4", "digits:5-9"),
-        {"evaluator": "shared-weights", "evaluator_kwargs": cell},
+        {
+            "space": {"name": "cell", "nodes": 1},
+            "evaluator": "shared-weights",
+            "evaluator_kwargs": cell,
+            "schedule": {"warmup_steps": 2, "steps_per_trial": 1},
+        },
         seeds=2,
         source_trials=4,
         trials=4,
