@@ -174,8 +174,10 @@ def verdict(suite: TransferSuite, rows: list[Row]) -> list[str]:
                 surely = ours[name].high < theirs.low
                 fewer = "fewer" if ours[name].value < theirs.value else "not fewer"
                 text += f"; {fewer} than {label}" + (", intervals disjoint" if surely else "")
-        negative = [row.task for row in rows if row.task and row.entry == TRANSFER and row.estimates[speed_up].high < 1]
-        text += f". Surely negative on: {', '.join(filter(None, negative)) or 'no task'}."
+        negative = [
+            row.task for row in rows if row.task and row.entry == TRANSFER and row.estimates[speed_up].value < 1
+        ]
+        text += f". Negative, with more trials than from scratch, on: {', '.join(filter(None, negative)) or 'no task'}."
         sentences.append(text)
     return sentences
 
@@ -207,7 +209,7 @@ def draw_tasks(agent: MultiTask, evaluators: Mapping[str, Evaluator], out: Path)
     import matplotlib
     from matplotlib.figure import Figure
 
-    from .figures import SERIES, STYLE, Picture, save_pictures
+    from .figures import INK, SERIES, STYLE, Picture, save_pictures
 
     points = projected(agent.controller.task_embedding.detach()[0].double().cpu().numpy())
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
@@ -220,7 +222,8 @@ def draw_tasks(agent: MultiTask, evaluators: Mapping[str, Evaluator], out: Path)
         correlations, names = rank_correlations(evaluators), list(evaluators)
         right.imshow(correlations, cmap="RdBu_r", vmin=-1, vmax=1)
         for (row, column), value in np.ndenumerate(correlations):
-            right.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9)
+            colour = "white" if abs(value) > 0.7 else INK
+            right.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
         right.set_xticks(range(len(names)), names, rotation=45, ha="right")
         right.set_yticks(range(len(names)), names)
         right.set_title("rank correlation of accuracies")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -319,3 +320,12 @@ def test_threads_and_global_generators_are_left_alone(done) -> None:
     state = torch.random.get_rng_state()
     transfer.search(suite, "b", TRANSFER, [0], out / "again")
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.slow
+def test_example(tmp_path, monkeypatch, capsys) -> None:
+    pytest.importorskip("nas_bench_graph")
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "transfer.py"))["main"]
+    assert main(source_trials=100, trials=20) > 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
