@@ -17,7 +17,6 @@ import io
 import json
 import multiprocessing
 import os
-import re
 import signal
 import tempfile
 import threading
@@ -46,13 +45,13 @@ from nas_gym.tables import DEFAULTS, open_table
 from nas_gym.tables.bench_graph import BENCH_GRAPH, PROTEINS
 
 from .agent import AGENTS, Agent, SearchResult, load_hyperparameters, make_agent
-from .runs import RunConfig, read_config, read_trials, trial_rows
+from .pareto import COSTS
+from .runs import RunConfig, file_name, read_config, read_trials, trial_rows, write_text
 
 Floats = NDArray[np.float64]
 
 RANDOM = "random"
 SUITES = Path(__file__).parent / "suites"
-COSTS = ("latency", "parameters", "flops")  # the first that a table tells stands against accuracy
 SEEDS_PER_JOB = 5  # few enough that the workers end together
 
 
@@ -140,7 +139,7 @@ class Suite:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         for what, keys in (
-            ("agents", [_folder_name(entry.label) for entry in self.agents]),
+            ("agents", [file_name(entry.label) for entry in self.agents]),
             ("environments", [str(environment) for environment in self.environments]),
         ):
             if not keys or len(set(keys)) < len(keys):
@@ -294,11 +293,7 @@ def run_config(suite: Suite, environment: Environment, entry: AgentEntry, seed: 
 
 def run_folder(out: Path, environment: Environment, entry: AgentEntry, seed: int) -> Path:
     """Where a run lies."""
-    return out / "runs" / _folder_name(str(environment)) / _folder_name(entry.label) / f"seed{seed}"
-
-
-def _folder_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text)
+    return out / "runs" / file_name(str(environment)) / file_name(entry.label) / f"seed{seed}"
 
 
 def is_done(folder: Path, config: RunConfig) -> bool:
@@ -562,13 +557,6 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that at any moment holds all of the text or what was there before."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 # ---------------------------------------------------------------------- what came out

@@ -180,7 +180,7 @@ def transfer(
         run_dir: the run's folder; a new one under runs/ by default.
         params: hyperparameters of the agent multitask that differ.
     """
-    from .runs import Run, RunConfig, read_config
+    from .runs import Run, RunConfig, file_name, read_config
 
     before = read_config(pretrained)
     saved = pretrained / "agent.pt"
@@ -198,7 +198,7 @@ def transfer(
         env_kwargs=arguments,
         hyperparameters={**parse_pairs(params), "pretrained": str(saved.resolve()), "mode": mode},
     )
-    name = f"transfer_{re.sub(r'[^A-Za-z0-9._-]', '-', task)}_{datetime.now():%Y%m%d-%H%M%S}_seed{seed}"
+    name = f"transfer_{file_name(task)}_{datetime.now():%Y%m%d-%H%M%S}_seed{seed}"
     _execute(Run(run_dir or Path("runs") / name, config, console))
 
 

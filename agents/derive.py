@@ -15,11 +15,9 @@ import dataclasses
 import json
 import math
 import os
-import platform
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +38,8 @@ from nas_gym.spaces import Architecture
 from nas_gym.tasks import Task
 
 from .agent import SearchResult
-from .model_card import PACKAGES, pairs
-from .runs import load_best, read_config, read_trials, save_pictures
+from .model_card import bullets, pairs, versions
+from .runs import environment_arguments, load_best, read_config, read_trials, save_pictures, write_text
 
 FULL = FromScratchSettings(network=NetworkSettings(), training=TrainingSettings(epochs=20))
 
@@ -164,8 +162,8 @@ class Derivation:
             record = self._record()
             winner = record["architectures"][record["winner"]]
             self._export(winner)
-            _write(self.out / "model_card.md", self._card(record))
-            _write(path, json.dumps(record, indent=2) + "\n")  # last: with it everything is there
+            write_text(self.out / "model_card.md", self._card(record))
+            write_text(path, json.dumps(record, indent=2) + "\n")  # last: with it everything is there
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
@@ -198,7 +196,7 @@ class Derivation:
         _save_weights(network, stem.with_suffix(".safetensors"), {})
         valid = None if curve.failed else float(curve.accuracy["valid"][-1])
         row = {"valid_accuracy": valid, "failed": curve.reason or None, "seconds": curve.seconds}
-        _write(stem.with_suffix(".json"), json.dumps(row) + "\n")
+        write_text(stem.with_suffix(".json"), json.dumps(row) + "\n")
 
     # ------------------------------------------------------------------ results
 
@@ -303,11 +301,11 @@ class Derivation:
                 "",
                 "## Training",
                 "",
-                *_list({**images, "augmentation": self.task.augmentation, **network, **training}),
+                *bullets({**images, "augmentation": self.task.augmentation, **network, **training}),
                 "",
                 "## Environment",
                 "",
-                *_list({"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),
+                *versions(),
                 "",
                 "## How to reproduce it",
                 "",
@@ -393,10 +391,8 @@ def command(run: Path, config: DeriveConfig) -> str:
 
 def _task_of(run: Path) -> str:
     """The task that a run searched on."""
-    import gymnasium as gym
-
     config = read_config(run)
-    task = config.task or {**gym.spec(config.env).kwargs, **config.env_kwargs}.get("task")
+    task = config.task or environment_arguments(config).get("task")
     if task is None:
         raise ValueError(f"{str(run)!r} was searched on no task of its own; give the name of one")
     return str(task)
@@ -419,7 +415,7 @@ def _claim(out: Path, what: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(what))
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        _write(path, yaml.safe_dump(wanted, sort_keys=False))
+        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
     elif yaml.safe_load(path.read_text()) != wanted:
         raise ValueError(f"{str(out)!r} holds results of other settings, see config.yaml; give another folder")
 
@@ -429,16 +425,6 @@ def _save_weights(network: Network, path: Path, about: Mapping[str, str]) -> Non
     temporary = path.with_name(f"{path.name}.tmp")
     save_file(weights, temporary, metadata=dict(about))
     os.replace(temporary, path)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _list(facts: Mapping[str, Any]) -> Iterable[str]:
-    return (f"- {name}: {fact}" for name, fact in facts.items())
 
 
 def _card_row(row: Mapping[str, Any], wins: bool) -> str:

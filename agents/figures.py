@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 
 from . import pareto, statistics
 from .agent import SearchResult
-from .benchmark import RANDOM, Environment, Suite, Trace, write_text
+from .benchmark import RANDOM, Environment, Suite, Trace
+from .runs import file_name, write_text
 from .standings import ByEnvironment, Standing, Summary, Tradeoff, by_environment, final_scores, pooled
 from .statistics import Estimate
 
@@ -233,7 +233,7 @@ def _second_pictures(suite: Suite, by_agent: Mapping[str, ByEnvironment], styles
             lines = {label: line for label, found in runs.items() if (line := _line_in_time(found, split))}
             if lines:
                 title = {"validation": "Best validation accuracy so far", "test": "Test accuracy of that architecture"}
-                name = f"seconds_{split}_{_file_name(environment)}"
+                name = f"seconds_{split}_{file_name(str(environment))}"
                 pictures.append(_line_picture(name, f"{environment}\n{title[split]}", "simulated hours", lines, styles))
     return pictures
 
@@ -253,10 +253,6 @@ def _line_in_time(runs: Sequence[Trace], split: str) -> Line | None:
     ])  # fmt: skip
     hours: Floats = grid / 3600
     return Line(hours, *statistics.curve([stack]))
-
-
-def _file_name(environment: Environment) -> str:
-    return re.sub(r"[^\w.-]+", "-", str(environment))
 
 
 def _line_picture(name: str, title: str, unit: str, lines: Mapping[str, Line], styles: Mapping[str, Look]) -> Picture:
@@ -345,7 +341,7 @@ def _distribution_picture(
         middle = statistics.interquartile_mean(found)
         axes.plot([middle, middle], [row - 0.36, row + 0.36], color=INK, linewidth=1.6)
     axes.set_xlabel("score of each run; stroke: interquartile mean")
-    return Picture(f"distribution_{_file_name(environment)}", f"Scores in {environment}", figure)
+    return Picture(f"distribution_{file_name(str(environment))}", f"Scores in {environment}", figure)
 
 
 def _tradeoff_picture(
@@ -375,7 +371,7 @@ def _tradeoff_picture(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     _label_ends(axes, lines, styles)
-    return Picture(f"pareto_{_file_name(environment)}", f"{environment}: {title}", figure)
+    return Picture(f"pareto_{file_name(str(environment))}", f"{environment}: {title}", figure)
 
 
 def _front(points: Floats) -> Floats:

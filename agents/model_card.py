@@ -16,6 +16,7 @@ import yaml
 from nas_gym.envs.rendering import to_text
 
 from .agent import simulated_seconds
+from .pareto import COSTS
 
 if TYPE_CHECKING:
     from .agent import SearchResult
@@ -54,22 +55,22 @@ def model_card(run: Run, record: Mapping[str, Any], wall_seconds: float) -> str:
             "",
             "## What was searched",
             "",
-            *_list(_searched(run)),
+            *bullets(_searched(run)),
             "",
             "## By what",
             "",
             f"The agent `{agent.name}`: {(type(agent).__doc__ or '').partition(chr(10))[0]}",
             "",
-            *_list(_hyperparameters(agent.hyperparameters)),
+            *bullets(_hyperparameters(agent.hyperparameters)),
             "",
             *_tradeoff(run),
             "## Budget used",
             "",
-            *_list(_budget(run, wall_seconds)),
+            *bullets(_budget(run, wall_seconds)),
             "",
             "## Environment",
             "",
-            *_list({"Python": platform.python_version(), **{package: version(package) for package in PACKAGES}}),
+            *versions(),
             "",
             "## How to reproduce it",
             "",
@@ -90,8 +91,14 @@ def _reproducibility(run: Run) -> str:
     return f"With these versions it gives the same trials.csv, to the bit where networks run on a CPU{exception}."
 
 
-def _list(facts: Mapping[str, Any]) -> list[str]:
+def bullets(facts: Mapping[str, Any]) -> list[str]:
+    """Facts as a list in Markdown, a line each."""
     return [f"- {name}: {fact}" for name, fact in facts.items()]
+
+
+def versions() -> list[str]:
+    """Python and the packages that results depend on, as a list in Markdown."""
+    return bullets({"Python": platform.python_version(), **{package: version(package) for package in PACKAGES}})
 
 
 def _result(record: Mapping[str, Any]) -> list[str]:
@@ -152,8 +159,6 @@ def _budget(run: Run, wall_seconds: float) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- accuracy against a cost
-
-COSTS = ("latency", "flops", "parameters")
 
 
 def traded_cost(run: Run) -> str | None:

@@ -16,14 +16,16 @@ from torch import Tensor, nn
 
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
+from . import policy_gradient
 from .agent import Env, Floats, attribute
 from .controllers import LSTMController
 from .policy_gradient import ControllerHyperparameters, PolicyGradientAgent, Ranks, tried_tensor
-from .reinforce import PriorityQueue
+from .ppo import clipped
+from .reinforce import MovingAverage, PriorityQueue
 
 ALGORITHMS = ("reinforce", "ppo")
 MODES = ("all", "embedding", "scratch")
-FORM = ("hidden_size", "layers", "skip", "tanh_constant", "operation_tanh_reduction", "temperature", "choice_bias")
+FORM = (*policy_gradient.FORM, "skip")
 RECENT = 100  # trials that `rollout/<task>/ep_rew_mean` averages, as in Stable-Baselines3
 
 
@@ -160,33 +162,31 @@ class Moments:
     """
 
     def __init__(self, size: int, decay: float) -> None:
-        self.decay, self.weight = decay, 0.0
-        self.sums = np.zeros((2, size))  # of values and of their squares
+        self.size = size
+        self.averages = MovingAverage(decay, 2 * size)  # of values, then of their squares
 
     @property
     def mean(self) -> Floats:
         """float64[S]."""
-        mean: Floats = self.sums[0] / self.weight
+        mean: Floats = self.averages.total[: self.size] / self.averages.weight
         return mean
 
     @property
     def variance(self) -> Floats:
         """float64[S]."""
-        variance: Floats = np.maximum(self.sums[1] / self.weight - self.mean**2, 0.0)
+        squares = self.averages.total[self.size :] / self.averages.weight
+        variance: Floats = np.maximum(squares - self.mean**2, 0.0)
         return variance
 
     def update(self, values: Floats) -> None:
         """Takes in float64[S, n], one after another."""
-        n = values.shape[1]
-        kept = self.decay ** np.arange(n - 1, -1, -1)
-        self.sums = self.decay**n * self.sums + np.stack([values @ kept, values**2 @ kept])
-        self.weight = self.decay**n * self.weight + float(kept.sum())
+        self.averages.update(np.concatenate([values, values**2]))
 
     def start_like(self, others: Sequence[Moments], weight: float) -> None:
         """Starts at the mean of others' means and variances, as if they had come from so many values."""
         mean = np.mean([other.mean for other in others], axis=0)
         variance = np.mean([other.variance for other in others], axis=0)
-        self.sums, self.weight = weight * np.stack([mean, variance + mean**2]), weight
+        self.averages.total, self.averages.weight = weight * np.concatenate([mean, variance + mean**2]), weight
 
     def normalised(self, values: Floats) -> Floats:
         """float64[S, n] minus the means, over the standard deviations."""
@@ -229,14 +229,15 @@ class TaskMemory:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as tensors and numbers."""
-        arrays = {"sums": self.moments.sums, "ranks": self.ranks.sorted, "tokens": self.tokens, "rewards": self.rewards}
+        arrays = {"moments": self.moments.averages.total, "ranks": self.ranks.sorted}
+        trials = {"tokens": self.tokens, "rewards": self.rewards}
         queue = {"queue_tokens": self.queue.tokens, "queue_rewards": self.queue.rewards}
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in {**arrays, **queue}.items()}
-        return {**tensors, "weight": self.moments.weight, "tried": [tried_tensor(rows) for rows in self.tried]}
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in {**arrays, **trials, **queue}.items()}
+        return {**tensors, "weight": self.moments.averages.weight, "tried": [tried_tensor(rows) for rows in self.tried]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to where `state_dict` was taken."""
-        self.moments.sums, self.moments.weight = state["sums"].numpy(), state["weight"]
+        self.moments.averages.total, self.moments.averages.weight = state["moments"].numpy(), state["weight"]
         self.ranks.sorted = state["ranks"].numpy()
         self.tokens, self.rewards = state["tokens"].numpy(), state["rewards"].numpy()
         self.queue.tokens, self.queue.rewards = state["queue_tokens"].numpy(), state["queue_rewards"].numpy()
@@ -247,8 +248,8 @@ class MultiTask(PolicyGradientAgent):
     """An LSTM controller that learns many tasks at once, told which by a learned embedding, and goes on to new ones.
 
     It proposes architectures for the tasks of its environment (`NAS-MultiTask-v0`) in turn. With r an episode's reward,
-    transformed as `reward` says, and m and s the moving mean and standard deviation of its task, each task's before its
-    new episodes are taken in, the objective of REINFORCE is
+    transformed as `reward` says, and m and s the moving mean and standard deviation of its task, the new episodes taken
+    in, the objective of REINFORCE is
 
         mean over episodes of the sum over decisions of (r - m) / s * log pi(choice | choices before, task)
         + entropy_weight * mean entropy + replay_weight * mean log-likelihood of the tasks' best.
@@ -290,25 +291,16 @@ class MultiTask(PolicyGradientAgent):
         return self._new_controller()
 
     def _new_controller(self) -> TaskController:
-        settings = self.hyperparameters
         return TaskController(
             self.space,
             len(self.tasks),
             generators=self.generators,
-            hidden_size=settings.hidden_size,
-            layers=settings.layers,
-            tanh_constant=settings.tanh_constant,
-            operation_tanh_reduction=settings.operation_tanh_reduction,
-            temperature=settings.temperature,
-            choice_bias=settings.choice_bias,
-            skip=settings.skip,
+            **{name: getattr(self.hyperparameters, name) for name in FORM},
         )
 
     def _renew_controller(self) -> None:
         self.controller = self._new_controller().to(self.device)
-        self.critic = nn.Parameter(
-            torch.zeros(self.controller.policies, self.controller.feature_size + 1).to(self.device)
-        )
+        self.critic = self._make_critic()
 
     def _new_memory(self) -> TaskMemory:
         return TaskMemory(len(self.generators), self.space.length, self.hyperparameters)
@@ -503,9 +495,7 @@ class MultiTask(PolicyGradientAgent):
         settings = self.hyperparameters
         if settings.algorithm == "reinforce":
             return advantages * log_probs
-        ratio = (log_probs - old).exp()
-        clipped = ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range)
-        return torch.minimum(ratio * advantages, clipped * advantages)
+        return clipped((log_probs - old).exp(), advantages, settings.clip_range)
 
     def _advantages(self, rewards: Floats, tasks: NDArray[np.int64]) -> Floats:
         """The rewards float64[S, n], transformed, and normalised by the moments of their tasks."""

@@ -15,6 +15,9 @@ Floats = NDArray[np.float64]
 BENEFITS = ("accuracy", "reward")
 """Columns of a search of which more is better; of all others, which are costs, less is."""
 
+COSTS = ("latency", "parameters", "flops")
+"""Metrics that accuracy is held against in reports: the first that is told."""
+
 
 def signs(names: Sequence[str]) -> Floats:
     """What columns are multiplied with so that larger is better: 1 for benefits, -1 for costs."""

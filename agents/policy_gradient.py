@@ -20,6 +20,8 @@ from nas_gym.spaces import SearchSpace, Tokens
 from .agent import Agent, Env, Floats, SearchResult, attribute, joined, play
 from .controllers import ChoiceBias, Controller, IndependentSoftmaxes, LSTMController
 
+FORM = ("hidden_size", "layers", "tanh_constant", "operation_tanh_reduction", "temperature", "choice_bias")
+"""Hyperparameters that the LSTM controller takes as they are."""
 REWARDS = ("raw", "cubed", "tan", "rank")
 DRAWS = 4  # candidates drawn for each architecture that is wanted, once some have been refused
 ROUNDS = 16  # of such draws; what is lacking then comes twice
@@ -140,8 +142,7 @@ class PolicyGradientAgent(Agent):
         super().__init__(env, seeds[0], hyperparameters, device)
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.controller = self._make_controller().to(device)
-        # The critic starts at zero, and so needs no randomness.
-        self.critic = torch.nn.Parameter(torch.zeros(len(seeds), self.controller.feature_size + 1, device=device))
+        self.critic = self._make_critic()
         self.optimizer = self._make_optimizer()
         self.ranks = Ranks(len(seeds))
         self.updates = 0
@@ -155,13 +156,13 @@ class PolicyGradientAgent(Agent):
         return LSTMController(
             self.space,
             generators=self.generators,
-            hidden_size=settings.hidden_size,
-            layers=settings.layers,
-            tanh_constant=settings.tanh_constant,
-            operation_tanh_reduction=settings.operation_tanh_reduction,
-            temperature=settings.temperature,
-            choice_bias=settings.choice_bias,
+            **{name: getattr(settings, name) for name in FORM},
         )
+
+    def _make_critic(self) -> torch.nn.Parameter:
+        # It starts at zero, and so needs no randomness.
+        size = self.controller.policies, self.controller.feature_size + 1
+        return torch.nn.Parameter(torch.zeros(size, device=self.device))
 
     def _make_optimizer(self) -> torch.optim.Adam:
         settings: ControllerHyperparameters = self.hyperparameters

@@ -101,6 +101,17 @@ def advantages_and_returns(
     return advantages, advantages + values
 
 
+def clipped(ratio: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
+    """PPO's clipped surrogate objective, which is to rise (Schulman et al. 2017, equation 7).
+
+    Args:
+        ratio: the new probabilities over the old ones, float[...].
+        advantages: float[...], of a shape that goes with it.
+        clip_range: epsilon.
+    """
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip_range, 1 + clip_range) * advantages)
+
+
 class PPO(PolicyGradientAgent):
     """The LSTM controller with a value head, trained by proximal policy optimisation under the masks.
 
@@ -159,8 +170,7 @@ class PPO(PolicyGradientAgent):
             advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
         log_ratio = log_probs - old_log_probs
         ratio = log_ratio.exp()
-        clipped = ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range)
-        policy_loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
+        policy_loss = -clipped(ratio, advantages, settings.clip_range).mean()
         value_loss = (returns - self._values(features)).square().mean()
         entropy = entropies.mean()
         loss = policy_loss + settings.value_weight * value_loss - self._entropy_weight() * entropy

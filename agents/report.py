@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from . import statistics
-from .benchmark import Environment, Problem, Suite, Trace, csv_text, open_evaluator, run_config, write_text
+from .benchmark import Environment, Problem, Suite, Trace, csv_text, open_evaluator, run_config
 from .figures import FAINT, FLOOR, GRID, INK, SERIES, Look, Picture, draw, looks, save_pictures
+from .runs import write_text
 from .standings import EnvironmentStanding, Standing, Summary, bracketed, command, headline, listed, summarise
 from .statistics import Estimate
 

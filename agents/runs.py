@@ -18,6 +18,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -201,7 +202,7 @@ class Run:
     def _arguments(self) -> dict[str, Any]:
         """What the environment is made with."""
         config = self.config
-        arguments = _with_defaults(config)
+        arguments = environment_arguments(config)
         if config.task is not None:
             arguments["task"] = config.task
         if _trains(arguments):
@@ -298,14 +299,14 @@ class Run:
             record[role]["retrained"] = row
         for role, row in self._look_up(result, chosen).items():
             record[role]["table"] = row
-        _write(self.folder / "best.json", json.dumps(record, indent=2) + "\n")
+        write_text(self.folder / "best.json", json.dumps(record, indent=2) + "\n")
         cost = traded_cost(self)
         if cost is not None:
             from . import figures
 
             figures.save_pictures([figures.pareto_picture(result, cost)], self.folder)
         wall_seconds = _last_clock(self.folder / "timings.csv")
-        _write(self.folder / "model_card.md", model_card(self, record, wall_seconds))
+        write_text(self.folder / "model_card.md", model_card(self, record, wall_seconds))
         return record
 
     def _look_up(self, result: SearchResult, chosen: Mapping[str, int]) -> dict[str, dict[str, Any]]:
@@ -330,7 +331,7 @@ class Run:
             if not path.exists():
                 architecture = result.space.architecture(result.tokens[trial])
                 row = self._retrain_one(role, architecture, progress, stop)
-                _write(path, json.dumps(row, indent=2) + "\n")
+                write_text(path, json.dumps(row, indent=2) + "\n")
             rows[role] = json.loads(path.read_text())
         return rows
 
@@ -369,7 +370,7 @@ class Run:
         }
 
 
-def _with_defaults(config: RunConfig) -> dict[str, Any]:
+def environment_arguments(config: RunConfig) -> dict[str, Any]:
     """The arguments of a config's environment, those of its base included if it is one of many tasks."""
     arguments = {**gym.spec(config.env).kwargs, **config.env_kwargs}
     return {**base_arguments(arguments["base"]), **arguments} if "base" in arguments else arguments
@@ -597,7 +598,7 @@ def _check_free(folder: Path) -> None:
 
 def _create(folder: Path, config: RunConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    write_text(folder / "config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -669,7 +670,7 @@ def _cut_rows(path: Path, rows: int) -> None:
     """Keeps the header and the first rows of a table; without rows it goes."""
     lines = _whole_lines(path)
     if rows:
-        _write(path, "".join(lines[: rows + 1]))
+        write_text(path, "".join(lines[: rows + 1]))
     else:
         path.unlink(missing_ok=True)
 
@@ -691,7 +692,7 @@ def _append_rows(path: Path, rows: list[dict[str, str]]) -> None:
         writer.writeheader()
     writer.writerows(rows)
     if new and names:
-        _write(path, buffer.getvalue())
+        write_text(path, buffer.getvalue())
         return
     with path.open("a") as file:
         file.write(buffer.getvalue())
@@ -704,11 +705,16 @@ def _column_names(path: Path) -> list[str]:
         return file.readline().strip().split(",")
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a file that at any moment holds all of the text or what was there before."""
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
+
+
+def file_name(text: str) -> str:
+    """What every file system takes for a name."""
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def _trial_record(result: SearchResult, trial: int) -> dict[str, Any]:
@@ -740,7 +746,7 @@ def load_best(folder: Path) -> Architecture:
         ValueError: the folder holds no run, or no trial yet.
     """
     config = read_config(folder)
-    arguments = _with_defaults(config)
+    arguments = environment_arguments(config)
     space = make_space(arguments["space"])
     table = arguments.get("table")
     if table is not None or arguments.get("evaluator") == "table":

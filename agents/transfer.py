@@ -28,8 +28,9 @@ from nas_gym.spaces import Tokens
 from nas_gym.tables import open_table
 
 from .agent import Env, Floats, attribute, load_hyperparameters, play
-from .benchmark import SUITES, read_mapping, write_text
+from .benchmark import SUITES, read_mapping
 from .multitask import FORM, MultiTask, MultiTaskHyperparameters, relative_ranks
+from .runs import file_name, write_text
 
 MULTI_TASK = "NAS-MultiTask-v0"
 SCRATCH, TRANSFER = "from scratch", "transfer"
@@ -212,11 +213,6 @@ def _without_entries(text: str) -> dict[str, Any]:
     fields = dict(yaml.safe_load(text)["transfer"])
     fields.pop("entries")
     return fields
-
-
-def file_name(text: str) -> str:
-    """A name that every file system takes."""
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in text)
 
 
 def _kept(suite: TransferSuite, target: str, label: str, out: Path) -> Searches:

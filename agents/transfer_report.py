@@ -15,12 +15,14 @@ from nas_gym.evaluators import Evaluator
 
 from . import statistics
 from .agent import Floats
-from .benchmark import csv_text, write_text
+from .benchmark import csv_text
 from .multitask import MultiTask, relative_ranks
+from .runs import write_text
 from .statistics import Estimate
 from .transfer import (
     COPY,
     COPY_MEAN,
+    RANDOM,
     SCRATCH,
     TRANSFER,
     WINDOW,
@@ -237,7 +239,7 @@ def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
 
     from .figures import FLOOR, SERIES, STYLE, Picture, save_pictures
 
-    shown = [label for label in suite.entries if not label.startswith(("without", "transfer,"))]
+    shown = [label for label in suite.entries if not label.startswith("transfer,")]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.6 * len(suite.tasks) + 0.6, 5.6), layout="constrained")
         axes = figure.subplots(2, len(suite.tasks), squeeze=False, sharex=True)
@@ -247,7 +249,7 @@ def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
                 place = axes[row, column]
                 for number, label in enumerate(shown):
                     values = curve(score(found[target, label].rewards)).mean(axis=0)
-                    colour = FLOOR if label == "random" else SERIES[number]
+                    colour = FLOOR if label == RANDOM else SERIES[number]
                     place.plot(np.arange(1, len(values) + 1), values, color=colour, label=label)
                 place.set_title(target if row == 0 else "")
                 if column == 0:

@@ -12,7 +12,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from .wrappers import Objectives, announce_rewards, masked_space
+from nas_gym.evaluators.objective import VectorObjective
+
+from .wrappers import announce_rewards, masked_space, vector_rewards
 
 Vector = VectorEnv[Any, Any, Any]
 Step = tuple[Any, Any, Any, Any, dict[str, Any]]
@@ -69,7 +71,7 @@ class VectorReward(VectorWrapper, RecordConstructorArgs):
 
     Args:
         envs: a native vector environment, wrapped or not.
-        objectives: as for the scalar wrapper.
+        weights: as for the scalar wrapper.
         worst: as for the scalar wrapper.
 
     Raises:
@@ -79,11 +81,11 @@ class VectorReward(VectorWrapper, RecordConstructorArgs):
     reward_space: Space[Any]
     reward_dim: int
 
-    def __init__(self, envs: Vector, objectives: Mapping[str, float], worst: Sequence[float]) -> None:
-        RecordConstructorArgs.__init__(self, objectives=dict(objectives), worst=list(worst))
+    def __init__(self, envs: Vector, weights: Mapping[str, float], worst: Sequence[float]) -> None:
+        RecordConstructorArgs.__init__(self, weights=dict(weights), worst=list(worst))
         VectorWrapper.__init__(self, envs)
-        self._objectives = Objectives(objectives, worst)
-        announce_rewards(self, envs, len(objectives))
+        self._objective = VectorObjective(weights, tuple(worst))
+        announce_rewards(self, envs, len(weights))
 
     def step(self, actions: Any) -> Step:
         """As the environment's, with float32[N, d] as rewards."""
@@ -93,5 +95,5 @@ class VectorReward(VectorWrapper, RecordConstructorArgs):
             same_step = self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
             evaluation = (infos["final_info"] if same_step else infos)["evaluation"]
             columns = {name: column[terminations] for name, column in evaluation.items() if not name.startswith("_")}
-            rewards[terminations] = self._objectives(columns)
+            rewards[terminations] = vector_rewards(self._objective, columns)
         return observations, rewards, terminations, truncations, infos

@@ -11,6 +11,9 @@ from gymnasium.spaces import Box, Dict, Space
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from nas_gym.evaluators import Evaluations
+from nas_gym.evaluators.objective import VectorObjective
+
 Environment = gymnasium.Env[Any, Any]
 
 
@@ -55,7 +58,7 @@ class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
 
     Args:
         env: a construction environment, wrapped or not.
-        objectives: a factor for each column, in the order of the rewards: ``{"accuracy": 1, "parameters": -1e-6}``
+        weights: a factor for each column, in the order of the rewards: ``{"accuracy": 1, "parameters": -1e-6}``
             for accuracy and, to be minimised, millions of parameters.
         worst: the rewards of failed evaluations and of penalised illegal choices, one for each objective. What is to
             be minimised needs a number below all that occur.
@@ -68,11 +71,11 @@ class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
     reward_space: Space[Any]
     reward_dim: int
 
-    def __init__(self, env: Environment, objectives: Mapping[str, float], worst: Sequence[float]) -> None:
-        RecordConstructorArgs.__init__(self, objectives=dict(objectives), worst=list(worst))
+    def __init__(self, env: Environment, weights: Mapping[str, float], worst: Sequence[float]) -> None:
+        RecordConstructorArgs.__init__(self, weights=dict(weights), worst=list(worst))
         gymnasium.Wrapper.__init__(self, env)
-        self._objectives = Objectives(objectives, worst)
-        announce_rewards(self, env, len(objectives))
+        self._objective = VectorObjective(weights, tuple(worst))
+        announce_rewards(self, env, len(weights))
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's, with float32[d] as reward."""
@@ -80,33 +83,14 @@ class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         rewards = np.zeros(self.reward_dim, dtype=np.float32)
         if terminated:
             columns = {name: np.array([value]) for name, value in info["evaluation"].items()}
-            rewards = self._objectives(columns)[0]
+            rewards = vector_rewards(self._objective, columns)[0]
         return observation, rewards, terminated, truncated, info
 
 
-class Objectives:
-    """From the columns of evaluations to rewards of several objectives; see `VectorReward`."""
-
-    def __init__(self, factors: Mapping[str, float], worst: Sequence[float]) -> None:
-        if not factors:
-            raise ValueError("objectives must name at least one column of the evaluation, got none")
-        if len(worst) != len(factors):
-            raise ValueError(f"worst must hold {len(factors)} numbers, one for each of {list(factors)}, got {worst!r}")
-        self.factors = dict(factors)
-        self.worst = np.array(worst, dtype=np.float32)
-
-    def __call__(self, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
-        """float32[B, d] from float64[B] columns, `failed` among them."""
-        failed = columns["failed"] != 0
-        rewards = np.tile(self.worst, (len(failed), 1))
-        if failed.all():
-            return rewards
-        for index, (name, factor) in enumerate(self.factors.items()):
-            if name not in columns:
-                known = ", ".join(columns)
-                raise ValueError(f"objectives name the column {name!r}, but the evaluation has {known}")
-            rewards[~failed, index] = factor * columns[name][~failed]
-        return rewards
+def vector_rewards(objective: VectorObjective, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
+    """float32[B, d] of the columns of evaluations, float64[B] each."""
+    metrics = {name: column for name, column in columns.items() if name not in ("accuracy", "failed")}
+    return objective(Evaluations(columns["accuracy"], metrics, columns["failed"] != 0)).astype(np.float32)
 
 
 def masked_space(env: Any, observations: Space[Any], actions: Any, observation_key: str, mask_key: str) -> Dict:

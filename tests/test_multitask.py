@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from fidelity_checks import scramble
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
@@ -50,14 +51,6 @@ SHARED = {
     "evaluator_kwargs": TINY,
     "schedule": {"warmup_steps": 2, "steps_per_trial": 1},
 }
-
-
-def scramble(tokens: Tokens) -> NDArray[np.float64]:
-    """A number in [0, 1) for each sequence, without pattern, and the same alone and in a batch."""
-    digest = np.full(len(tokens), 17, dtype=np.int64)
-    for column in tokens.T:
-        digest = (digest * 1_000_003 + column + 1) % 1_000_000_007
-    return digest / 1_000_000_007
 
 
 class TaskEvaluator(FunctionEvaluator):

@@ -97,7 +97,7 @@ def test_an_agent_is_the_algorithm_to_the_bit(name, space) -> None:
     arguments = agent.hyperparameters.arguments()
     rollouts = {"train_freq": (1, "episode")} if name in OFF_POLICY else {"n_steps": space.length}
     envs = SB3VecEnv(vector(num_envs, space, record))
-    model: Any = agent.algorithm(agent.policy_name, envs, seed=3, device="cpu", **rollouts, **arguments)  # type: ignore
+    model: Any = agent.algorithm(agent.policy_name, envs, seed=3, device="cpu", **rollouts, **arguments)
     start = parameters(model)
     assert same(start, parameters(agent.model))
     agent.learn(trials)

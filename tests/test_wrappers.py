@@ -246,16 +246,16 @@ def test_vector_rewards_of_the_native_environment(space: Any, mode: AutoresetMod
 def test_objectives_that_are_none(vector: bool) -> None:
     wrapper: Any = vector_wrappers.VectorReward if vector else VectorReward
     env = make_native("size") if vector else make("size")
-    with pytest.raises(ValueError, match="at least one column"):
+    with pytest.raises(ValueError, match="weights must map columns"):
         wrapper(env, {}, ())
-    with pytest.raises(ValueError, match=r"worst must hold 3 numbers, one for each of \['accuracy', 'loss'"):
+    with pytest.raises(ValueError, match="worst must be 3 numbers, one for each weight"):
         wrapper(env, OBJECTIVES, (0.0,))
     wrapped = wrapper(env, {"latency": -1.0}, (-9.0,))
     wrapped.reset()
     action = np.ones(4, dtype=np.int64) if vector else 1
     for _ in range(4):
         wrapped.step(action)
-    with pytest.raises(ValueError, match="column 'latency', but the evaluation has accuracy, failed, loss, parameters"):
+    with pytest.raises(ValueError, match="metric 'latency', but the evaluator tells accuracy, loss, parameters"):
         wrapped.step(action)
 
 
