@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from env_checks import assert_same, stacked
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -528,40 +529,6 @@ def test_labels_of_widths() -> None:
 
 
 # ---------------------------------------------------------------------- native against scalar
-
-
-def assert_same(actual: Any, expected: Any, path: str = "") -> None:
-    """Equal in structure, types, dtypes and values."""
-    if isinstance(expected, dict):
-        assert isinstance(actual, dict), path
-        assert actual.keys() == expected.keys(), path
-        for key in expected:
-            assert_same(actual[key], expected[key], f"{path}/{key}")
-    elif isinstance(expected, tuple):
-        assert len(actual) == len(expected), path
-        for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
-            assert_same(one, other, f"{path}/{index}")
-    elif isinstance(expected, np.ndarray):
-        assert isinstance(actual, np.ndarray), path
-        assert actual.dtype == expected.dtype, path
-        assert actual.shape == expected.shape, path
-        np.testing.assert_array_equal(actual, expected, err_msg=path)
-    else:
-        assert type(actual) is type(expected), path
-        assert actual == expected, path
-
-
-def stacked(step: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A step of SyncVectorEnv with its objects of `final_obs` as the rows of one array."""
-    *rest, infos = step
-    if "final_obs" in infos:
-        observations = rest[0]
-        final = np.zeros_like(observations)
-        for row, observation in enumerate(infos["final_obs"]):
-            if observation is not None:
-                final[row] = observation
-        infos = {**infos, "final_obs": final}
-    return (*rest, infos)
 
 
 def pair(space: Any, num_envs: int, mode: AutoresetMode, **arguments: Any) -> tuple[SyncVectorEnv, Any]:

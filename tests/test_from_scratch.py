@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from toy_tasks import toy_task
 
 from nas_gym.evaluators import make_evaluator
 from nas_gym.evaluators.cost import count_parameters
@@ -18,8 +19,7 @@ from nas_gym.evaluators.training import Training, TrainingSettings, fit
 from nas_gym.networks import NetworkSettings
 from nas_gym.spaces import Tokens, make_space
 from nas_gym.tables.builder import BuildSettings, train_classes
-from nas_gym.tasks import Augmentation, Split, Task, make_task
-from nas_gym.tasks.task import channel_statistics
+from nas_gym.tasks import make_task
 
 SPACE = make_space("bench201")
 SMALL: dict[str, Any] = {
@@ -34,22 +34,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def toy_task() -> Task:
-    """Three classes, each a pattern under noise; everything of 6x6 pixels."""
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, size=(3, 1, 6, 6))
-
-    def split(n: int) -> Split:
-        labels = np.arange(n) % 3
-        images = np.clip(0.3 * patterns[labels] + rng.integers(0, 180, size=(n, 1, 6, 6)), 0, 255)
-        return Split(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
-
-    train, valid, test = split(60), split(45), split(30)
-    return Task("toy", ("a", "b", "c"), train, valid, test, *channel_statistics(train.images), Augmentation(1, True))
-
-
 def evaluator(**changes: Any) -> FromScratchEvaluator:
-    return FromScratchEvaluator(SPACE, toy_task(), **{**SMALL, **changes})
+    return FromScratchEvaluator(SPACE, toy_task(60, 45, signal=0.3), **{**SMALL, **changes})
 
 
 def draw(n: int, seed: int = 0) -> Tokens:
@@ -151,7 +137,7 @@ def test_every_regularisation_matters() -> None:
         merged = {
             key: {**value, **changes.pop(key, {})} if isinstance(value, dict) else value for key, value in plain.items()
         }
-        made = FromScratchEvaluator(space, toy_task(), **{**merged, **changes})
+        made = FromScratchEvaluator(space, toy_task(60, 45, signal=0.3), **{**merged, **changes})
         networks = [made.new_network(space.architecture(row), made.proxy, 0) for row in tokens]
         return [c.loss.tolist() for c in fit(networks, made.proxy, made.settings.training, seeds=[0] * len(networks))]
 
@@ -297,7 +283,7 @@ def test_bad_settings(settings, message) -> None:
 
 def test_a_space_without_networks_is_refused() -> None:
     with pytest.raises(ValueError, match="space 'bench_graph' has no image networks"):
-        FromScratchEvaluator(make_space("bench_graph"), toy_task(), device="cpu")
+        FromScratchEvaluator(make_space("bench_graph"), toy_task(60, 45, signal=0.3), device="cpu")
 
 
 def test_fidelities_are_refused_where_there_is_one_epoch() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from env_checks import assert_same, stacked
 from fidelity_checks import scramble
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from numpy.typing import NDArray
 from rich.console import Console
 
 from nas_gym.agents import RandomSearch, runs
@@ -246,39 +246,6 @@ def test_a_task_that_is_none(task: Any, vector: bool) -> None:
 
 
 # ---------------------------------------------------------------------- native against scalar
-
-
-def assert_same(actual: Any, expected: Any, path: str = "") -> None:
-    """Equal in structure, dtypes and values."""
-    if isinstance(expected, dict):
-        assert actual.keys() == expected.keys(), path
-        for key in expected:
-            assert_same(actual[key], expected[key], f"{path}/{key}")
-    elif isinstance(expected, tuple):
-        assert len(actual) == len(expected), path
-        for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
-            assert_same(one, other, f"{path}/{index}")
-    else:
-        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), path
-        np.testing.assert_array_equal(actual, expected, err_msg=path)
-
-
-def stacked(step: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A step of SyncVectorEnv with its objects of `final_obs` as the rows of arrays."""
-    *rest, infos = step
-    if "final_obs" not in infos:
-        return step
-    rows = {row: final for row, final in enumerate(infos["final_obs"]) if final is not None}
-
-    def part(like: NDArray[Any], name: str | None) -> NDArray[Any]:
-        array = np.zeros_like(like)
-        for row, final in rows.items():
-            array[row] = final if name is None else final[name]
-        return array
-
-    whole = rest[0]
-    final = {name: part(like, name) for name, like in whole.items()} if isinstance(whole, dict) else part(whole, None)
-    return (*rest, {**infos, "final_obs": final})
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)

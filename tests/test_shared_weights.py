@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toy_tasks import toy_task
 
 from nas_gym.evaluators import Evaluations, make_evaluator, make_objective
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator, SharedWeightSettings
 from nas_gym.evaluators.task_evaluator import choose_device
 from nas_gym.spaces import SearchSpace, Tokens, make_space
-from nas_gym.tasks import Augmentation, Split, Task, make_task
-from nas_gym.tasks.task import channel_statistics
+from nas_gym.tasks import Task, make_task
 
 SPACES = ["bench201", "cell:enas"]
 SMALL: dict[str, Any] = {"channels": 4, "batch_size": 16, "device": "cpu"}
@@ -38,23 +38,8 @@ class Forbidden:
     __len__ = __getitem__ = __iter__ = __getattr__  # type: ignore[assignment]
 
 
-def toy_task() -> Task:
-    """48 and 45 noisy images of three patterns; the test split is poisoned once the task is on its device."""
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, size=(3, 1, 6, 6))
-
-    def split(n: int) -> Split:
-        labels = np.arange(n) % 3
-        images = np.clip(0.5 * patterns[labels] + rng.integers(0, 128, size=(n, 1, 6, 6)), 0, 255)
-        return Split(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
-
-    train, valid = split(48), split(45)
-    mean, std = channel_statistics(train.images)
-    return Task("toy", ("a", "b", "c"), train, valid, valid, mean, std, Augmentation(padding=1, flip=True))
-
-
 def evaluator(name: str = "bench201", seed: int = 0, **settings: Any) -> SharedWeightEvaluator:
-    made = SharedWeightEvaluator(make_space(name), toy_task(), seed=seed, **{**SMALL, **settings})
+    made = SharedWeightEvaluator(make_space(name), toy_task(48, 45), seed=seed, **{**SMALL, **settings})
     object.__setattr__(made.task, "test", Forbidden())
     return made
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toy_tasks import toy_task
 
 from nas_gym.evaluators.training import (
     TrainingCurve,
@@ -23,8 +24,7 @@ from nas_gym.evaluators.training import (
 )
 from nas_gym.networks import Network, NetworkSettings, make_network
 from nas_gym.spaces import make_space
-from nas_gym.tasks import Augmentation, Split, Task
-from nas_gym.tasks.task import channel_statistics
+from nas_gym.tasks import Augmentation, Task
 
 SPACE = make_space("bench201")
 CELLS = [
@@ -37,21 +37,6 @@ CELLS = [
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def toy_task(train: int = 60, augmentation: Augmentation | None = None) -> Task:
-    """Three classes, each a pattern under noise, that a small network tells apart."""
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, size=(3, 1, 6, 6))
-
-    def split(n: int) -> Split:
-        labels = np.arange(n) % 3
-        images = np.clip(0.5 * patterns[labels] + rng.integers(0, 128, size=(n, 1, 6, 6)), 0, 255)
-        return Split(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
-
-    splits = [split(train), split(30), split(30)]
-    mean, std = channel_statistics(splits[0].images)
-    return Task("toy", ("a", "b", "c"), *splits, mean, std, augmentation or Augmentation(padding=1, flip=True))
 
 
 def network(cell: int = 0, seed: int = 0) -> Network:
@@ -85,7 +70,7 @@ def movement(before: dict[str, Tensor], model: Network) -> float:
 
 def test_networks_learn_what_is_easy() -> None:
     models = [network(cell) for cell in range(3)]
-    task = toy_task(300, Augmentation(padding=1))
+    task = toy_task(300, augmentation=Augmentation(padding=1))
     curves = fit(models, task, TrainingSettings(epochs=15, batch_size=20), seeds=(0, 1, 2))
     for model, curve in zip(models, curves, strict=True):
         assert not curve.failed

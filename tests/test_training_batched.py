@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toy_tasks import toy_task
 
 from nas_gym.evaluators import training
 from nas_gym.evaluators.training import TrainingCurve, TrainingSettings, fit
 from nas_gym.networks import Network, NetworkBatch, NetworkSettings, can_batch, make_network
 from nas_gym.spaces import CellSpace, SearchSpace, make_space
-from nas_gym.tasks import Augmentation, Split, Task
-from nas_gym.tasks.task import channel_statistics
+from nas_gym.tasks import Augmentation, Task
 
 SPACES: dict[str, SearchSpace] = {
     **{name: make_space(name) for name in ("bench201", "cell:enas", "cell:nasnet", "cell:darts", "size")},
@@ -34,18 +34,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def toy_task(train: int = 48) -> Task:
-    """Three classes, each a pattern under noise."""
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, size=(3, 2, 7, 7))
-
-    def split(n: int) -> Split:
-        labels = np.arange(n) % 3
-        images = np.clip(0.5 * patterns[labels] + rng.integers(0, 128, size=(n, 2, 7, 7)), 0, 255)
-        return Split(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
-
-    splits = [split(train), split(30), split(30)]
-    return Task("toy", ("a", "b", "c"), *splits, *channel_statistics(splits[0].images), Augmentation(1, True, 2))
+def batched_task() -> Task:
+    """Of another shape than the default, and with all augmentations."""
+    return toy_task(48, shape=(2, 7, 7), augmentation=Augmentation(1, True, 2))
 
 
 def make(name: str, count: int = 5, settings: NetworkSettings = NETWORK, rng: int = 0) -> list[Network]:
@@ -57,13 +48,13 @@ def make(name: str, count: int = 5, settings: NetworkSettings = NETWORK, rng: in
 
 
 def alone(networks: Sequence[Network], settings: TrainingSettings = SETTINGS) -> list[TrainingCurve]:
-    curves = [fit([network], toy_task(), settings, seeds=[10 + row])[0] for row, network in enumerate(networks)]
+    curves = [fit([network], batched_task(), settings, seeds=[10 + row])[0] for row, network in enumerate(networks)]
     assert all(curve.together == 1 for curve in curves)
     return curves
 
 
 def together(networks: Sequence[Network], settings: TrainingSettings = SETTINGS) -> list[TrainingCurve]:
-    return fit(networks, toy_task(), settings, seeds=range(10, 10 + len(networks)), batched=True)
+    return fit(networks, batched_task(), settings, seeds=range(10, 10 + len(networks)), batched=True)
 
 
 def weights(network: Network) -> dict[str, Tensor]:
@@ -198,7 +189,7 @@ def test_the_others_do_not_matter_to_the_bit() -> None:
     first, second = make("bench201"), make("bench201")
     with torch.no_grad():
         second[2].head.linear.weight.mul_(3)  # type: ignore[union-attr, operator]
-    task = toy_task()
+    task = batched_task()
     fit(first, task, SETTINGS, seeds=(0, 1, 2, 3, 4), batched=True)
     fit(second, task, SETTINGS, seeds=(0, 1, 7, 3, 4), batched=True)
     for row, (network, other) in enumerate(zip(first, second, strict=True)):
@@ -219,7 +210,7 @@ def test_steps_are_told_for_each_network() -> None:
         nonlocal steps
         steps += 1
 
-    fit(make("size", 3), toy_task(), SETTINGS, seeds=(0, 1, 2), on_step=count, batched=True)
+    fit(make("size", 3), batched_task(), SETTINGS, seeds=(0, 1, 2), on_step=count, batched=True)
     assert steps == 3 * 3
 
 
@@ -228,7 +219,7 @@ def test_steps_are_told_for_each_network() -> None:
 
 def test_on_a_cpu_they_are_trained_one_after_another_unless_asked() -> None:
     ours, theirs = make("bench201", 3), make("bench201", 3)
-    curves = fit(ours, toy_task(), SETTINGS, seeds=(10, 11, 12))
+    curves = fit(ours, batched_task(), SETTINGS, seeds=(10, 11, 12))
     assert [curve.together for curve in curves] == [1, 1, 1]
     alone(theirs)
     for network, other in zip(ours, theirs, strict=True):
@@ -266,7 +257,7 @@ def test_what_can_be_batched(pair: Callable[[], Sequence[Network]], possible: bo
 
 
 def test_no_networks() -> None:
-    assert fit([], toy_task(), SETTINGS, seeds=[], batched=True) == []
+    assert fit([], batched_task(), SETTINGS, seeds=[], batched=True) == []
 
 
 # ------------------------------------------------------------------ failures
@@ -322,8 +313,8 @@ def test_where_memory_is_exhausted_halves_are_trained(step: int, monkeypatch: py
 
     ours, theirs = make("bench201"), make("bench201")
     expected = [*together(theirs[:2])]
-    expected += fit(theirs[2:3], toy_task(), SETTINGS, seeds=[12])
-    expected += fit(theirs[3:], toy_task(), SETTINGS, seeds=[13, 14], batched=True)
+    expected += fit(theirs[2:3], batched_task(), SETTINGS, seeds=[12])
+    expected += fit(theirs[3:], batched_task(), SETTINGS, seeds=[13, 14], batched=True)
     monkeypatch.setattr(NetworkBatch, "logits", scarce)
     curves = together(ours)
     assert [curve.together for curve in curves] == [2, 2, 1, 2, 2]
