@@ -45,3 +45,9 @@ def stacked(step: tuple[Any, ...]) -> tuple[Any, ...]:
     whole = rest[0]
     final = {name: part(like, name) for name, like in whole.items()} if isinstance(whole, dict) else part(whole, None)
     return (*rest, {**infos, "final_obs": final})
+
+
+def draw_actions(masks: NDArray[np.bool_], illegal: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Legal choices, and with a probability of `illegal` any at all."""
+    legal = np.argmax(masks * rng.random(masks.shape), axis=1)
+    return np.where(rng.random(len(masks)) < illegal, rng.integers(masks.shape[1], size=len(masks)), legal)

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from env_checks import assert_same, stacked
+from env_checks import assert_same, draw_actions, stacked
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -535,12 +535,6 @@ def pair(space: Any, num_envs: int, mode: AutoresetMode, **arguments: Any) -> tu
     evaluator = ScramblingEvaluator(make_space(space))
     scalar = [lambda: ConstructionEnv(space, evaluator=evaluator, **arguments) for _ in range(num_envs)]
     return SyncVectorEnv(scalar, autoreset_mode=mode), make_native(space, num_envs, autoreset_mode=mode, **arguments)
-
-
-def draw_actions(masks: NDArray[np.bool_], illegal: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Legal choices, and with a probability of `illegal` any at all."""
-    legal = np.argmax(masks * rng.random(masks.shape), axis=1)
-    return np.where(rng.random(len(masks)) < illegal, rng.integers(masks.shape[1], size=len(masks)), legal)
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from env_checks import assert_same, draw_actions, stacked
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
@@ -383,7 +384,7 @@ def test_episodes_start_from_the_best(mode: AutoresetMode, reward: str, on_inval
         actions[rng.random(num_envs) < 0.5] = STOP
         step = native.step(actions)
         if sync:
-            assert_same(step, sync.step(actions))
+            assert_same(step, stacked(sync.step(actions)))
         started = waiting
         observations, rewards, ended, _, infos = step
         earned += rewards
@@ -470,29 +471,6 @@ def test_agents_that_were_saved_grow_on(name: str, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- native against scalar
 
 
-def assert_same(actual: Any, expected: Any) -> None:
-    if isinstance(expected, dict):
-        assert actual.keys() == expected.keys()
-        for key, value in expected.items():
-            assert_same(actual[key], value)
-    elif isinstance(expected, tuple):
-        for one, other in zip(actual, expected, strict=True):
-            assert_same(one, other)
-    elif isinstance(expected, np.ndarray) and expected.dtype == object:  # Gymnasium's final_obs
-        for row, other in enumerate(expected):
-            for key, part in actual.items() if isinstance(actual, dict) else [(None, actual)]:
-                shown = other if key is None or other is None else other[key]
-                np.testing.assert_array_equal(part[row], 0 if shown is None else shown)
-    else:
-        np.testing.assert_array_equal(actual, expected)
-        assert np.asarray(actual).dtype == np.asarray(expected).dtype
-
-
-def draw_actions(masks: NDArray[np.bool_], illegal: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    legal = np.argmax(masks * rng.random(masks.shape), axis=1)
-    return np.where(rng.random(len(masks)) < illegal, rng.integers(masks.shape[1], size=len(masks)), legal)
-
-
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
@@ -514,7 +492,7 @@ def test_native_equals_scalar(mode: AutoresetMode, reward: str, on_invalid: str)
         endings, apart = 0, 0
         for step in range(30):
             actions = draw_actions(native.action_masks(), 0.1, rng)
-            expected = sync.step(actions)
+            expected = stacked(sync.step(actions))
             assert_same(native.step(actions), expected)
             endings, apart = endings + expected[2].sum(), apart + (0 < expected[2].sum() < 3)
             mask = expected[2] if mode is AutoresetMode.DISABLED else np.arange(3) == step % 3
