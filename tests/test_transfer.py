@@ -231,7 +231,7 @@ def test_suites(table) -> None:
     assert (image.tasks, image.seeds, image.trains) == (("a", "b", "c"), 50, False)
     small_image = make_transfer_suite("transfer-image")
     assert small_image is not None
-    assert (small_image.seeds, small_image.trains) == (3, True)
+    assert (small_image.seeds, small_image.trains) == (5, True)
     for other in ("quick", "full", "no such suite"):
         assert make_transfer_suite(other) is None
 
