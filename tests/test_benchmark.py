@@ -397,7 +397,7 @@ def test_interrupted_it_ends_soon(table, tmp_path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     out = tmp_path / "out"
     arguments = ["benchmark", "--agents", "local-search", "--envs", "NAS-Bench201-v0", "--table", table]
-    arguments += ["--seeds", "400", "--trials", "150", "--workers", "2", "--out", str(out)]
+    arguments += ["--seeds", "4000", "--trials", "150", "--workers", "2", "--out", str(out)]
     command = [sys.executable, str(tmp_path / "program.py"), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 300
