@@ -18,6 +18,7 @@ import yaml
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from nas_gym.files import load_tensors, replacing
 from nas_gym.spaces import UNDECIDED, Architecture, SearchSpace, Tokens, TransformationSpace, draw, make_space
 
 from .pareto import hypervolume, nondominated, signs
@@ -490,20 +491,18 @@ class Agent(ABC):
             "space": _plain(self.space.to_dict()),
             "state": self.state_dict(),
         }
-        temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
-        torch.save(record, temporary)
-        os.replace(temporary, path)
+        with replacing(Path(path)) as temporary:
+            torch.save(record, temporary)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: Env | str, device: str = "cpu") -> Self:
         """Reads what `save` wrote; called on `Agent` itself it makes whichever agent the file holds.
 
         Raises:
-            ValueError: the file holds another agent, or one of another space than the environment's.
+            ValueError: the file is corrupted, holds no agent or another one, or one of another space than the
+                environment's.
         """
-        import torch
-
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = read_record(path)
         found = agent_class(record["agent"])
         if not issubclass(found, cls):
             raise ValueError(f"{os.fspath(path)!r} holds an agent {record['agent']!r}, not {cls.name!r}")
@@ -512,6 +511,18 @@ class Agent(ABC):
             raise ValueError(f"{os.fspath(path)!r} is of the space {record['space']}, the environment of {agent.space}")
         agent.load_state_dict(record["state"])
         return agent
+
+
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `Agent.save` wrote: ``agent``, ``hyperparameters``, ``space`` and ``state``.
+
+    Raises:
+        ValueError: the file is corrupted, or holds something else.
+    """
+    record = load_tensors(path)
+    if not isinstance(record, dict) or not record.keys() >= {"agent", "hyperparameters", "space", "state"}:
+        raise ValueError(f"{os.fspath(path)!r} holds no saved agent")
+    return record
 
 
 def _plain(value: Any) -> Any:

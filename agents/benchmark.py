@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 import nas_gym
 from nas_gym.evaluators.distributed import start_ray
 from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.files import file_name, write_text
 from nas_gym.registration import ENVIRONMENTS
 from nas_gym.spaces import make_space
 from nas_gym.tables import DEFAULTS, open_table
@@ -46,7 +47,7 @@ from nas_gym.tables.bench_graph import BENCH_GRAPH, PROTEINS
 
 from .agent import AGENTS, Agent, SearchResult, load_hyperparameters, make_agent
 from .pareto import COSTS
-from .runs import RunConfig, file_name, read_config, read_trials, trial_rows, write_text
+from .runs import RunConfig, read_config, read_trials, trial_rows
 
 Floats = NDArray[np.float64]
 

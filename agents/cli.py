@@ -180,7 +180,9 @@ def transfer(
         run_dir: the run's folder; a new one under runs/ by default.
         params: hyperparameters of the agent multitask that differ.
     """
-    from .runs import Run, RunConfig, file_name, read_config
+    from nas_gym.files import file_name
+
+    from .runs import Run, RunConfig, read_config
 
     before = read_config(pretrained)
     saved = pretrained / "agent.pt"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,20 +25,21 @@ import torch
 import yaml
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scipy import stats
 from torch import Tensor, nn
 
 from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
 from nas_gym.evaluators.training import TrainingSettings, fit, score
+from nas_gym.files import replacing, write_text
 from nas_gym.networks import Network, NetworkSettings
 from nas_gym.spaces import Architecture
 from nas_gym.tasks import Task
 
 from .agent import SearchResult
 from .model_card import bullets, pairs, versions
-from .runs import environment_arguments, load_best, read_config, read_trials, save_pictures, write_text
+from .runs import environment_arguments, load_best, read_config, read_trials, save_pictures, save_weights
 
 FULL = FromScratchSettings(network=NetworkSettings(), training=TrainingSettings(epochs=20))
 
@@ -193,7 +193,7 @@ class Derivation:
         network, settings = self._network(trial, seed), self.evaluator.settings.training
         (curve,) = fit([network], self.task, settings, seeds=[seed], on_step=on_step)
         stem = self._stem(trial, seed)
-        _save_weights(network, stem.with_suffix(".safetensors"), {})
+        save_weights(network, stem.with_suffix(".safetensors"), {})
         valid = None if curve.failed else float(curve.accuracy["valid"][-1])
         row = {"valid_accuracy": valid, "failed": curve.reason or None, "seconds": curve.seconds}
         write_text(stem.with_suffix(".json"), json.dumps(row) + "\n")
@@ -252,7 +252,7 @@ class Derivation:
             "std": json.dumps(self.task.std),
             "network": json.dumps(dataclasses.asdict(self.evaluator.settings.network)),
         }
-        _save_weights(network, self.out / "network.safetensors", about)
+        save_weights(network, self.out / "network.safetensors", about)
         export(network, self.task, self.out / "network.pt2", about)
         save_pictures(self._architecture(winner["trial"]), self.out / "architecture")
 
@@ -371,9 +371,8 @@ def export(network: Network, task: Task, path: Path, about: Mapping[str, str]) -
     images = torch.zeros(2, *task.image_shape, dtype=torch.uint8)
     with torch.no_grad():
         program = torch.export.export(classifier, (images,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},))
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    torch.export.save(program, temporary, extra_files=dict(about))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.export.save(program, temporary, extra_files=dict(about))
 
 
 def command(run: Path, config: DeriveConfig) -> str:
@@ -418,13 +417,6 @@ def _claim(out: Path, what: Mapping[str, Any]) -> None:
         write_text(path, yaml.safe_dump(wanted, sort_keys=False))
     elif yaml.safe_load(path.read_text()) != wanted:
         raise ValueError(f"{str(out)!r} holds results of other settings, see config.yaml; give another folder")
-
-
-def _save_weights(network: Network, path: Path, about: Mapping[str, str]) -> None:
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    temporary = path.with_name(f"{path.name}.tmp")
-    save_file(weights, temporary, metadata=dict(about))
-    os.replace(temporary, path)
 
 
 def _card_row(row: Mapping[str, Any], wins: bool) -> str:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.files import file_name, write_text
+
 from . import pareto, statistics
 from .agent import SearchResult
 from .benchmark import RANDOM, Environment, Suite, Trace
-from .runs import file_name, write_text
 from .standings import ByEnvironment, Standing, Summary, Tradeoff, by_environment, final_scores, pooled
 from .statistics import Estimate
 

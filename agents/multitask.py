@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
 from . import policy_gradient
-from .agent import Env, Floats, attribute
+from .agent import Env, Floats, attribute, read_record
 from .controllers import LSTMController
 from .policy_gradient import ControllerHyperparameters, PolicyGradientAgent, Ranks, tried_tensor
 from .ppo import clipped
@@ -311,7 +311,7 @@ class MultiTask(PolicyGradientAgent):
         """Takes over a saved agent, but for its random state, and goes on to the task of the environment."""
         if not isinstance(seed, int):
             raise ValueError(f"pretrained needs one seed, got {len(seed)}")
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = read_record(path)
         if record["agent"] != self.name or make_space(record["space"]) != self.space:
             raise ValueError(
                 f"{path!r} holds an agent {record['agent']!r} of {record['space']}, not one of {self.space}"

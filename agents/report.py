@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas_gym.files import write_text
+
 from . import statistics
 from .benchmark import Environment, Problem, Suite, Trace, csv_text, open_evaluator, run_config
 from .figures import FAINT, FLOOR, GRID, INK, SERIES, Look, Picture, draw, looks, save_pictures
-from .runs import write_text
 from .standings import EnvironmentStanding, Standing, Summary, bracketed, command, headline, listed, summarise
 from .statistics import Estimate
 

@@ -17,8 +17,6 @@ import dataclasses
 import io
 import json
 import math
-import os
-import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -59,6 +57,7 @@ from nas_gym.evaluators import (
 )
 from nas_gym.evaluators.evaluator import joined
 from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.files import load_tensors, replacing, write_text
 from nas_gym.registration import ENVIRONMENTS
 from nas_gym.spaces import Architecture, SearchSpace, Tokens, make_space
 
@@ -78,6 +77,7 @@ from .model_card import model_card, traded_cost
 if TYPE_CHECKING:
     from nas_gym.evaluators.morphism import MorphismEvaluator
     from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
+    from nas_gym.networks import Network
 
 CHECKPOINT_SECONDS = 60.0
 RECENT = 100  # trials that `rollout/ep_rew_mean` averages, as in Stable-Baselines3
@@ -338,7 +338,6 @@ class Run:
     def _retrain_one(
         self, role: str, architecture: Architecture, progress: Progress, stop: list[int]
     ) -> dict[str, Any]:
-        from safetensors.torch import save_file
 
         from nas_gym.evaluators.training import TrainingSettings, fit
 
@@ -357,10 +356,7 @@ class Run:
                 raise Interrupted
 
         (curve,) = fit([network], task, training, seeds=[self.config.seed], on_step=on_step)
-        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        temporary = self.folder / f"{role}.safetensors.tmp"
-        save_file(weights, temporary, metadata={"architecture": architecture.to_json()})
-        os.replace(temporary, self.folder / f"{role}.safetensors")
+        save_weights(network, self.folder / f"{role}.safetensors", {"architecture": architecture.to_json()})
         return {
             "test_accuracy": None if curve.failed else float(curve.accuracy["test"][-1]),
             "failed": curve.reason or None,
@@ -432,11 +428,9 @@ class Recorder(Callback):
             answer_from_record(self.run.schedule, rows)
 
     def _load_checkpoint(self) -> int:
-        import torch
-
         if not self.checkpoint_path.exists():
             return 0
-        state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        state = load_tensors(self.checkpoint_path)
         self.run.agent.load_state_dict(state["agent"])
         self.run.schedule.load_state_dict(state["schedule"])
         self.run.env.load_state_dict(state["env"])
@@ -451,9 +445,8 @@ class Recorder(Callback):
 
             parts = {"agent": self.run.agent, "schedule": self.run.schedule, "env": self.run.env}
             state = {name: part.state_dict() for name, part in parts.items()}
-            temporary = self.checkpoint_path.with_suffix(".tmp")
-            torch.save(state, temporary)
-            os.replace(temporary, self.checkpoint_path)
+            with replacing(self.checkpoint_path) as temporary:
+                torch.save(state, temporary)
 
     def close(self) -> None:
         """Flushes what is buffered."""
@@ -705,16 +698,13 @@ def _column_names(path: Path) -> list[str]:
         return file.readline().strip().split(",")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that at any moment holds all of the text or what was there before."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+def save_weights(network: Network, path: Path, about: Mapping[str, str]) -> None:
+    """Writes the weights as safetensors, with what is told about them."""
+    from safetensors.torch import save_file
 
-
-def file_name(text: str) -> str:
-    """What every file system takes for a name."""
-    return re.sub(r"[^\w.-]+", "-", text)
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(weights, temporary, metadata=dict(about))
 
 
 def _trial_record(result: SearchResult, trial: int) -> dict[str, Any]:

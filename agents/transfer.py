@@ -24,13 +24,13 @@ import yaml
 from numpy.typing import NDArray
 
 from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.files import file_name, load_tensors, replacing, write_text
 from nas_gym.spaces import Tokens
 from nas_gym.tables import open_table
 
 from .agent import Env, Floats, attribute, load_hyperparameters, play
 from .benchmark import SUITES, read_mapping
 from .multitask import FORM, MultiTask, MultiTaskHyperparameters, relative_ranks
-from .runs import file_name, write_text
 
 MULTI_TASK = "NAS-MultiTask-v0"
 SCRATCH, TRANSFER = "from scratch", "transfer"
@@ -216,19 +216,20 @@ def _without_entries(text: str) -> dict[str, Any]:
 
 
 def _kept(suite: TransferSuite, target: str, label: str, out: Path) -> Searches:
-    """Reads the searches, or does and keeps them."""
-    path = out / "runs" / file_name(target) / f"{file_name(label)}.npz"
-    if not path.exists():
-        parts = [search(suite, target, label, seeds, out) for seeds in _seed_groups(suite)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
-        tokens, rewards = (
-            np.concatenate(column) for column in zip(*((p.tokens, p.rewards) for p in parts), strict=True)
-        )
-        np.savez_compressed(temporary, tokens=tokens, rewards=rewards)
-        os.replace(temporary, path)
-    with np.load(path, allow_pickle=False) as arrays:
-        return Searches(arrays["tokens"], arrays["rewards"])
+    """Reads the searches, or does and keeps them, a file for each program."""
+    folder = out / "runs" / file_name(target) / file_name(label)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens, rewards = [], []
+    for seeds in _seed_groups(suite):
+        path = folder / f"seeds{seeds[0]}-{seeds[-1]}.npz"
+        if not path.exists():
+            done = search(suite, target, label, seeds, out)
+            with replacing(path) as temporary:
+                np.savez_compressed(temporary, tokens=done.tokens, rewards=done.rewards)
+        with np.load(path, allow_pickle=False) as arrays:
+            tokens.append(arrays["tokens"])
+            rewards.append(arrays["rewards"])
+    return Searches(np.concatenate(tokens), np.concatenate(rewards))
 
 
 def _seed_groups(suite: TransferSuite) -> list[list[int]]:
@@ -268,13 +269,12 @@ def pretrain(
     variant = "-".join([f"seeds{seeds[0]}-{seeds[-1]}", *_of_pretraining(changes)])  # changes switch something off
     path = out / "pretrained" / file_name(target) / f"{file_name(variant)}.pt"
     if path.exists():
-        agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        agent.load_state_dict(load_tensors(path))
         return agent
     _learn(agent, suite.source_trials * len(sources))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(agent.state_dict(), temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(agent.state_dict(), temporary)
     return agent
 
 

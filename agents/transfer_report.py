@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from nas_gym.evaluators import Evaluator
+from nas_gym.files import write_text
 
 from . import statistics
 from .agent import Floats
 from .benchmark import csv_text
 from .multitask import MultiTask, relative_ranks
-from .runs import write_text
 from .statistics import Estimate
 from .transfer import (
     COPY,

@@ -193,8 +193,8 @@ def test_report(done) -> None:
 
 
 @pytest.mark.slow
-def test_tasks_that_are_trained_on(tmp_path) -> None:
-    """Each seed has shared weights of its own."""
+def test_tasks_that_are_trained_on(tmp_path, monkeypatch) -> None:
+    """Each seed has shared weights of its own, and what it has searched is kept, whatever becomes of the next."""
     cell = {"channels": 4, "batch_size": 16, "score_images": 32}
     suite = TransferSuite(
         "NAS-Cell-v0",
@@ -212,7 +212,20 @@ def test_tasks_that_are_trained_on(tmp_path) -> None:
         pretraining={"batch_size": 2},
         hyperparameters={"batch_size": 2},
     )
+    begun, whole_search = [], transfer.search
+
+    def search(suite, target, label, seeds, out) -> transfer.Searches:
+        begun.append((target, label, *seeds))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return whole_search(suite, target, label, seeds, out)
+
+    monkeypatch.setattr(transfer, "search", search)
+    with pytest.raises(KeyboardInterrupt):
+        run_transfer(suite, tmp_path)
     found = run_transfer(suite, tmp_path)
+    assert len(begun) == 1 + 2 * 2 * 3  # the second one twice, the first one once
+    assert len(set(begun)) == 2 * 2 * 3
     assert {searches.rewards.shape for searches in found.values()} == {(2, 4)}
     assert all(0 <= searches.rewards.min() <= searches.rewards.max() <= 1 for searches in found.values())
     write_transfer_report(suite, found, tmp_path)

@@ -14,7 +14,6 @@ import csv
 import dataclasses
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.task_evaluator import choose_device
 from nas_gym.evaluators.training import TrainingSettings, fit
+from nas_gym.files import write_text
 from nas_gym.networks import NetworkSettings, can_batch, make_network
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 from nas_gym.tables.table import TaskTable, class_rows, save_table
@@ -226,19 +226,13 @@ def _open(shard: Shard, names: Sequence[str]) -> list[int]:
     done = shard.done(names)
     shard.path.parent.mkdir(parents=True, exist_ok=True)
     # What was cut off is written anew, so that the next line starts on a line of its own.
-    _write(shard.path, "".join([",".join(names) + "\n", *(_line(row, names) for row in done.values())]))
+    write_text(shard.path, "".join([",".join(names) + "\n", *(_line(row, names) for row in done.values())]))
     return [number for number in shard.classes if number not in done]
 
 
 def _line(row: Mapping[str, float], names: Sequence[str]) -> str:
     whole = ("class", "parameters", "flops")
     return ",".join(str(int(row[name])) if name in whole else f"{row[name]:.6g}" for name in names) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 _worker: dict[str, Any] = {}
@@ -362,6 +356,6 @@ def _check_settings(folder: Path, space: SearchSpace, settings: BuildSettings) -
     wanted = {"space": space.to_dict(), **settings.to_dict()}
     text = json.dumps(wanted, indent=2) + "\n"
     if not path.exists():
-        _write(path, text)
+        write_text(path, text)
     elif json.loads(path.read_text()) != json.loads(text):
         raise ValueError(f"{str(folder)!r} holds shards of other settings, see {path.name}; give another folder")

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.files import replacing
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
 FORMAT = 1
@@ -235,17 +236,12 @@ def _checksum(array: Array) -> str:
 
 
 def _write(path: Path, arrays: Mapping[str, Array]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for key, array in arrays.items():
-                content = io.BytesIO()
-                np.lib.format.write_array(content, array, allow_pickle=False)
-                member = zipfile.ZipInfo(f"{key}.npy")  # dated 1980: the same arrays are the same bytes
-                archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for key, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, array, allow_pickle=False)
+            member = zipfile.ZipInfo(f"{key}.npy")  # dated 1980: the same arrays are the same bytes
+            archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def class_rows(
