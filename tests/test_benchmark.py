@@ -351,9 +351,10 @@ def test_results_do_not_depend_on_the_number_of_workers(finished, tmp_path) -> N
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from nas_gym.agents import cli
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     sys.argv = ["nas-gym", *sys.argv[1:]]
     cli.main()
 """
@@ -397,7 +398,7 @@ def test_interrupted_it_ends_soon(table, tmp_path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     out = tmp_path / "out"
     arguments = ["benchmark", "--agents", "local-search", "--envs", "NAS-Bench201-v0", "--table", table]
-    arguments += ["--seeds", "4000", "--trials", "150", "--workers", "2", "--out", str(out)]
+    arguments += ["--seeds", "400", "--trials", "150", "--workers", "2", "--out", str(out)]
     command = [sys.executable, str(tmp_path / "program.py"), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 300
