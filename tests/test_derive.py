@@ -134,7 +134,7 @@ def test_a_failed_training_counts_as_nothing(searched, tmp_path, monkeypatch) ->
             row = {"valid_accuracy": accuracy, "failed": None if accuracy else "diverged", "seconds": 1.0}
             made._stem(trial, seed).with_suffix(".json").write_text(json.dumps(row))
             network = made._network(trial, seed)
-            derive._save_weights(network, made._stem(trial, seed).with_suffix(".safetensors"), {})
+            derive.save_weights(network, made._stem(trial, seed).with_suffix(".safetensors"), {})
     found = made.execute()
     assert found["winner"] == 1
     assert [row["test"]["mean"] for row in found["architectures"]] == [0.25, 0.5]

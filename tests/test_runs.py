@@ -240,7 +240,7 @@ SAVE = "nas_gym.agents.runs:Recorder.save"
         pytest.param("interleaved", Kill(SAVE, 8), 8, True, id="trials-written-checkpoint-not"),
         pytest.param("interleaved", Kill(APPEND, 7, saves=7), 12, True, id="two-batches-past-checkpoint"),
         pytest.param("interleaved", Kill(APPEND, 5, saves=0), 8, False, id="no-checkpoint"),
-        pytest.param("interleaved", Kill("nas_gym.agents.runs:os.replace", 9), 8, True, id="checkpoint-half-replaced"),
+        pytest.param("interleaved", Kill("nas_gym.files:os.replace", 9), 8, True, id="checkpoint-half-replaced"),
         pytest.param("enas", Kill(UPDATE, 6), 8, True, id="enas-second-phase"),
         pytest.param("enas", Kill(UPDATE, 11, saves=7), 16, True, id="enas-third-phase-past-checkpoint"),
         pytest.param("enas", Kill(APPEND, 8), 12, True, id="enas-frozen-weights"),
