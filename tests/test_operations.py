@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -181,3 +183,26 @@ def test_unknown_operation() -> None:
 
 def test_every_operation_is_tested() -> None:
     assert set(REFERENCES) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6])
+def test_strided_pointwise_convolutions_of_few_channels(channels: int) -> None:
+    """They read every second pixel; in a process of its own, since a stride in them would corrupt its memory."""
+    code = f"""
+import torch
+from torch import nn
+from nas_gym.networks.operations import FactorisedReduction, convolution
+torch.manual_seed(0)
+for made in (FactorisedReduction({channels}, {channels}, nn.BatchNorm2d), convolution({channels}, {channels}, 1, 2,
+             nn.BatchNorm2d)):
+    made = made.to(memory_format=torch.channels_last)
+    for _ in range(20):
+        x = torch.randn(32, {channels}, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+        made(x).square().sum().backward()
+        assert torch.isfinite(x.grad).all()
+pointwise = convolution({channels}, 5, 1, 2, nn.Identity)
+expected = nn.functional.conv2d(torch.relu(x), pointwise[1].weight, stride=2)
+torch.testing.assert_close(pointwise(x)[:, :5], expected)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

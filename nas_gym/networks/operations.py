@@ -15,6 +15,10 @@ Size = int | tuple[int, int]
 
 def convolution(in_channels: int, out_channels: int, kernel: Size, stride: Size, norm: Norm) -> nn.Sequential:
     """ReLU, convolution with "same" padding, normalisation."""
+    if kernel == 1 and isinstance(stride, int):
+        return nn.Sequential(
+            SubsampledReLU(stride), nn.Conv2d(in_channels, out_channels, 1, bias=False), norm(out_channels)
+        )
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(in_channels, out_channels, kernel, stride, _same(kernel), bias=False),
@@ -64,6 +68,21 @@ def _depthwise_separable(
     ]
 
 
+class SubsampledReLU(nn.Module):
+    """ReLU of every `stride`-th pixel: what a 1x1 convolution of that stride reads.
+
+    On processors without AVX-512, torch 2.14 writes beyond its memory in the backward pass of 1x1 convolutions of fewer
+    than eight channels with a stride. So no 1x1 convolution here has one.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x[:, :, :: self.stride, :: self.stride])
+
+
 class FactorisedReduction(nn.Module):
     """Halves the resolution without losing pixels: two 1x1 convolutions of stride 2, one shifted by a pixel.
 
@@ -72,15 +91,16 @@ class FactorisedReduction(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
-        self.straight = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, 2, bias=False)
-        self.shifted = nn.Conv2d(in_channels, out_channels // 2, 1, 2, bias=False)
+        self.straight = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, bias=False)
+        self.shifted = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
         self.norm = norm(out_channels)
+        self.every_second = SubsampledReLU(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(x)
         # One row and column of zeros keep both halves of equal size where the resolution is odd.
         shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
-        out: Tensor = self.norm(torch.cat([self.straight(x), self.shifted(shifted)], dim=1))
+        halves = self.straight(self.every_second(x)), self.shifted(self.every_second(shifted))
+        out: Tensor = self.norm(torch.cat(halves, dim=1))
         return out
 
 
