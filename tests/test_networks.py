@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
 from nas_gym.networks.network import ArchitectureNorm, DropPath
-from nas_gym.networks.operations import FactorisedReduction, Zero
+from nas_gym.networks.operations import FactorisedReduction, SubsampledReLU, Zero
 from nas_gym.spaces import Bench201Space, CellSpace, SearchSpace, Tokens, make_space
 
 PRESETS = ["cell:enas", "cell:nasnet", "cell:darts", "bench201"]
@@ -68,6 +68,8 @@ def walk(module: nn.Module, x: Tensor) -> Tensor:
             F.conv2d(x[:, :, 1::2, 1::2], module.shifted.weight),
         ]
         return walk(module.norm, torch.cat(halves, dim=1))
+    if isinstance(module, SubsampledReLU):
+        return x.relu()[:, :, :: module.stride, :: module.stride]
     assert isinstance(module, nn.ReLU | nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.Identity | Zero), type(module)
     out: Tensor = module(x)
     return out
