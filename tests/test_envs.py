@@ -520,7 +520,7 @@ def test_what_is_decided_is_in_the_picture(space: str, kind: str, upright: bool)
 
 
 def test_labels_of_widths() -> None:
-    from nas_gym.envs.rendering import label
+    from nas_gym.envs.architecture_text import label
 
     assert label("conv_3x5_36") == "conv 3x5, 36"
     assert label("conv_3x5_36/2x1") == "conv 3x5, 36 /2x1"

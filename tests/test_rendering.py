@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas_gym.envs.rendering import Layout, decisions_text, draw, draw_rgb, label, layout, save_picture, to_text
+from nas_gym.envs.architecture_text import label
+from nas_gym.envs.graph_layout import Layout, layout
+from nas_gym.envs.rendering import decisions_text, draw, draw_rgb, save_picture, to_text
 from nas_gym.spaces import PRESETS, UNDECIDED, ArchitectureGraph, Bench201Space, CellSpace, Node, SearchSpace
 
 SPACES = {name: PRESETS[name] for name in ("cell:enas", "cell:nasnet", "cell:darts", "bench201")}
@@ -213,11 +215,11 @@ def test_other_suffixes_are_refused(name: str, tmp_path: Path) -> None:
 def test_matplotlib_comes_late_and_pyplot_never() -> None:
     code = """if True:
         import sys
-        import nas_gym.envs.rendering as rendering
+        from nas_gym.envs import graph_layout, rendering
         from nas_gym.spaces import Bench201Space
         assert "matplotlib" not in sys.modules
         space = Bench201Space()
-        rendering.layout(space.graph(space.architecture([1] * 6)))
+        graph_layout.layout(space.graph(space.architecture([1] * 6)))
         rendering.to_text(space.architecture([1] * 6))
         assert "matplotlib" not in sys.modules
         import numpy
