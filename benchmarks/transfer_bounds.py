@@ -3,7 +3,7 @@
     python benchmarks/transfer_bounds.py [--seeds 50] [--out runs/benchmark-transfer-graph]
 
 Counted are the trials until the best architecture is as good as the best of `multitask` after 150 trials from scratch,
-as in docs/transfer.md. The searches have no policy. They try the architectures in an order:
+as in docs/transfer_results.md. The searches have no policy. They try the architectures in an order:
 
 - tables, mean rank: of the whole tables of the other tasks; nothing is learned on the new one;
 - tables, linear: a Bayesian linear regression, anew after each trial on the new task, whose features are the scores of
