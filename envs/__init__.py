@@ -1,4 +1,4 @@
-"""The Gymnasium face of the domain."""
+"""Gymnasium environments."""
 
 from __future__ import annotations
 

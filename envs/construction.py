@@ -1,4 +1,4 @@
-"""Any search space as a Gymnasium environment: one decision a step, the reward at the end."""
+"""Any search space as a Gymnasium environment: one decision per step, the reward at the end."""
 
 from __future__ import annotations
 
@@ -23,54 +23,54 @@ ON_INVALID = ("remap", "penalise")
 
 
 class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
-    """An architecture is built, one decision a step, and scored when it is complete.
+    """Builds an architecture one decision per step and scores it when it is complete.
 
     ## Description
 
     A search space is a sequence of T masked categorical decisions with at most A choices each. The agent takes them
-    in their order; after the last one the architecture is evaluated, and the episode ends with its reward. The
-    transitions are deterministic and known: the problem is to find out, in few trials, which architectures are good.
+    in order. After the last decision the architecture is evaluated, and the episode ends with its reward. The
+    transitions are deterministic and known; the problem is to find good architectures in few trials.
 
-    In spaces of variable length, a decision of kind "stop" may end the sequence early: what follows is filled with
-    the choice "absent".
+    In spaces of variable length, a decision of kind "stop" can end the sequence early. The remaining decisions are then
+    filled with the choice "absent".
 
     ## Action Space
 
-    `Discrete(A)`: the choice for the decision at hand. Which choices are legal may depend on the decision and on
-    those taken before. The mask of legal choices is given
+    `Discrete(A)`: a choice for the current decision. Which choices are legal may depend on the decision and on earlier
+    choices. The mask of legal choices is available
 
-    - as `info["action_mask"]`, int8[A], as `Discrete.sample(mask=...)` takes it;
-    - by `action_masks()`, bool[A], as sb3-contrib's MaskablePPO calls it;
-    - in the observation, by the wrapper `nas_gym.envs.MaskedObservation`, as RLlib, TorchRL and Tianshou read it.
+    - as `info["action_mask"]`, int8[A], for `Discrete.sample(mask=...)`;
+    - from `action_masks()`, bool[A], for sb3-contrib's MaskablePPO;
+    - in the observation, with the wrapper `nas_gym.envs.MaskedObservation`, for RLlib, TorchRL and Tianshou.
 
-    `nas_gym.envs.masked_sample` draws legal actions for a whole batch of masks. An illegal choice never raises; see
-    `on_invalid`.
+    `nas_gym.envs.masked_sample` samples legal actions for a batch of masks. An illegal choice never raises an error;
+    see `on_invalid`.
 
     ## Observation Space
 
-    - `observation="onehot"`: `Box(0, 1, (T * A,), float32)`, the decisions so far, A numbers a decision; the rows of
-      undecided ones are zero.
-    - `observation="tokens"`: `Box(-1, A - 1, (T,), int64)`, the choices so far; undecided ones are -1.
+    - `observation="onehot"`: `Box(0, 1, (T * A,), float32)`, the choices so far, A numbers per decision; the rows of
+      undecided decisions are zero.
+    - `observation="tokens"`: `Box(-1, A - 1, (T,), int64)`, the choices so far; -1 for undecided decisions.
 
     ## Starting State
 
-    No decision is taken. `reset(options={"architecture": prefix})` starts after the choices of `prefix` instead: fewer
-    than T integers, legal in their order, none of them a stop. The seed seeds `np_random`, from which the environment
-    draws nothing.
+    All decisions are undecided. `reset(options={"architecture": prefix})` starts after the choices of `prefix` instead,
+    which must be fewer than T integers, legal in this order, and not contain a stop. The seed seeds `np_random`, but
+    the environment draws no random numbers.
 
-    `reset(options={"fidelity": share})` has the architecture of this one episode evaluated with a share of the full
-    budget, in (0, 1]: the nearest of those that the evaluator offers, `evaluator.fidelities`. A table with learning
-    curves offers the numbers of epochs that it has recorded.
+    `reset(options={"fidelity": share})` evaluates the architecture of this episode with a share of the full budget, in
+    (0, 1], rounded to the nearest of `evaluator.fidelities`. A table with learning curves offers the numbers of epochs
+    that it has recorded.
 
     ## Rewards
 
-    0.0 until the architecture is complete, then `objective` of its evaluation: by default the accuracy on the
-    validation split. A failed evaluation, and a penalised illegal choice, give the objective's `worst`.
+    The reward is 0.0 until the architecture is complete, then the `objective` of its evaluation, by default the
+    accuracy on the validation split. A failed evaluation or a penalised illegal choice gives the objective's `worst`.
 
     With the objective `"vector"` every reward is float64[k], and the environment has a `reward_space`, a `Box` of that
-    shape, and a `reward_dim`, k, as MO-Gymnasium has it. (Gymnasium's checker warns of rewards that are no numbers;
-    `gymnasium.make(..., disable_env_checker=True)` spares that.) The wrapper `nas_gym.envs.VectorReward` makes such
-    rewards of the evaluations of an environment with any objective.
+    shape, and a `reward_dim`, k, as in MO-Gymnasium. (Gymnasium's checker warns about vector rewards;
+    `gymnasium.make(..., disable_env_checker=True)` avoids the warning.) The wrapper `nas_gym.envs.VectorReward` gives
+    vector rewards for an environment with any objective.
 
     ## Episode End
 
@@ -81,40 +81,40 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
     After `reset` and every step:
 
-    - `action_mask`: int8[A], 1 for the choices that are legal next; after the end of an episode all ones, so that it
-      is never empty.
+    - `action_mask`: int8[A], 1 for the choices that are legal next; all ones after the end of an episode, so that the
+      mask is never empty.
     - `invalid_action`: bool, whether the choice was illegal.
 
-    At the end of an episode also:
+    Additionally, at the end of an episode:
 
     - `architecture`: int64[T], the choices; -1 for decisions that a penalised episode left undecided.
-    - `evaluation`: floats by name: `accuracy` in [0, 1], `failed` (0 or 1), and the evaluator's metrics; `fidelity`
-      too, where it is less than 1. A penalised episode is not evaluated: its accuracy is 0, its `failed` 1, and it has
-      no metrics.
+    - `evaluation`: floats by name: `accuracy` in [0, 1], `failed` (0 or 1), the evaluator's metrics, and
+      `fidelity` if it is less than 1. A penalised episode is not evaluated: its accuracy is 0, its `failed` 1, and it
+      has no metrics.
 
     ## Arguments
 
-    All can be given to `gymnasium.make`, in JSON-able form or as objects. Environments share an evaluator or a
-    schedule by being handed the same object.
+    All arguments can be passed to `gymnasium.make`, in JSON-serialisable form or as objects. To share an evaluator or a
+    schedule between environments, pass the same object to each.
 
-    - `space`: the search space: a preset's name, a mapping, or a `SearchSpace`.
+    - `space`: the search space: the name of a preset, a mapping, or a `SearchSpace`.
     - `task`: the name of the task, for evaluators that train on one.
-    - `evaluator`: what scores architectures: a name, or an `Evaluator`.
+    - `evaluator`: scores architectures: a name, or an `Evaluator`.
     - `evaluator_kwargs`: further arguments for an evaluator that is given by name.
-    - `table`: the name or the path of a benchmark table, which then takes the evaluator's place.
-    - `schedule`: when an evaluator with shared weights trains: `"interleaved"`, `"enas"`, a mapping with settings, or
-      a `Schedule`, which brings its own evaluator.
-    - `objective`: from evaluations to rewards: a name, a mapping of `name` and the objective's fields, such as
+    - `table`: the name or the path of a benchmark table, which is then used as the evaluator.
+    - `schedule`: when an evaluator with shared weights is trained: `"interleaved"`, `"enas"`, a mapping with settings,
+      or a `Schedule`, which contains its own evaluator.
+    - `objective`: maps evaluations to rewards: a name, a mapping of `name` and the objective's fields, such as
       `{"name": "soft-constraint", "metric": "latency", "target": 0.01}`, or an `Objective`.
     - `observation`: `"onehot"` or `"tokens"`.
-    - `on_invalid`: an illegal choice becomes (`"remap"`) the legal choice of rank `action % number of legal choices`,
-      or ends the episode (`"penalise"`).
-    - `render_mode`: `"ansi"` (the decisions as text, a line for each node or layer), `"rgb_array"` (a picture of the
-      architecture, undecided parts dashed, the last decision marked) or `"human"` (that picture in a window, shown
-      anew after every step), or None. `gymnasium.make` also takes `"ansi_list"` and `"rgb_array_list"`, which
-      collect what every step shows.
+    - `on_invalid`: how to handle an illegal choice: `"remap"` replaces it with the legal choice of rank
+      `action % number of legal choices`, `"penalise"` ends the episode.
+    - `render_mode`: `"ansi"` (the decisions as text, one line per node or layer), `"rgb_array"` (a picture of the
+      architecture, with undecided parts dashed and the last decision marked), `"human"` (the same picture in a window,
+      updated after every step), or None. `gymnasium.make` also accepts `"ansi_list"` and `"rgb_array_list"`, which
+      collect the renderings of all steps.
 
-    A ValueError names an argument that is not understood.
+    Invalid arguments raise a ValueError that names the argument.
 
     ## References
 
@@ -131,8 +131,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         "render_modes": ["ansi", "rgb_array", "human"],
         "render_fps": 4,
     }
-    reward_dim: int | None = None  # how many numbers a reward is, where it is a vector
-    restart_after: int | None = None  # episodes after which the next ones start from the best of them, where they do
+    reward_dim: int | None = None  # the length of vector rewards, None for scalar rewards
+    restart_after: int | None = None  # episodes after which the next ones start from the best so far; None for never
 
     def __init__(
         self,
@@ -177,10 +177,10 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._onehot = np.zeros(self._length * self._width, dtype=np.float32)
         self._observed: NDArray[Any] = self._onehot if observation == "onehot" else self._tokens[0]
         self._fidelity: float | None = None
-        self._position = self._length  # as at the end of an episode, until the first reset
+        self._position = self._length  # as after the end of an episode, until the first reset
         self._stops: list[int] = self.search_space.stop_choices.tolist()
         self._window: Window | None = None
-        # Without decisions that depend on earlier ones, the legal choices and masks are known beforehand.
+        # If legality does not depend on earlier choices, legal choices and masks are precomputed.
         free = self.search_space.prefix_free
         self._known = [self._options(position) for position in range(self._length + 1)] if free else None
         self._legal, self._mask = self._options(self._length)
@@ -191,7 +191,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         """Starts an episode; see the class for `options`.
 
         Raises:
-            ValueError: `options["architecture"]` is no legal prefix, or `options["fidelity"]` is not on offer.
+            ValueError: `options["architecture"]` is not a legal prefix, or `options["fidelity"]` is not supported.
         """
         super().reset(seed=seed)
         prefix = starting_prefix(self.open_space, options)
@@ -206,14 +206,14 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         return self._observed.copy(), self._info(False)
 
     def _begin(self, options: Mapping[str, Any]) -> None:
-        """What an episode has of its own, beside its decisions."""
+        """Sets the state of a new episode other than its decisions."""
         self._fidelity = self.evaluator.nearest_fidelity(options.get("fidelity"))
 
     def step(self, action: SupportsIndex) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Takes the decision at hand.
+        """Takes the current decision.
 
         Raises:
-            ResetNeeded: the episode has ended, or none was started.
+            ResetNeeded: no episode is running.
             ValueError: the action is not an integer in [0, A).
         """
         if self._position == self._length:
@@ -238,16 +238,16 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         return self._end(self.objective(evaluations)[0], evaluation, invalid)
 
     def _scorer(self) -> Schedule:
-        """What scores the architecture of this episode."""
+        """The schedule that scores the architecture of this episode."""
         return self.schedule
 
     def _nothing(self) -> Any:
-        """The reward of a step that completes nothing."""
+        """The reward of a step that does not complete the architecture."""
         return 0.0 if self.objective.dimensions is None else self.objective.zeros(1)[0]
 
     @property
     def open_space(self) -> SearchSpace:
-        """The part of the search space that is open to the next trial: all of it, unless it grows in a search."""
+        """The part of the search space open to the next trial: all of it, unless the space grows during a search."""
         return self.search_space.at_trial(self.schedule.trials)
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -255,7 +255,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         return self._mask.astype(bool)
 
     def render(self) -> Any:
-        """The decisions so far, as text or as a picture, uint8[height, width, 3]; in a window there is no result."""
+        """Renders the decisions so far, as text or as uint8[height, width, 3]; None in the mode ``"human"``."""
         return self.draw(self._tokens[0].copy())
 
     def close(self) -> None:
@@ -265,7 +265,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
             self._window = None
 
     def draw(self, tokens: Tokens) -> Any:
-        """Renders the decisions int64[T], undecided ones -1, in the environment's render mode."""
+        """Renders the decisions int64[T], -1 where undecided, in the environment's render mode."""
         if self.render_mode is None:
             gymnasium.logger.warn(f"render() needs a render_mode among {', '.join(self.metadata['render_modes'])}")
             return None
@@ -304,7 +304,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._legal, self._mask = self._options(position) if self._known is None else self._known[position]
 
     def _options(self, position: int) -> tuple[list[int], NDArray[np.int8]]:
-        """The legal choices at a position, as a list and as a mask; all of them behind the last one."""
+        """The legal choices at a position, as a list and as a mask; all choices after the last position."""
         if position == self._length:
             return list(range(self._width)), np.ones(self._width, dtype=np.int8)
         mask = self.open_space.legal(self._tokens, position)[0]
@@ -322,17 +322,17 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
 
 def announce_vector_rewards(env: Any, objective: Objective) -> None:
-    """Gives an environment the attributes by which clients know vector rewards, if its objective has them."""
+    """Sets the attributes that tell clients about vector rewards, if the objective has them."""
     if objective.dimensions is not None:
         env.reward_space = Box(-np.inf, np.inf, (objective.dimensions,), np.float64)
         env.reward_dim = objective.dimensions
 
 
 def starting_prefix(space: SearchSpace, options: Mapping[str, Any] | None) -> list[int]:
-    """The choices that `options["architecture"]` starts an episode with; none without it.
+    """The choices of `options["architecture"]`, with which an episode starts; empty if the option is not given.
 
     Raises:
-        ValueError: they are not fewer than T integers, legal in their order.
+        ValueError: they are not fewer than T integers that are legal in this order.
     """
     prefix: Sequence[int] | None = (options or {}).get("architecture")
     if prefix is None or len(prefix) == 0:

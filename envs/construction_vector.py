@@ -1,4 +1,4 @@
-"""N construction environments at once, as numpy arrays."""
+"""Native vector form of the construction environment, in numpy."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ Step = tuple[NDArray[Any], NDArray[np.float64], Bools, Bools, dict[str, Any]]
 
 
 class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
-    """N copies of a `ConstructionEnv` that share one evaluator, stepped together.
+    """N copies of a `ConstructionEnv` that share one evaluator and are stepped together.
 
-    Step for step equal to `gymnasium.vector.SyncVectorEnv` of N scalar environments, with two differences. The
-    architectures that are completed in one step are evaluated as one batch, or as one of each fidelity. And in
-    SAME_STEP, `infos["final_obs"]` is one array with a row for each sub-environment (zero where `infos["_final_obs"]`
-    is False) instead of an array of objects. Like there, `infos["final_info"]` holds columns:
+    Equal, step for step, to `gymnasium.vector.SyncVectorEnv` of N scalar environments, with two differences. The
+    architectures completed in the same step are evaluated as one batch (one per fidelity). And in SAME_STEP,
+    `infos["final_obs"]` is one array with a row for each sub-environment (zero where `infos["_final_obs"]` is False)
+    instead of an array of objects. As in `SyncVectorEnv`, `infos["final_info"]` holds columns:
     `infos["final_info"]["architecture"]` is int64[N, T].
 
-    Every array that is returned is a copy.
+    All returned arrays are copies.
 
     Args:
         num_envs: N, at least 1.
-        autoreset_mode: what happens after the end of an episode, an `AutoresetMode` or its value. SAME_STEP: the next
-            episode starts in the same step. NEXT_STEP: the next step starts it, and ignores the action. DISABLED: by
+        autoreset_mode: how the next episode starts, an `AutoresetMode` or its value. SAME_STEP: in the same step.
+            NEXT_STEP: in the next step, which ignores the action. DISABLED: only by
             `reset(options={"reset_mask": ...})`, which takes bool[N].
-        **arguments: those of `ConstructionEnv`, but for the render mode ``"human"``, whose window shows one
+        **arguments: those of `ConstructionEnv`, except the render mode ``"human"``, whose window shows one
             environment.
 
     Raises:
-        ValueError: an argument is not understood.
+        ValueError: an argument is invalid.
     """
 
-    scalar: ClassVar[type[ConstructionEnv]] = ConstructionEnv  # what there are N copies of
+    scalar: ClassVar[type[ConstructionEnv]] = ConstructionEnv  # the scalar environment
     reward_dim: int | None = None
     restart_after: int | None = None
 
@@ -75,14 +75,14 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._onehot: NDArray[np.float32] | None = None
         if single.observation != "tokens":
             self._onehot = np.zeros((num_envs, self._length * self._width), dtype=np.float32)
-        # The next decision of each sub-environment, T at the end of an episode; one number when they march in lockstep.
+        # The next decision of each sub-environment, T at the end of an episode; a single number while in lockstep.
         self._position: int | NDArray[np.int64] = self._length
-        # The share of the full budget that each episode is evaluated with; None while all are evaluated in full.
+        # The share of the full budget for each episode; None while all are evaluated in full.
         self._fidelities: NDArray[np.float64] | None = None
         self._started = False
         self._rows = np.arange(num_envs)
-        self._cells = self._rows * (self._length * self._width)  # where each row of the one-hot array begins
-        # Masks by position, the last one for ended episodes; known beforehand where they do not depend on the prefix.
+        self._cells = self._rows * (self._length * self._width)  # the offset of each row of the one-hot array
+        # Masks by position, the last one for ended episodes; precomputed if they do not depend on the prefix.
         self._known: Bools | None = None
         self._known_batches: list[Bools] = []
         self._known_bounds: list[int] = []
@@ -91,13 +91,13 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             self._known = np.concatenate([*legal, np.ones((1, self._width), dtype=bool)])
             batches = {row.tobytes(): np.tile(row, (num_envs, 1)) for row in self._known}
             self._known_batches = [batches[row.tobytes()] for row in self._known]
-            # Every choice under the bound is legal.
+            # Every choice below the bound is legal.
             self._known_bounds = [int(np.argmin(np.append(row, False))) for row in self._known]
         self._masks = self._current_masks()
         self._first_mask: Bools = self.search_space.legal(self._tokens[:1], 0)[0]
-        # Until it has seen a large block freed, glibc returns the memory of freed arrays to the system, and the copies
-        # that each step hands out are paid for page by page: 4,096 environments with one-hot observations then make
-        # 0.6 times as many steps a second, 65,536 with tokens half as many.
+        # Until a large block has been freed once, glibc returns the memory of freed arrays to the system, and every
+        # copy that a step returns causes page faults: 4,096 environments with one-hot observations then make 0.6 times
+        # as many steps per second, 65,536 with tokens half as many.
         np.empty(2**25 - 2**16, dtype=np.uint8)
 
     def reset(
@@ -106,18 +106,18 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         """Starts episodes, in all sub-environments or in those of `options["reset_mask"]`.
 
         Args:
-            seed: an int, or one for each sub-environment; the (first) one seeds `np_random`, from which the
-                environment draws nothing.
+            seed: an int, or one for each sub-environment; the (first) one seeds `np_random`, but the environment draws
+                no random numbers.
             options: ``"reset_mask"``: bool[N], with at least one True. ``"architecture"``: the prefix that the episodes
-                start from, as for `ConstructionEnv`. ``"fidelity"``: with what share of the full budget the
-                architectures of these episodes are evaluated, as there.
+                start from, as for `ConstructionEnv`. ``"fidelity"``: the share of the full budget with which the
+                architectures of these episodes are evaluated, also as for `ConstructionEnv`.
 
         Returns:
             Observations of all sub-environments, and the information of those that were reset.
 
         Raises:
-            ValueError: the seeds, the mask or the prefix are not of that form, or the fidelity is not on offer.
-            ResetNeeded: the very first reset is by a mask.
+            ValueError: the seeds, the mask or the prefix are invalid, or the fidelity is not supported.
+            ResetNeeded: the first reset has a mask.
         """
         super().reset(seed=self._checked_seed(seed))
         mask = self._checked_reset_mask(options)
@@ -130,18 +130,18 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         return self._observe(), {key: _only(column, mask) for key, column in infos.items()}
 
     def step(self, actions: ArrayLike) -> Step:
-        """Takes the decision at hand in each sub-environment.
+        """Takes the current decision in each sub-environment.
 
         Args:
             actions: integers in [0, A), of shape (N,).
 
         Returns:
-            Observations, rewards float64[N] (float64[N, k] where they are vectors), terminations bool[N], truncations
+            Observations, rewards float64[N] (float64[N, k] for vector rewards), terminations bool[N], truncations
             bool[N] (all False), and infos.
 
         Raises:
-            ValueError: actions of another form.
-            ResetNeeded: before the first reset, or where an episode has ended under DISABLED.
+            ValueError: the actions have another shape, type or range.
+            ResetNeeded: before the first reset, or after the end of an episode under DISABLED.
         """
         choices, invalid = self._choices(self._checked_actions(actions))
         terminations = self._advance(choices, invalid)
@@ -157,29 +157,29 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     @property
     def open_space(self) -> SearchSpace:
-        """As `ConstructionEnv.open_space`: what is open when a decision is taken."""
+        """As `ConstructionEnv.open_space`, at the time of a decision."""
         return self.search_space.at_trial(self.schedule.trials)
 
     def action_masks(self) -> Bools:
-        """The choices that are legal next, bool[N, A]; all True where an episode has ended."""
+        """The choices that are legal next, bool[N, A]; all True for ended episodes."""
         return self._masks.copy()
 
     def render(self) -> tuple[Any, ...]:
-        """What `ConstructionEnv.render` gives, for each sub-environment."""
+        """The result of `ConstructionEnv.render` for each sub-environment."""
         return tuple(self._single.draw(tokens) for tokens in self._tokens.copy())
 
     def state_dict(self) -> dict[str, Any]:
-        """What decides of the episodes that are started from now on, beside the schedule: nothing here."""
+        """The state that affects future episodes, apart from the schedule's; empty here."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Has the episodes that are started from now on be as those after `state_dict`."""
+        """Restores the state returned by `state_dict`."""
 
-    # ------------------------------------------------------------------ the moves
+    # ------------------------------------------------------------------ transitions
 
     def _choices(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.int64], Bools]:
-        """The legal choices that the actions stand for, and which actions were illegal."""
-        # Where all are known to be legal, one pass over the actions tells.
+        """Maps actions to legal choices; also returns which actions were illegal."""
+        # If all actions are below the bound, they are legal.
         position = self._position
         if self._known_bounds and isinstance(position, int) and actions.max() < self._known_bounds[position]:
             return actions, np.zeros(self.num_envs, dtype=bool)
@@ -192,7 +192,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         return actions, invalid
 
     def _advance(self, choices: NDArray[np.int64], invalid: Bools) -> Bools:
-        """Takes the decisions, starts the episodes that wait for it; returns which episodes end with this step."""
+        """Takes the decisions and starts waiting episodes; returns which episodes end in this step."""
         position = self._position
         if isinstance(position, int) and position == self._length:
             everyone = np.ones(self.num_envs, dtype=bool)
@@ -210,7 +210,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         return self._advance_apart(choices, invalid)
 
     def _advance_apart(self, choices: NDArray[np.int64], invalid: Bools) -> Bools:
-        """`_advance` where the sub-environments stand at different decisions, or come to."""
+        """`_advance` if the sub-environments are at different decisions, before or after the step."""
         positions = np.broadcast_to(self._position, self.num_envs).copy()
         waiting = positions == self._length
         if waiting.any():
@@ -234,12 +234,12 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         return terminations
 
     def _breaks_step(self, position: int, choices: NDArray[np.int64], invalid: Bools) -> bool:
-        """Whether sub-environments that stand at one decision may stand at different ones after this step."""
+        """Whether sub-environments in lockstep may be at different decisions after this step."""
         stops = self._may_stop[position] and bool((choices == self._stops[position]).any())
         return stops or (self._penalise and bool(invalid.any()))
 
     def _complete(self, rows: NDArray[np.int64]) -> None:
-        """Fills the decisions behind a stop."""
+        """Fills the decisions after a stop."""
         tokens = self._tokens[rows]
         tokens = np.where(tokens == UNDECIDED, self.search_space.absent_choices, tokens)
         self._tokens[rows] = tokens
@@ -247,7 +247,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             self._onehot[rows] = self.search_space.one_hot(tokens).reshape(len(rows), -1)
 
     def _score(self, ended: Bools, penalised: Bools, rewards: NDArray[np.float64]) -> dict[str, Any]:
-        """Evaluates what was completed; fills in the rewards, and returns the information on it."""
+        """Evaluates the completed architectures; writes the rewards and returns the final information."""
         scored = ended & ~penalised
         columns = {"accuracy": np.zeros(self.num_envs), "failed": penalised.astype(np.float64)}
         present: dict[str, Bools] = {"accuracy": ended, "failed": ended}
@@ -265,18 +265,18 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         return dict((*_column("architecture", architecture, ended), *_column("evaluation", evaluation, ended)))
 
     def _batches(self, scored: Bools) -> list[tuple[Bools, float | None]]:
-        """Which sub-environments are evaluated together, and with what share of the full budget."""
+        """Which sub-environments are evaluated together, and with which share of the full budget."""
         if self._fidelities is None:
             return [(scored, None)] if scored.any() else []
         shares = np.unique(self._fidelities[scored]).tolist()
         return [(scored & (self._fidelities == share), None if share == 1 else share) for share in shares]
 
     def _scorer(self, together: Bools) -> Schedule:
-        """What scores the architectures of these sub-environments."""
+        """The schedule that scores the architectures of these sub-environments."""
         return self.schedule
 
     def _begin(self, mask: Bools, options: Mapping[str, Any]) -> None:
-        """What the next episodes of the masked sub-environments have of their own, beside their decisions."""
+        """Sets the state of new episodes of the masked sub-environments, other than their decisions."""
         fidelity = self.evaluator.nearest_fidelity(options.get("fidelity"))
         if self._fidelities is None:
             if fidelity is None:
@@ -287,7 +287,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             self._fidelities = None
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
-        """Starts the next episodes in the step that ended the last ones, whose remains go into `final_*`."""
+        """Starts the next episodes in the same step; the final results of the ended ones go into `final_*`."""
         observed: NDArray[Any] = self._tokens if self._onehot is None else self._onehot
         final_info = {key: _only(column, ended) for key, column in self._infos(invalid).items()}
         if isinstance(self._position, int):
@@ -296,7 +296,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             if self._onehot is not None:
                 self._onehot = np.zeros(self._onehot.shape, dtype=np.float32)
             self._move_to(0)
-        else:  # the masks of those that go on are there
+        else:  # the masks of running episodes are up to date
             final_obs = _only(observed, ended)
             self._clear(ended)
             self._position[ended] = 0
@@ -306,7 +306,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         return {**self._infos(invalid & ~ended), **dict(final)}
 
     def _clear(self, mask: Bools, prefix: list[int] | None = None) -> None:
-        """Forgets the decisions of the masked sub-environments, but for the choices of `prefix`."""
+        """Resets the decisions of the masked sub-environments to the choices of `prefix`."""
         rows = slice(None) if mask.all() else mask
         start: Any = UNDECIDED
         if prefix:
@@ -322,7 +322,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._masks = self._current_masks()
 
     def _current_masks(self) -> Bools:
-        """bool[N, A], not to be handed out: in lockstep it may be a constant."""
+        """bool[N, A], for internal use only: in lockstep it may be a shared constant."""
         position = self._position
         if self._known is not None:
             return self._known_batches[position] if isinstance(position, int) else self._known[position]
@@ -335,13 +335,13 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             masks[rows] = self.open_space.legal(self._tokens[rows], position[rows])
         return masks
 
-    # ------------------------------------------------------------------ what is handed out
+    # ------------------------------------------------------------------ outputs
 
     def _observe(self) -> NDArray[Any]:
         return (self._tokens if self._onehot is None else self._onehot).copy()
 
     def _infos(self, invalid: Bools) -> dict[str, Any]:
-        """What every sub-environment tells after every step."""
+        """The information of every sub-environment after every step."""
         return {
             "action_mask": self._masks.view(np.int8).copy(),
             "_action_mask": np.ones(self.num_envs, dtype=bool),
@@ -349,7 +349,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             "_invalid_action": np.ones(self.num_envs, dtype=bool),
         }
 
-    # ------------------------------------------------------------------ what is handed in
+    # ------------------------------------------------------------------ inputs
 
     def _checked_actions(self, actions: ArrayLike) -> NDArray[np.int64]:
         given = np.asarray(actions)
@@ -358,7 +358,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
                 f"actions must be integers of shape ({self.num_envs},), got {given.dtype} of shape {given.shape}"
             )
         checked = given.astype(np.int64, copy=False)
-        # Seen as unsigned, a negative number is a huge one.
+        # Interpreted as unsigned, negative numbers are huge.
         if checked.view(np.uint64).max() >= self._width:
             row = int(np.argmax((checked < 0) | (checked >= self._width)))
             raise ValueError(f"actions must be in [0, {self._width}), got actions[{row}] = {given[row]}")
@@ -397,12 +397,12 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
 
 
 def _column(name: str, value: Any, present: Bools) -> tuple[tuple[str, Any], tuple[str, Bools]]:
-    """A column of Gymnasium's vector infos with its mask of presence."""
+    """A column of Gymnasium's vector infos, with the mask of the rows that have it."""
     return (name, value), (f"_{name}", present.copy())
 
 
 def _only(column: NDArray[Any], mask: Bools) -> NDArray[Any]:
-    """A copy with zeros where the mask is False: what Gymnasium's vector infos hold of absent ones."""
+    """A copy with zeros where the mask is False, as Gymnasium's vector infos have for absent rows."""
     if mask.all():
         return column.copy()
     present = np.zeros(column.shape, dtype=column.dtype)

@@ -1,4 +1,4 @@
-"""One search space and many tasks: each episode is on one of them."""
+"""An environment of several tasks that share one search space; each episode is on one of them."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ OBSERVATIONS = ("onehot", "tokens", "dict")
 
 
 class MultiTaskEnv(ConstructionEnv):
-    """Architectures of one search space are built for many tasks, another one in each episode.
+    """Builds architectures of one search space for many tasks, a different one in each episode.
 
     ## Description
 
-    An episode is one of the environment `base`, but on a task that is drawn when it starts. The observation tells
-    which. So a policy is trained on many tasks at once; what it has learned of all of them it can carry to a new one.
+    Each episode is an episode of the environment `base` on a task that is drawn when it starts. The observation
+    includes the task. In this way a policy is trained on many tasks at once, and can be transferred to a new one.
 
     ## Action Space
 
-    That of the base, `Discrete(A)`, with its masks: in `info["action_mask"]` and by `action_masks()`.
+    That of the base, `Discrete(A)`, with its masks in `info["action_mask"]` and from `action_masks()`.
 
     ## Observation Space
 
     With T decisions of at most A choices, and K tasks:
 
-    - `observation="onehot"`: `Box(0, 1, (T * A + K,), float32)`: the base's numbers, then the task, one-hot.
-    - `observation="tokens"`: `Box` of T + 1 int64: the choices so far, undecided ones -1; then the task's index.
+    - `observation="onehot"`: `Box(0, 1, (T * A + K,), float32)`: the base's observation, then the task, one-hot.
+    - `observation="tokens"`: `Box` of T + 1 int64: the choices so far, -1 where undecided; then the task's index.
     - `observation="dict"`: `Dict(observation=Box(0, 1, (T * A,), float32), task=Discrete(K))`.
 
     ## Starting State
 
-    No decision is taken. The task is drawn from `np_random`, which the seed seeds: uniformly, or by `weights`.
-    `reset(options={"task": name})` chooses it for this one episode, and draws nothing. The options `"architecture"`
-    and `"fidelity"` are those of the base, and go with it.
+    All decisions are undecided. The task is drawn from `np_random`, which the seed seeds, uniformly or by `weights`.
+    `reset(options={"task": name})` selects the task of this episode instead, without drawing a random number. It can be
+    combined with the options `"architecture"` and `"fidelity"` of the base.
 
     ## Rewards
 
-    As in the base, by the evaluator of the episode's task: each task has an evaluator and a schedule of its own, with
-    shared weights too. The rewards of different tasks do not compare.
+    As in the base, from the evaluator of the episode's task. Each task has its own evaluator and schedule, also with
+    shared weights. Rewards of different tasks are not comparable.
 
     ## Episode End
 
@@ -67,21 +67,21 @@ class MultiTaskEnv(ConstructionEnv):
 
     - `task`: int, the index of the episode's task among `tasks`.
 
-    `evaluation` has it as `task` too, as a float.
+    `evaluation` also contains it as `task`, as a float.
 
     ## Arguments
 
-    - `base`: the id of a construction environment. Its `space`, `evaluator` and so on are the defaults of these here.
-    - `tasks`: names of the tasks: of the base's table, or of `nas_gym.tasks`. All must share one search space.
-    - `weights`: a number for each task, as likely as it is to be drawn; None draws uniformly. A task of weight 0 is
-      played where it is asked for.
+    - `base`: the id of a construction environment, whose arguments (`space`, `evaluator`, ...) are the defaults here.
+    - `tasks`: names of tasks of the base's table or of `nas_gym.tasks`. All must share one search space.
+    - `weights`: the relative probability of each task; None draws uniformly. A task of weight 0 is only used if it is
+      selected by `options["task"]`.
     - `observation`: `"onehot"`, `"tokens"` or `"dict"`.
-    - `evaluator`: a name; a `MultiTaskEvaluator`, which brings one for each task; or another evaluator, without state,
-      for all of them.
-    - `schedule`: as in the base, for each task; or a `MultiTaskSchedule`, which brings its own evaluators.
-    - all others of the base, but for `task`.
+    - `evaluator`: a name; a `MultiTaskEvaluator`, which contains one evaluator per task; or a stateless evaluator for
+      all tasks.
+    - `schedule`: as in the base, for each task; or a `MultiTaskSchedule`, which contains its own evaluators.
+    - all other arguments of the base, except `task`.
 
-    A ValueError names an argument that is not understood.
+    Invalid arguments raise a ValueError that names the argument.
 
     ## References
 
@@ -105,7 +105,7 @@ class MultiTaskEnv(ConstructionEnv):
         self.tasks = _checked_tasks(tasks)
         self._cumulative = _cumulative(weights, len(self.tasks))
         if "task" in arguments:
-            raise ValueError(f"tasks takes the names of all tasks; got task={arguments['task']!r} beside it")
+            raise ValueError(f"tasks takes the names of all tasks; got also task={arguments['task']!r}")
         given = {**base_arguments(base), **arguments}
         choosing = {name: given.pop(name, None) for name in ("space", "evaluator", "evaluator_kwargs", "table")}
         schedule = _schedule(self.tasks, given.pop("schedule", "interleaved"), **choosing)
@@ -130,7 +130,7 @@ class MultiTaskEnv(ConstructionEnv):
         """Starts an episode; see the class for `options`.
 
         Raises:
-            ValueError: `options["task"]` is none of the tasks, or another option is not understood.
+            ValueError: `options["task"]` is not one of the tasks, or another option is invalid.
         """
         decided, info = super().reset(seed=seed, options=options)
         return self.observe(decided, np.int64(self._task)), info
@@ -141,10 +141,10 @@ class MultiTaskEnv(ConstructionEnv):
         self._task = int(self.task_of(self.np_random.random())) if chosen is None else chosen
 
     def chosen_task(self, options: Mapping[str, Any]) -> int | None:
-        """The index of the task that `options["task"]` names; None without it.
+        """The index of the task `options["task"]`; None if the option is not given.
 
         Raises:
-            ValueError: it is none of the tasks.
+            ValueError: it is not one of the tasks.
         """
         if options.get("task") is None:
             return None
@@ -152,11 +152,11 @@ class MultiTaskEnv(ConstructionEnv):
         return self.tasks.index(options["task"])
 
     def task_of(self, share: Any) -> Any:
-        """The indices of the tasks that numbers drawn uniformly from [0, 1) stand for, by the weights."""
+        """Maps uniform random numbers in [0, 1) to indices of tasks, by the weights."""
         return np.searchsorted(self._cumulative, share, side="right")
 
     def observe(self, decided: NDArray[Any], task: np.int64 | NDArray[np.int64]) -> Any:
-        """The base's observations [..., n] with the tasks [...] that they are on."""
+        """Combines the base's observations [..., n] with their tasks [...]."""
         if self.observation == "dict":
             return {"observation": decided, "task": task}
         told = np.asarray(task)[..., None] if self.observation == "tokens" else self._task_rows[task]
@@ -179,10 +179,10 @@ class MultiTaskEnv(ConstructionEnv):
 
 
 def base_arguments(base: str) -> dict[str, Any]:
-    """What a construction environment is made with, its task apart.
+    """The registered arguments of a construction environment, without its task.
 
     Raises:
-        ValueError: it is the id of none.
+        ValueError: `base` is not the id of a construction environment.
     """
     spec = gymnasium.registry.get(base)
     if spec is None or spec.entry_point != ENTRY_POINT:
@@ -199,7 +199,7 @@ def _checked_tasks(tasks: Any) -> tuple[str, ...]:
 
 
 def _cumulative(weights: Any, count: int) -> NDArray[np.float64]:
-    """The probabilities of the tasks up to each one, float64[count]."""
+    """The cumulative probabilities of the tasks, float64[count]."""
     given = np.asarray(np.ones(count) if weights is None else weights)
     good = given.shape == (count,) and given.dtype.kind in "iuf" and np.isfinite(given).all()
     if not good or (given < 0).any() or not given.any():
@@ -218,7 +218,7 @@ def _schedule(
     evaluator_kwargs: Mapping[str, Any] | None,
     table: str | None,
 ) -> MultiTaskSchedule:
-    """A schedule for each task, each with an evaluator of its own."""
+    """Makes a schedule with its own evaluator for each task."""
     if isinstance(schedule, MultiTaskSchedule):
         _check_own(tasks, "schedule", schedule.evaluator)
         return schedule
@@ -234,7 +234,7 @@ def _schedule(
     else:
         made = make_space(space)
         evaluators = {task: make_evaluator(evaluator, made, task, evaluator_kwargs) for task in tasks}
-    MultiTaskEvaluator(evaluators)  # complains of a mixture of spaces
+    MultiTaskEvaluator(evaluators)  # raises if the spaces differ
     return MultiTaskSchedule({task: make_schedule(schedule, evaluators[task]) for task in tasks})
 
 

@@ -1,4 +1,4 @@
-"""N multi-task environments at once."""
+"""Native vector form of the multi-task environment."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .multitask import MultiTaskEnv
 
 
 class MultiTaskVectorEnv(ConstructionVectorEnv):
-    """N copies of a `MultiTaskEnv` that share the tasks' evaluators, stepped together, each on a task of its own.
+    """N copies of a `MultiTaskEnv` that share the tasks' evaluators and are stepped together, each on its own task.
 
-    Step for step equal to `gymnasium.vector.SyncVectorEnv` of N scalar environments, with the same two differences as
-    `ConstructionVectorEnv`: the architectures that are completed in one step are one batch for each task (and
-    fidelity); and `infos["final_obs"]` is one array, or of the observations ``"dict"``, a dict of arrays.
+    Equal, step for step, to `gymnasium.vector.SyncVectorEnv` of N scalar environments, with the same two differences as
+    `ConstructionVectorEnv`: the architectures completed in the same step are evaluated as one batch per task (and
+    fidelity), and `infos["final_obs"]` is one array, or a dict of arrays with the observation ``"dict"``.
 
     Args:
         num_envs: N, at least 1.
         autoreset_mode: as for `ConstructionVectorEnv`.
-        **arguments: those of `MultiTaskEnv`, but for the render mode ``"human"``.
+        **arguments: those of `MultiTaskEnv`, except the render mode ``"human"``.
 
     Raises:
-        ValueError: an argument is not understood.
+        ValueError: an argument is invalid.
     """
 
     scalar = MultiTaskEnv
@@ -47,13 +47,13 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """As `ConstructionVectorEnv.reset`, on the task ``options["task"]``, or on tasks that are drawn.
+        """As `ConstructionVectorEnv.reset`, on the task ``options["task"]``, or on random tasks.
 
-        Each sub-environment draws from a generator of its own: an int seeds the first with itself, the second with the
+        Each sub-environment has its own random generator. An int seeds the first with that number, the second with the
         next number, and so on.
 
         Raises:
-            ValueError: as there, or `options["task"]` is none of the tasks.
+            ValueError: as for `ConstructionVectorEnv.reset`, or `options["task"]` is not one of the tasks.
         """
         self._checked_seed(seed)
         self._seed(seed, self._checked_reset_mask(options))
@@ -84,7 +84,7 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
         ]
 
     def _scorer(self, together: Bools) -> Schedule:
-        task = self.tasks[self._tasks[int(np.argmax(together))]]  # they are all on one
+        task = self.tasks[self._tasks[int(np.argmax(together))]]  # all have the same task
         return self._single.schedule.schedules[task]
 
     def _score(self, ended: Bools, penalised: Bools, rewards: NDArray[np.float64]) -> dict[str, Any]:
@@ -108,8 +108,8 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """As `ConstructionVectorEnv.state_dict`: what the tasks are drawn from."""
-        # A generator's state holds 128-bit integers, which only text keeps everywhere.
+        """As `ConstructionVectorEnv.state_dict`: the states of the generators that draw the tasks."""
+        # As text, because a generator's state holds 128-bit integers, which not every format supports.
         return {"generators": [json.dumps(generator.bit_generator.state) for generator in self._generators]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The native vector environment as Stable-Baselines3 sees vectors of environments."""
+"""Adapter from the native vector environment to Stable-Baselines3's `VecEnv`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ METHODS = ("action_masks", "render")
 class SB3VecEnv(VecEnv):
     """A `ConstructionVectorEnv` for the algorithms of Stable-Baselines3 and sb3-contrib.
 
-    Rollouts equal those of a `DummyVecEnv` of scalar environments. To be fast with thousands of sub-environments, it
-    tells in ``infos`` of running episodes only what is out of the ordinary, ``invalid_action``; the masks are to be
-    had from ``env_method("action_masks")``, as MaskablePPO has them. Where an episode ends, the info is whole.
+    Rollouts equal those of a `DummyVecEnv` of scalar environments. For speed with thousands of sub-environments, the
+    ``infos`` of running episodes contain only ``invalid_action``, and only if it is true; masks are available from
+    ``env_method("action_masks")``, which MaskablePPO calls. At the end of an episode the info is complete.
 
     Args:
-        envs: a native vector environment with autoreset in the same step, as `gymnasium.make_vec` makes it.
+        envs: a native vector environment with autoreset in the same step, as made by `gymnasium.make_vec`.
 
     Raises:
-        ValueError: it is another kind of vector environment, or of another autoreset mode.
+        ValueError: `envs` is another kind of vector environment, or has another autoreset mode.
     """
 
     def __init__(self, envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
@@ -41,7 +41,7 @@ class SB3VecEnv(VecEnv):
         self._actions: NDArray[Any] = np.zeros(envs.num_envs, dtype=np.int64)
 
     def reset(self) -> NDArray[Any]:
-        """Starts all episodes, with the seeds and options that were set.
+        """Starts all episodes with the seeds and options that were set before.
 
         Raises:
             ValueError: the options differ between sub-environments.
@@ -79,15 +79,15 @@ class SB3VecEnv(VecEnv):
         self.envs.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute of the environment, once for each sub-environment asked for: they share it."""
+        """The attribute of the vector environment, repeated for each requested sub-environment."""
         value = getattr(self.envs, attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Sets an attribute of the environment.
+        """Sets an attribute of the vector environment, which all sub-environments share.
 
         Raises:
-            ValueError: not for all sub-environments, for they share it.
+            ValueError: `indices` are not all sub-environments.
         """
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
             raise ValueError(f"attribute {attr_name!r} can only be set for all sub-environments at once")
@@ -96,10 +96,10 @@ class SB3VecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """What a method gives for each sub-environment asked for: ``"action_masks"`` or ``"render"``.
+        """The results of ``"action_masks"`` or ``"render"`` for the requested sub-environments.
 
         Raises:
-            AttributeError: another method.
+            AttributeError: for any other method.
         """
         if method_name not in METHODS:
             raise AttributeError(f"sub-environments have the methods {', '.join(METHODS)}; got {method_name!r}")
@@ -123,7 +123,7 @@ def _at(observations: Any, row: int) -> Any:
 
 
 def _rows(columns: dict[str, Any], rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """The infos of some sub-environments, out of the columns of a vector's infos."""
+    """Extracts the infos of some sub-environments from the columns of vector infos."""
     infos: list[dict[str, Any]] = [{} for _ in rows]
     for name, column in columns.items():
         present = columns.get(f"_{name}")

@@ -1,4 +1,4 @@
-"""A trained network made wider and deeper as a Gymnasium environment: a transformation a step."""
+"""A Gymnasium environment that makes a trained network wider and deeper, one transformation per step."""
 
 from __future__ import annotations
 
@@ -24,76 +24,77 @@ REWARDS = ("paper", "gain")
 
 
 class TransformationEnv(ConstructionEnv):
-    """A small trained network is made wider and deeper by transformations that keep its function, then trained on.
+    """Makes a small trained network wider and deeper by function-preserving transformations, then trains it further.
 
     ## Description
 
-    The agent does not build a network from nothing but grows one that is trained already. Each action makes a layer
-    wider or a block deeper so that the network computes what it computed before (Net2Wider and Net2Deeper), or stops.
-    So a grown network starts from what its ancestors have learned, and a few passes over the data tell its worth.
+    The agent does not build a network from scratch but grows a trained one. Each action makes a layer wider or a block
+    deeper without changing the function that the network computes (Net2Wider and Net2Deeper), or stops. A grown network
+    therefore starts from what its ancestors have learned, and a few epochs are enough to score it.
 
-    An episode is a sequence of at most T = `max_transformations` actions, a field of the search space. It is what an
-    architecture is in the other environments, so every agent can play: the actions are the decisions, and the search
-    space knows which of them are legal for the network that the actions before have made. Different sequences may come
-    to the same network; it is then evaluated once.
+    An episode is a sequence of at most T = `max_transformations` actions, a field of the search space. The actions take
+    the role of the decisions of an architecture in the other environments, so every agent can be used; the search space
+    determines which of them are legal for the network so far. Different sequences may lead to the same network, which
+    is then evaluated once.
 
     ## Action Space
 
-    `Discrete(A)`, all actions up to the limits of the space, in an order that never changes:
+    `Discrete(A)`, all actions within the limits of the space, in a fixed order:
 
-    - `widen_i`: layer i gets the next width of the list for its kind;
-    - `deepen_b_p_KxK`: block b gets a convolution with a KxK kernel behind its layer p, as wide as that one; in a block
-      of fully connected layers `deepen_b_p`, a layer without a kernel. Pools part a network into blocks;
-    - `stop`, the last one: the network is finished.
+    - `widen_i`: widens layer i to the next width in the list for its kind;
+    - `deepen_b_p_KxK`: inserts a convolution with a KxK kernel, of the same width, after layer p of block b; in a block
+      of fully connected layers, `deepen_b_p` inserts a fully connected layer. Pools separate the blocks of a network;
+    - `stop`, the last action: finishes the network.
 
-    An action is illegal if there is no such layer, if the layer or the block is at its limit, or if the network would
-    have more than `max_parameters` parameters. To stop is always legal. The mask of legal actions is given
+    An action is illegal if the layer does not exist, if the layer or the block is at its limit, or if the network would
+    have more than `max_parameters` parameters. Stopping is always legal. The mask of legal actions is available
 
-    - as `info["action_mask"]`, int8[A], as `Discrete.sample(mask=...)` takes it;
-    - by `action_masks()`, bool[A], as sb3-contrib's MaskablePPO calls it;
-    - in the observation, by the wrapper `nas_gym.envs.MaskedObservation`.
+    - as `info["action_mask"]`, int8[A], for `Discrete.sample(mask=...)`;
+    - from `action_masks()`, bool[A], for sb3-contrib's MaskablePPO;
+    - in the observation, with the wrapper `nas_gym.envs.MaskedObservation`.
 
-    An illegal action never raises; see `on_invalid`.
+    An illegal action never raises an error; see `on_invalid`.
 
     ## Observation Space
 
-    The network as it is: a token a layer, of V kinds, width and kernel included, up to L layers, the most that there
-    may be; and how many transformations were taken.
+    The current network, as one token per layer, and the number of transformations so far. There are V tokens, which
+    encode kind, width and kernel, and at most L layers.
 
-    - `observation="onehot"`: `Box(0, 1, (L * V + 1,), float32)`: V numbers a layer, rows behind the last layer zero;
-      then the share of the T transformations that is taken.
-    - `observation="tokens"`: `Box(-1, max(V - 1, T), (L + 1,), int64)`: the tokens, -1 behind the last layer; then the
+    - `observation="onehot"`: `Box(0, 1, (L * V + 1,), float32)`: V numbers per layer, zero after the last layer; then
+      the number of transformations as a share of T.
+    - `observation="tokens"`: `Box(-1, max(V - 1, T), (L + 1,), int64)`: the tokens, -1 after the last layer; then the
       number of transformations.
     - `observation="dict"`: `Dict(layers=Box(-1, V - 1, (L,), int64), length=Discrete(L + 1),
-      transformations=Discrete(T + 1))`: the tokens, -1 behind the last layer; the number of layers; and that of
+      transformations=Discrete(T + 1))`: the tokens, -1 after the last layer; the number of layers; and the number of
       transformations.
-    - `observation="actions"`: `Box(-1, A - 1, (T,), int64)`: not the network, but the actions that made it; -1 for
-      those that are not taken yet. It is what `Agent.act` reads.
+    - `observation="actions"`: `Box(-1, A - 1, (T,), int64)`: the actions so far instead of the network, -1 for those
+      not taken yet. This is the form that `Agent.act` reads.
 
     ## Starting State
 
-    The start network of the space. With `restart_after=n` it is, from the n-th episode on and anew after as many again,
-    the best network of all episodes so far, by the objective, that can still grow. It comes with the actions that made
-    it: they are the first of the episode's architecture, and count among the T. Where it is to inherit the weights that
-    it was scored with, `evaluator_kwargs={"inherit": "nearest"}` has it so.
+    The start network of the space. With `restart_after=n`, the start network is replaced every n episodes by the best
+    network of all episodes so far, by the objective, that can still grow. The actions that made that network are then
+    the first actions of each episode's architecture and count towards T. With
+    `evaluator_kwargs={"inherit": "nearest"}` it keeps the weights with which it was scored.
 
-    `reset(options={"architecture": actions})` starts in any case from what the space's start network grows into by
-    these actions: fewer than T integers, legal in their order, none of them to stop. The seed seeds `np_random`, from
-    which the environment draws nothing.
+    `reset(options={"architecture": actions})` starts instead from the network that these actions make of the space's
+    start network. They must be fewer than T integers, legal in this order, and not contain a stop. The seed seeds
+    `np_random`, but the environment draws no random numbers.
 
     ## Rewards
 
     - `reward="paper"`: 0.0 until the last step. Then the network is trained, and the reward is the `objective` of its
-      evaluation: by default tan(accuracy * pi / 2), which counts a step at high accuracy more than one at low.
-    - `reward="gain"`: every network on the way is trained and scored, and the reward of a step is what the objective
-      has gained by it; summed over the episode, what it has gained over the network that the episode started from. With
-      `evaluator_kwargs={"inherit": "nearest"}` each inherits from the one before, and training adds up.
+      evaluation, by default tan(accuracy * pi / 2), which gives improvements at high accuracy more weight.
+    - `reward="gain"`: every intermediate network is trained and scored, and the reward of a step is the increase of the
+      objective. The rewards of an episode add up to the increase over the network that it started from. With
+      `evaluator_kwargs={"inherit": "nearest"}` each network inherits the weights of the one before, so training
+      accumulates.
 
-    A failed evaluation, and a penalised illegal action, count as the objective's `worst`.
+    A failed evaluation or a penalised illegal action counts as the objective's `worst`.
 
     ## Episode End
 
-    An episode terminates by `stop`, by the last of T transformations, or by an illegal action under
+    An episode terminates with `stop`, with the last of T transformations, or with an illegal action under
     `on_invalid="penalise"`. It is never truncated.
 
     ## Information
@@ -103,37 +104,37 @@ class TransformationEnv(ConstructionEnv):
     - `action_mask`: int8[A], 1 for the actions that are legal next; after the end of an episode all ones.
     - `invalid_action`: bool, whether the action was illegal.
 
-    At the end of an episode also:
+    Additionally, at the end of an episode:
 
-    - `architecture`: int64[T], the actions, filled with stops; -1 behind the end of a penalised episode.
-      `search_space.network(architecture)` are the layers.
+    - `architecture`: int64[T], the actions, filled up with stops; -1 after the end of a penalised episode.
+      `search_space.network(architecture)` returns the layers.
     - `evaluation`: floats by name: `accuracy` in [0, 1], `failed` (0 or 1), and the evaluator's metrics, such as
       `parameters` and `epochs`. A penalised episode is not evaluated: its accuracy is 0, its `failed` 1, and it has no
       metrics.
 
     ## Arguments
 
-    All can be given to `gymnasium.make`, in JSON-able form or as objects.
+    All arguments can be passed to `gymnasium.make`, in JSON-serialisable form or as objects.
 
     - `space`: `"transformation"`, `"transformation:densenet"`, a mapping such as `{"name": "transformation",
       "max_transformations": 20, "max_parameters": 1000000}`, or a `TransformationSpace`.
     - `task`: the name of the task, for evaluators that train on one.
-    - `evaluator`: what scores networks: `"morphism"`, which has them inherit weights, or another name, or an
-      `Evaluator`. Environments share an evaluator by being handed the same object.
+    - `evaluator`: scores networks: `"morphism"`, with which they inherit weights, another name, or an `Evaluator`. To
+      share an evaluator between environments, pass the same object to each.
     - `evaluator_kwargs`: further arguments for an evaluator that is given by name, such as `{"epochs": 20}`.
-    - `objective`: from evaluations to rewards: a name, or an `Objective`.
+    - `objective`: maps evaluations to rewards: a name, or an `Objective`.
     - `reward`: `"paper"` or `"gain"`.
     - `observation`: `"onehot"`, `"tokens"`, `"dict"` or `"actions"`.
-    - `restart_after`: the number of episodes after which the next ones start from the best network so far (the paper's
-      second stage begins after 300 networks); None always starts from the space's. Agents of this package go by the
-      trials that they are told.
-    - `on_invalid`: an illegal action becomes (`"remap"`) the legal one of rank `action % number of legal actions`, or
-      ends the episode (`"penalise"`).
-    - `table`, `schedule`: as in the other environments; neither is of use with the evaluator `"morphism"`.
-    - `render_mode`: `"ansi"` (the layers as text), `"rgb_array"` (the start network and what has become of it, side by
-      side) or `"human"` (that picture in a window), or None.
+    - `restart_after`: the number of episodes after which episodes start from the best network so far (the paper's
+      second stage begins after 300 networks); None always starts from the space's start network. The agents of this
+      package count the trials that are reported to them instead.
+    - `on_invalid`: how to handle an illegal action: `"remap"` replaces it with the legal one of rank
+      `action % number of legal actions`, `"penalise"` ends the episode.
+    - `table`, `schedule`: as in the other environments; the evaluator `"morphism"` uses neither.
+    - `render_mode`: `"ansi"` (the layers as text), `"rgb_array"` (the start network and the grown network, side by
+      side), `"human"` (the same picture in a window), or None.
 
-    A ValueError names an argument that is not understood.
+    Invalid arguments raise a ValueError that names the argument.
 
     ## References
 
@@ -170,7 +171,7 @@ class TransformationEnv(ConstructionEnv):
         self.reward, self.observation, self.restart_after = reward, observation, restart_after
         self.restarts = Restarts(self.search_space, restart_after)
         self.observation_space: Any = self._observations()
-        self._value = 0.0  # of the network as it is, where rewards are gains
+        self._value = 0.0  # the objective of the current network, if rewards are gains
 
     def _observations(self) -> Box | Dict:
         layers, steps = self.search_space.layer_space, self.search_space.length
@@ -191,7 +192,7 @@ class TransformationEnv(ConstructionEnv):
         """Starts an episode; see the class for `options`.
 
         Raises:
-            ValueError: `options["architecture"]` are no legal actions to start with.
+            ValueError: `options["architecture"]` is not a legal sequence of actions to start with.
         """
         _, info = super().reset(seed=seed, options=self.restarts.options(options))
         if self.reward == "gain":
@@ -208,11 +209,11 @@ class TransformationEnv(ConstructionEnv):
         return self.observe(self._tokens[0]), reward, terminated, truncated, info
 
     def values(self, tokens: Tokens) -> NDArray[np.float64]:
-        """The objective of the networks that stand after the actions int64[B, T], undecided ones -1."""
+        """The objective of the networks made by the actions int64[B, T], -1 for those not taken yet."""
         return self.objective(self.evaluator.evaluate(self.search_space.filled(tokens)))
 
     def observe(self, tokens: Tokens) -> Any:
-        """The observation after the actions int64[T], undecided ones -1."""
+        """The observation after the actions int64[T], -1 for those not taken yet."""
         if self.observation == "actions":
             return tokens.copy()
         space = self.search_space
@@ -226,9 +227,9 @@ class TransformationEnv(ConstructionEnv):
         return np.append(onehot.astype(np.float32), np.float32(taken / space.length))
 
     def draw(self, tokens: Tokens) -> Any:
-        """Renders the network after the actions int64[T], undecided ones -1, in the environment's render mode."""
+        """Renders the network after the actions int64[T], -1 if not taken yet, in the environment's render mode."""
         if self.render_mode is None:
-            return super().draw(tokens)  # which warns
+            return super().draw(tokens)  # warns
         network = self.search_space.network(tokens)
         if self.render_mode == "ansi":
             taken = len(self.search_space.taken(tokens))
@@ -245,14 +246,14 @@ class TransformationEnv(ConstructionEnv):
 
 
 class Restarts:
-    """Which network episodes start from: after every so many of them, the best so far that can still grow.
+    """Keeps the network from which episodes start, replaced every `after` episodes by the best one that can grow.
 
     Args:
-        space: of the networks.
-        after: so many; None always starts from the space's start network.
+        space: the search space.
+        after: the number of episodes; None always starts from the space's start network.
 
     Attributes:
-        prefix: the actions that make the network that episodes start from.
+        prefix: the actions that make the network from which episodes start.
         value: its objective; -inf for the space's start network.
 
     Raises:
@@ -269,11 +270,11 @@ class Restarts:
         self.best: tuple[float, tuple[int, ...]] = (-np.inf, ())
 
     def options(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The options of a reset: those given, and where to start if they do not tell."""
+        """Completes the options of a reset with the actions to start from, unless they are given."""
         return {"architecture": self.prefix, **(options or {})}
 
     def count(self, tokens: Tokens, value: float) -> None:
-        """Takes note of an episode that has ended with the actions int64[T], -1 where it broke off."""
+        """Records an episode that has ended with the actions int64[T], -1 after the end of a penalised one."""
         assert self.after is not None
         whole = bool((tokens != UNDECIDED).all())
         if value > self.best[0] and whole and self.space.can_grow(tokens):
@@ -283,18 +284,18 @@ class Restarts:
             self.value, self.prefix = self.best
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on exactly from here."""
+        """Everything needed to resume exactly."""
         kept = {"prefix": list(self.prefix), "value": self.value, "episodes": self.episodes}
         return {**kept, "best": [self.best[0], list(self.best[1])]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to where `state_dict` was taken."""
+        """Restores a state returned by `state_dict`."""
         self.prefix, self.value, self.episodes = tuple(state["prefix"]), state["value"], state["episodes"]
         self.best = state["best"][0], tuple(state["best"][1])
 
 
 def growth_picture(start: Layers, grown: Layers, size: tuple[int, int] = (1600, 800)) -> NDArray[np.uint8]:
-    """A network and what it has grown into, side by side, uint8[rows, columns, 3] of a size."""
+    """Draws a network and its grown form side by side, uint8[rows, columns, 3] with `size` = (rows, columns)."""
     from .rendering import draw
 
     rows, columns = size
@@ -309,7 +310,7 @@ def growth_picture(start: Layers, grown: Layers, size: tuple[int, int] = (1600, 
 
 
 def _pixels(figure: Figure, rows: int, columns: int) -> NDArray[np.uint8]:
-    """A figure as large as fits, but not larger than text needs."""
+    """Renders a figure as large as fits, up to a size at which text is readable."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     width, height = figure.get_size_inches()

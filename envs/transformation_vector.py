@@ -1,4 +1,4 @@
-"""N transformation environments at once."""
+"""Native vector form of the transformation environment."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .transformation import TransformationEnv
 
 
 class TransformationVectorEnv(ConstructionVectorEnv):
-    """N copies of a `TransformationEnv` that share one evaluator, stepped together.
+    """N copies of a `TransformationEnv` that share one evaluator and are stepped together.
 
-    Step for step equal to `gymnasium.vector.SyncVectorEnv` of N scalar environments, where an evaluation does not
-    depend on those before, and with three differences. As in `ConstructionVectorEnv`, networks that are to be trained
-    in one step are one batch, those on the way included that ``reward="gain"`` asks for; and `infos["final_obs"]` is
-    one array, or of the observations ``"dict"`` a dict of arrays. The sub-environments count their episodes together
-    for `restart_after`: those that start in one step start from the same network.
+    Equal, step for step, to `gymnasium.vector.SyncVectorEnv` of N scalar environments if evaluations do not depend on
+    earlier ones, with three differences. As in `ConstructionVectorEnv`, the networks to be trained in the same step are
+    one batch, including the intermediate networks of ``reward="gain"``; and `infos["final_obs"]` is one array, or a
+    dict of arrays with the observation ``"dict"``. For `restart_after`, the sub-environments count their episodes
+    together, and episodes that start in the same step start from the same network.
 
     Args:
         num_envs: N, at least 1.
         autoreset_mode: as for `ConstructionVectorEnv`.
-        **arguments: those of `TransformationEnv`, but for the render mode ``"human"``.
+        **arguments: those of `TransformationEnv`, except the render mode ``"human"``.
 
     Raises:
-        ValueError: an argument is not understood.
+        ValueError: an argument is invalid.
     """
 
     scalar = TransformationEnv
@@ -40,11 +40,11 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
     ) -> None:
         super().__init__(num_envs, autoreset_mode=autoreset_mode, **arguments)
-        self._onehot = None  # of the actions: nobody is shown it
+        self._onehot = None  # the one-hot actions are never observed
         self.restarts, self.restart_after = self._single.restarts, self._single.restart_after
-        # Where rewards are gains: what the networks are worth as they are, and the one that episodes start from.
+        # If rewards are gains: the objectives of the current networks and of the start network.
         self._values, self._start_value = np.zeros(num_envs), 0.0
-        self._gains = np.zeros(num_envs)  # of the last step
+        self._gains = np.zeros(num_envs)  # rewards of the last step
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -53,7 +53,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         observations, infos = super().reset(seed=seed, options=self.restarts.options(options))
         if self._single.reward == "gain":
             mask = self._checked_reset_mask(options)
-            first = self._tokens[int(np.argmax(mask))]  # all that were reset stand where this one does
+            first = self._tokens[int(np.argmax(mask))]  # all that were reset start from the same network
             start = np.full_like(first, UNDECIDED)
             start[: len(self.restarts.prefix)] = self.restarts.prefix
             values = self._single.values(np.stack([start, first]))
@@ -91,7 +91,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         return ending
 
     def _start(self, mask: Bools) -> None:
-        """Has the masked sub-environments, which stand at the space's start, start where episodes now do."""
+        """Moves the masked sub-environments from the space's start network to the one from which episodes start now."""
         prefix = self.restarts.prefix
         if prefix and mask.any():
             self._tokens[mask, : len(prefix)] = prefix
@@ -115,7 +115,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """As `ConstructionVectorEnv.state_dict`: from which network they start."""
+        """As `ConstructionVectorEnv.state_dict`: the network from which episodes start."""
         return self.restarts.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

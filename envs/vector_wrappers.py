@@ -1,4 +1,4 @@
-"""The wrappers of `wrappers` for the native vector environment."""
+"""The wrappers of `wrappers`, for native vector environments."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Step = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
 class MaskedObservation(VectorWrapper, RecordConstructorArgs):
-    """Puts the masks of legal choices into the observations: a dict of ``observation`` and ``action_mask``, bool[N, A].
+    """Adds the masks of legal choices to the observations: a dict of ``observation`` and ``action_mask``, bool[N, A].
 
     In SAME_STEP, ``infos["final_obs"]`` is such a dict too.
 
     Args:
         envs: a native vector environment, wrapped or not.
-        observation_key: where the observations go.
-        mask_key: where the masks go.
+        observation_key: the key of the observations.
+        mask_key: the key of the masks.
 
     Raises:
-        ValueError: the environment has no masks, or the keys are the same.
+        ValueError: the environment has no masks, or the keys are equal.
     """
 
     def __init__(self, envs: Vector, observation_key: str = "observation", mask_key: str = "action_mask") -> None:
@@ -46,12 +46,12 @@ class MaskedObservation(VectorWrapper, RecordConstructorArgs):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """As the environment's, with masks in the observations."""
+        """As the environment's `reset`, with masks in the observations."""
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         return self._masked(observations, self._masks()), infos
 
     def step(self, actions: Any) -> Step:
-        """As the environment's, with masks in the observations."""
+        """As the environment's `step`, with masks in the observations."""
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
         if "final_obs" in infos:
             masks = infos["final_info"]["action_mask"].astype(bool)
@@ -67,7 +67,7 @@ class MaskedObservation(VectorWrapper, RecordConstructorArgs):
 
 
 class VectorReward(VectorWrapper, RecordConstructorArgs):
-    """Rewards of several objectives, float32[N, d]; `reward_space` and `reward_dim` are those of one environment.
+    """Vector rewards, float32[N, d]; `reward_space` and `reward_dim` are those of a single environment.
 
     Args:
         envs: a native vector environment, wrapped or not.
@@ -88,7 +88,7 @@ class VectorReward(VectorWrapper, RecordConstructorArgs):
         announce_rewards(self, envs, len(weights))
 
     def step(self, actions: Any) -> Step:
-        """As the environment's, with float32[N, d] as rewards."""
+        """As the environment's `step`, with float32[N, d] as rewards."""
         observations, _, terminations, truncations, infos = self.env.step(actions)
         rewards = np.zeros((self.num_envs, self.reward_dim), dtype=np.float32)
         if terminations.any():

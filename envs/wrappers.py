@@ -1,4 +1,4 @@
-"""Wrappers of the scalar environment for clients with conventions of their own; `vector_wrappers` has their twins."""
+"""Wrappers of the scalar environment for clients with other conventions; see also `vector_wrappers`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Environment = gymnasium.Env[Any, Any]
 
 
 class MaskedObservation(gymnasium.ObservationWrapper[dict[str, NDArray[Any]], Any, Any], RecordConstructorArgs):
-    """Puts the mask of legal choices into the observation: a Dict of ``observation`` and ``action_mask``, bool[A].
+    """Adds the mask of legal choices to the observation: a Dict of ``observation`` and ``action_mask``, bool[A].
 
     These are the keys of PettingZoo's convention; TorchRL's `ActionMask` reads ``action_mask``, which must be boolean.
-    Other clients have other keys: RLlib's action-masking module reads ``observations`` and ``action_mask``, Tianshou's
+    Other clients use other keys: RLlib's action-masking module reads ``observations`` and ``action_mask``, Tianshou's
     policies ``obs`` and ``mask``.
 
     Args:
         env: a construction environment, wrapped or not.
-        observation_key: where the observation goes.
-        mask_key: where the mask goes.
+        observation_key: the key of the observation.
+        mask_key: the key of the mask.
 
     Raises:
-        ValueError: the environment has no masks, or the keys are the same.
+        ValueError: the environment has no masks, or the keys are equal.
     """
 
     def __init__(self, env: Environment, observation_key: str = "observation", mask_key: str = "action_mask") -> None:
@@ -42,7 +42,7 @@ class MaskedObservation(gymnasium.ObservationWrapper[dict[str, NDArray[Any]], An
         self._keys = observation_key, mask_key
 
     def observation(self, observation: Any) -> dict[str, NDArray[Any]]:
-        """The observation with the mask that goes with it."""
+        """The observation together with the current mask."""
         return dict(zip(self._keys, (observation, self._masks()), strict=True))
 
     def _masks(self) -> NDArray[np.bool_]:
@@ -51,20 +51,20 @@ class MaskedObservation(gymnasium.ObservationWrapper[dict[str, NDArray[Any]], An
 
 
 class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Rewards of several objectives, by MO-Gymnasium's convention: `reward_space`, `reward_dim`, float32[d] rewards.
+    """Vector rewards following MO-Gymnasium's convention: `reward_space`, `reward_dim`, float32[d] rewards.
 
-    At the end of an episode the reward is made of columns of ``info["evaluation"]``, before it is zero. Its clients
-    read `reward_space` and `reward_dim` from the wrapper or from the unwrapped environment: both have them.
+    At the end of an episode the reward consists of columns of ``info["evaluation"]``; before, it is zero. Clients read
+    `reward_space` and `reward_dim` from the wrapper or from the unwrapped environment, so both have them.
 
     Args:
         env: a construction environment, wrapped or not.
         weights: a factor for each column, in the order of the rewards: ``{"accuracy": 1, "parameters": -1e-6}``
-            for accuracy and, to be minimised, millions of parameters.
-        worst: the rewards of failed evaluations and of penalised illegal choices, one for each objective. What is to
-            be minimised needs a number below all that occur.
+            rewards accuracy and penalises millions of parameters.
+        worst: the rewards of failed evaluations and of penalised illegal choices, one per objective. For a metric
+            with a negative weight it must be below all values that occur.
 
     Raises:
-        ValueError: there is no objective, or `worst` is of another length; at the end of an episode, its evaluation
+        ValueError: there is no objective, or `worst` has another length; at the end of an episode, if the evaluation
             lacks a column.
     """
 
@@ -78,7 +78,7 @@ class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         announce_rewards(self, env, len(weights))
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As the environment's, with float32[d] as reward."""
+        """As the environment's `step`, with float32[d] as reward."""
         observation, _, terminated, truncated, info = self.env.step(action)
         rewards = np.zeros(self.reward_dim, dtype=np.float32)
         if terminated:
@@ -88,16 +88,16 @@ class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
 
 
 def vector_rewards(objective: VectorObjective, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
-    """float32[B, d] of the columns of evaluations, float64[B] each."""
+    """Computes rewards float32[B, d] from columns of evaluations, float64[B] each."""
     metrics = {name: column for name, column in columns.items() if name not in ("accuracy", "failed")}
     return objective(Evaluations(columns["accuracy"], metrics, columns["failed"] != 0)).astype(np.float32)
 
 
 def masked_space(env: Any, observations: Space[Any], actions: Any, observation_key: str, mask_key: str) -> Dict:
-    """The space of observations with masks, of one environment.
+    """The space of one environment's observations with masks.
 
     Raises:
-        ValueError: the environment has no masks, or the keys are the same.
+        ValueError: the environment has no masks, or the keys are equal.
     """
     if not hasattr(env.unwrapped, "action_masks"):
         raise ValueError(f"env must have action_masks(), as construction environments do; got {env!r}")
@@ -107,7 +107,7 @@ def masked_space(env: Any, observations: Space[Any], actions: Any, observation_k
 
 
 def announce_rewards(wrapper: Any, env: Any, dimensions: int) -> None:
-    """Gives a wrapper, and the environment under it, the attributes by which clients know vector rewards."""
+    """Sets the attributes that tell clients about vector rewards, on a wrapper and on the unwrapped environment."""
     for holder in (wrapper, env.unwrapped):
         holder.reward_space = Box(-np.inf, np.inf, (dimensions,), np.float32)
         holder.reward_dim = dimensions

@@ -416,7 +416,7 @@ def test_stable_baselines_learns() -> None:
         ({"tasks": "cora"}, "tasks must be a list of different names of tasks, at least one; got 'cora'"),
         ({"tasks": ["cora", "cora"]}, "tasks must be a list of different"),
         ({"tasks": [1]}, "tasks must be a list of different"),
-        ({"task": "cora"}, "tasks takes the names of all tasks; got task='cora' beside it"),
+        ({"task": "cora"}, "tasks takes the names of all tasks; got also task='cora'"),
         ({"weights": [1.0]}, "weights must be 2 numbers, none negative and not all 0, or None; got [1.0]"),
         ({"weights": [1, -1]}, "weights must be 2 numbers"),
         ({"weights": [0, 0]}, "weights must be 2 numbers"),
