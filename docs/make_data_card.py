@@ -1,4 +1,4 @@
-"""Writes the data card of the bundled table of NAS-Bench-201 on Fashion-MNIST, with its picture, out of the table.
+"""Writes the data card of the bundled table of NAS-Bench-201 on Fashion-MNIST, with its picture, from the table.
 
 python docs/make_data_card.py
 """
@@ -63,29 +63,29 @@ def main() -> None:
         "",
         f"![Histogram, learning curves, and two seeds]({NAME}.png)",
         "",
-        'What `gym.make("NAS-Bench201-v0")` looks up: every architecture of the NAS-Bench-201 space, trained from '
-        "scratch on a small proxy of Fashion-MNIST by `nas-gym table build`. This page is written by "
-        "`docs/make_data_card.py` from the table; the raw results lie in `docs/tables/bench201-fashion-mnist/`.",
+        'The table behind `gym.make("NAS-Bench201-v0")`: every architecture of the NAS-Bench-201 space, trained from '
+        "scratch on a small proxy of Fashion-MNIST by `nas-gym table build`. `docs/make_data_card.py` generates this "
+        "page from the table; the raw results are in `docs/tables/bench201-fashion-mnist/`.",
         "",
-        "## How it was made",
+        "## Training",
         "",
         f"- {numbers['sequences']:,} sequences of the space fall into {numbers['classes']:,} classes of architectures "
-        "that compute the same family of functions; one training a class.",
+        "that compute the same family of functions; one training per class and seed.",
         f"- Images: {settings['train_images']:,} of Fashion-MNIST's training images for training, "
         f"{settings['score_images']:,} others for validation, {settings['score_images']:,} of its test images for test, "
         f"all resized to {settings['image_size']}x{settings['image_size']} pixels, no augmentation.",
-        f"- Network: {network['channels']} channels, {network['cells_per_stage']} cell a stage, "
+        f"- Network: {network['channels']} channels, {network['cells_per_stage']} cell per stage, "
         f"{network['reductions'] + 1} stages.",
-        f"- Training: {training['epochs']} epochs of SGD in batches of {training['batch_size']}, learning rate "
-        f"{training['learning_rate']} on a cosine, momentum {training['momentum']}, weight decay "
+        f"- Training: {training['epochs']} epochs of SGD with batches of {training['batch_size']}, learning rate "
+        f"{training['learning_rate']} with cosine annealing, momentum {training['momentum']}, weight decay "
         f"{training['weight_decay']}; on a CPU in float32, one thread. Validation and test accuracy after every epoch.",
-        f"- Seed 0 for every class; seed 1 for {numbers['twice']:,} classes drawn at random. The seed decides initial "
-        'weights and the order of the images. Where there are two, `noise="mean"` takes their mean and '
+        f"- Seed 0 for every class; seed 1 for {numbers['twice']:,} classes drawn at random. The seed determines "
+        'initial weights and the order of images. If there are two seeds, `noise="mean"` takes their mean and '
         '`noise="seed"` draws one.',
-        "- Seconds are the training thread's own processor time an epoch; parameters and flops are of the trained network.",
+        "- Seconds are the training thread's processor time per epoch; parameters and flops are of the trained network.",
         f"- Failed trainings: {numbers['failed']}.",
         "",
-        "## What is in it",
+        "## Content",
         "",
         "| after the last epoch | validation | test |",
         "|---|---|---|",
@@ -105,19 +105,19 @@ def main() -> None:
         "",
         f"- Two trainings of a class differ in validation accuracy with a standard deviation of {100 * noise:.2f} points "
         "(root mean square of the differences over the square root of 2; "
-        f"{100 * float(np.sqrt(((both[0][upper, 0] - both[0][upper, 1]) ** 2).mean() / 2)):.2f} in the tenth that is best by seed 0). The "
+        f"{100 * float(np.sqrt(((both[0][upper, 0] - both[0][upper, 1]) ** 2).mean() / 2)):.2f} in the best tenth by seed 0). The "
         f"standard deviation between classes is {100 * float(first[0][:, -1].std()):.2f} points.",
         f"- Rank correlation (Spearman) of the two seeds' validation accuracies: {spearman(*both[0].T):.3f} over all "
         f"{numbers['twice']:,} classes, {spearman(*sequences.T):.3f} over their {len(sequences):,} sequences, and "
-        f"{spearman(*both[0][upper].T):.3f} within the tenth that is best by seed 0.",
+        f"{spearman(*both[0][upper].T):.3f} within the best tenth by seed 0.",
         f"- Kendall's tau of the two seeds: {float(stats.kendalltau(*both[0].T).statistic):.3f}.",
-        f"- Of the 100 best classes by seed 0 those trained twice have lost "
-        f"{100 * float((first[0][top, -1] - valid[top, 1, -1])[twice[top]].mean()):.2f} points with seed 1, on average "
+        f"- Of the 100 best classes by seed 0, those trained twice lost "
+        f"{100 * float((first[0][top, -1] - valid[top, 1, -1])[twice[top]].mean()):.2f} points on average with seed 1 "
         f"({int(twice[top].sum())} classes): the top of the table is partly luck.",
         "",
         "## Rank correlations (Spearman, seed 0)",
         "",
-        "| validation accuracy after epoch | with validation after the last | with test after the last |",
+        "| validation accuracy after epoch | with final validation accuracy | with final test accuracy |",
         "|---|---|---|",
     ]
     for column, epoch in enumerate(task.epochs):
@@ -125,21 +125,21 @@ def main() -> None:
         lines.append(f"| {epoch} | {final[0]:.3f} | {final[1]:.3f} |")
     lines += [
         "",
-        f"Validation accuracy after the last epoch with parameters: {spearman(first[0][:, -1], parameters):.3f}; with "
+        f"Final validation accuracy with parameters: {spearman(first[0][:, -1], parameters):.3f}; with "
         f"flops: {spearman(first[0][:, -1], flops):.3f}. A training takes {seconds[:, 0].mean() * len(task.epochs):.2f} "
         f"seconds on average, {seconds[:, 0].min() * len(task.epochs):.2f} to {seconds[:, 0].max() * len(task.epochs):.2f}.",
         "",
-        "## Known flaws",
+        "## Limitations",
         "",
-        "- It is a proxy: a few epochs on few small images. It ranks how fast small networks learn, and says little about "
-        "the same architectures trained to the end.",
-        "- Most classes are known by one training, so their accuracies hold its noise, and the optimum is in part the "
+        "- It is a proxy with a few epochs on few small images. It ranks how fast small networks learn, and says little "
+        "about the same architectures trained to convergence.",
+        "- Most classes have a single training, so their accuracies include its noise, and the optimum is partly the "
         "luckiest training. Classes trained twice are averaged, and so are rarely at the top by luck.",
-        "- Architectures of one class share one row, though separately trained they would differ by noise: searches see "
-        "less noise between them than there is.",
-        f"- Accuracies are multiples of 1/{settings['score_images']:,}: ties are frequent.",
-        "- Seconds were taken on a machine that did other work: processor time is not waiting time, but shared caches slow "
-        "it down. They rank cost well, and are no benchmark of the machine.",
+        "- Architectures of one class share a row, although separate trainings would differ by noise: searches see less "
+        "noise between them than there is.",
+        f"- Accuracies are multiples of 1/{settings['score_images']:,}, so ties are frequent.",
+        "- Seconds were measured on a machine with other load, which slows down processor time through shared caches. They "
+        "rank cost well, but are not a benchmark of the machine.",
         "",
         "## Licence",
         "",

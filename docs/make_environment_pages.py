@@ -1,9 +1,9 @@
-"""Writes docs/environments/: a page and a picture for each environment, out of the table and the docstrings.
+"""Writes docs/environments/: a page and a picture for each environment, from its registration and docstrings.
 
     python docs/make_environment_pages.py [--check]
 
 With --check nothing is written: it fails if the text of a page differs, or if a page or a picture is missing or left
-over. Pictures are not compared, for their bytes depend on the versions of fonts and libraries.
+over. Pictures are not compared, because their bytes depend on the versions of fonts and libraries.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from nas_gym.spaces import PRESETS, SearchSpace, TransformationSpace, make_space
 
 FOLDER = Path(__file__).parent / "environments"
 DPI = 80
-MOST_CHOICES = 20  # that are listed of a kind of decision
+MOST_CHOICES = 20  # listed per decision kind
 
 
 def main() -> None:
-    """Writes the pages, or compares them."""
+    """Writes or compares the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     if parser.parse_args().check:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def differences() -> Iterator[str]:
-    """What a run without --check would change, but for the bytes of pictures; a line each."""
+    """One line for each change that a run without --check would make, except to the bytes of pictures."""
     for name, text in pages().items():
         path = FOLDER / name
         if not path.exists():
@@ -63,19 +63,19 @@ def differences() -> Iterator[str]:
 
 
 def stale() -> list[str]:
-    """Files in the folder that no environment has."""
+    """Files in the folder that belong to no environment."""
     wanted = {"README.md", *(f"{spec.id}{suffix}" for spec in ENVIRONMENTS for suffix in (".md", ".png"))}
     return sorted(path.name for path in FOLDER.glob("*") if path.name not in wanted)
 
 
 def pages() -> dict[str, str]:
-    """The text of each page by the name of its file."""
+    """The text of each page, by file name."""
     return {"README.md": index(), **{f"{spec.id}.md": page(spec) for spec in ENVIRONMENTS}}
 
 
 def index() -> str:
     """The page that lists the others."""
-    lines = ["# Environments", "", "| id | decisions | architectures | what is built |", "|---|---|---|---|"]
+    lines = ["# Environments", "", "| id | decisions | architectures | description |", "|---|---|---|---|"]
     for spec in ENVIRONMENTS:
         space = make_space(spec.space)
         lines.append(f"| [{spec.id}]({spec.id}.md) | {space.length} | {count(space.size)} | {spec.description} |")
@@ -93,9 +93,9 @@ def page(spec: EnvironmentSpec) -> str:
         "action space": f"`{env['onehot'].action_space}`",
         "observation space": f"`{env['onehot'].observation_space}`, "
         f'or with `observation="tokens"` `{env["tokens"].observation_space}`',
-        "decisions": f"{space.length}" + (", or fewer" if (space.stop_choices >= 0).any() else ""),
+        "decisions": f"{space.length}" + (" or fewer" if (space.stop_choices >= 0).any() else ""),
         "architectures": ("at most " if isinstance(space, TransformationSpace) else "") + count(space.size),
-        "search space": f"`{spec.space}`" + (f"; by the argument `space` also {', '.join(presets)}" if presets else ""),
+        "search space": f"`{spec.space}`" + (f"; others with the argument `space`: {', '.join(presets)}" if presets else ""),
         "evaluator": f"`{spec.evaluator}`" + (f", task `{spec.task}`" if spec.task else ""),
     }
     if spec.base is not None:
@@ -106,7 +106,7 @@ def page(spec: EnvironmentSpec) -> str:
             "",
             spec.description,
             "",
-            f"![An architecture that was drawn at random]({spec.id}.png)",
+            f"![A randomly sampled architecture]({spec.id}.png)",
             "",
             "```python",
             "import gymnasium as gym",
@@ -140,8 +140,8 @@ def environment(spec: EnvironmentSpec) -> type[ConstructionEnv]:
 
 
 def decisions(space: SearchSpace) -> Iterator[str]:
-    """A table of the kinds of decisions and their choices."""
-    yield from ("| kind of decision | how many | choices |", "|---|---|---|")
+    """A table of the decision kinds and their choices."""
+    yield from ("| decision kind | number | choices |", "|---|---|---|")
     for kind in dict.fromkeys(decision.kind for decision in space.decisions):
         alike = [decision for decision in space.decisions if decision.kind == kind]
         choices = [f"`{choice}`" for choice in dict.fromkeys(c for decision in alike for c in decision.choices)]
@@ -150,7 +150,7 @@ def decisions(space: SearchSpace) -> Iterator[str]:
 
 
 def markdown(docstring: str) -> str:
-    """A docstring of Google's style with its arguments as a list."""
+    """Converts a Google-style docstring to Markdown, with its arguments as a list."""
     text, _, rest = docstring.partition("\nArgs:\n")
     if not rest:
         return docstring
@@ -160,12 +160,12 @@ def markdown(docstring: str) -> str:
 
 
 def shared(docstring: str) -> str:
-    """The sections of an environment's docstring, which many share, without the summary above them."""
+    """The sections of an environment's docstring, without its summary."""
     return docstring[docstring.index("## ") :]
 
 
 def count(number: int) -> str:
-    """A number in full, or by its power of ten."""
+    """A number in full, or with a power of ten."""
     if number < 10**9:
         return f"{number:,}"
     exponent = math.floor(math.log10(number))
@@ -173,9 +173,9 @@ def count(number: int) -> str:
 
 
 def picture(space: SearchSpace) -> bytes:
-    """The PNG of an architecture, the same in every run: of eleven drawn at random the third largest.
+    """The PNG of an architecture, the same in every run: the third largest of eleven random ones.
 
-    One that has grown stands beside what it has grown from.
+    A grown network is shown next to its start network.
     """
     samples = space.sample(np.random.default_rng(0), 11)
     chosen = sorted(samples, key=lambda row: len(space.graph(space.architecture(row)).nodes))[-3]

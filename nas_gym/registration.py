@@ -1,4 +1,4 @@
-"""The one table of environments: an id, and the search space, evaluator and task behind it."""
+"""The table of environments: for each id, its search space, evaluator and task."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ class EnvironmentSpec:
     """One registered environment; the fields are defaults that `gymnasium.make` may override.
 
     Attributes:
-        id: Gymnasium's id, with its version.
+        id: Gymnasium's id, including the version.
         space: a preset of `nas_gym.spaces`.
         evaluator: a name of `nas_gym.evaluators`.
-        task: a name of `nas_gym.tasks`, or None where there is nothing to train on; evaluators that train on none
-            leave it unread.
-        description: one line for lists.
+        task: a name of `nas_gym.tasks`, or None; evaluators that do not train ignore it.
+        description: a one-line description.
         entry_point: the environment's class, as ``module:name``.
-        vector_entry_point: that of its native vector form.
-        base: of an environment of many tasks, the id of that for one of them, whose space and evaluator it has.
-        tasks: of an environment of many tasks, their names.
+        vector_entry_point: the class of its native vector form.
+        base: for a multi-task environment, the id of the single-task environment whose space and evaluator it has.
+        tasks: for a multi-task environment, the names of its tasks.
     """
 
     id: str
@@ -48,7 +47,7 @@ class EnvironmentSpec:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The environment's keyword arguments, all JSON-able."""
+        """The environment's keyword arguments, all JSON-serialisable."""
         if self.base is not None:
             return {"base": self.base, "tasks": list(self.tasks)}
         return {"space": self.space, "evaluator": self.evaluator, "task": self.task}
@@ -74,7 +73,7 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         space="chain:stop",
         evaluator="shared-weights",
         task="digits",
-        description="A chain of up to 15 convolutions with skip connections; a choice ends it. After Zoph & Le.",
+        description="A chain of up to 15 convolutions with skip connections and a choice of depth, after Zoph & Le.",
     ),
     EnvironmentSpec(
         id="NAS-Macro-v0",
@@ -139,7 +138,7 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         space="bench_graph",
         evaluator="table",
         task=None,
-        description="Many tasks in one search space, another one in each episode: here those of NAS-Bench-Graph.",
+        description="Many tasks in one search space, a different one in each episode; by default those of NAS-Bench-Graph.",
         base="NAS-BenchGraph-v0",
         tasks=("cora", "citeseer", "pubmed", "cs", "physics", "photo", "computers", "arxiv"),
         **MULTI_TASK,
@@ -148,7 +147,7 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
 
 
 def register_all() -> None:
-    """Registers every environment of the table with Gymnasium; those that are registered already stay."""
+    """Registers every environment of the table with Gymnasium, unless it is registered already."""
     for spec in ENVIRONMENTS:
         if spec.id not in gymnasium.registry:
             gymnasium.register(

@@ -196,7 +196,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused(built: Path) -> None:
     other = dataclasses.replace(SETTINGS, train_images=50)
-    with pytest.raises(ValueError, match="holds shards of other settings"):
+    with pytest.raises(ValueError, match="holds shards made with other settings"):
         build(SPACE, built, other, seeds={0: None}, workers=1)
 
 

@@ -240,7 +240,7 @@ def make():
 try:
     DistributedEvaluator(make, 1, gpus=1000)
 except ValueError as error:
-    assert "the workers take 1000 GPUs in all, of which this machine has" in str(error)
+    assert "the workers need 1000 GPUs in total, but this machine has" in str(error)
 assert not ray.is_initialized()
 with DistributedEvaluator(make, 3) as evaluator:  # more than there may be cores
     assert evaluator.evaluate(tokens).accuracy.tolist() == make().evaluate(tokens).accuracy.tolist()
@@ -407,7 +407,7 @@ def test_configs_that_do_not_fit(config: dict[str, Any], message: str) -> None:
 
 def test_shared_weights_have_no_workers(tmp_path: Path) -> None:
     config = RunConfig(workers=2, env_kwargs={"evaluator_kwargs": {"channels": 4}})
-    with pytest.raises(ValueError, match=r"SharedWeightEvaluator is stateful: its workers would each come to a state"):
+    with pytest.raises(ValueError, match=r"SharedWeightEvaluator is stateful: its state would differ"):
         Run(tmp_path / "run", config, Console(quiet=True))
     assert not (tmp_path / "run").exists()
 

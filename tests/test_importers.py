@@ -100,7 +100,7 @@ def test_csv_with_a_column_for_each_decision(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"f\.csv, row 18: unknown architecture: .*not legal for decision 'node_2'"):
         import_csv(path, tmp_path / "t.npz", space, architecture=names)
     write(tmp_path, [lines[0], "00,gcn,gan,0.5"])
-    with pytest.raises(ValueError, match=r"f\.csv, row 2: 'gan' is no choice of 'node_2'; choices: gcn, fc, skip"):
+    with pytest.raises(ValueError, match=r"f\.csv, row 2: 'gan' is not a choice of 'node_2'; choices: gcn, fc, skip"):
         import_csv(path, tmp_path / "t.npz", space, architecture=names)
     with pytest.raises(ValueError, match="one for each of the 3 decisions"):
         import_csv(path, tmp_path / "t.npz", space, architecture=names[:2])
@@ -118,18 +118,18 @@ def test_csv_in_part(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("|none~0|,1,1,1", "row 4: its architecture stands in row 2 already"),
+        ("|none~0|,1,1,1", "row 4: its architecture is already in row 2"),
         ("|gelu~0|,1,1,1", "row 4: unknown architecture: .*gelu"),
         ("|skip_connect~0|,1,1", "row 4: it has 3 cells, the header has 4; is the file cut short"),
         ("|skip_connect~0|,1,1,1,1", "row 4: it has 5 cells"),
-        ("|skip_connect~0|,1,x,1", "row 4: 'x' is no number"),
-        ("|skip_connect~0|,,1,1", "row 4: '' is no number"),
+        ("|skip_connect~0|,1,x,1", "row 4: 'x' is not a number"),
+        ("|skip_connect~0|,,1,1", "row 4: '' is not a number"),
         ("|skip_connect~0|,nan,1,1", r"row 4: nan is not in \[0, 1\d*\]"),
         ("|skip_connect~0|,101,1,1", r"row 4: 101 is not in \[0, 100\]"),
         ("|skip_connect~0|,1,1,-1", r"row 4: -1 is not in \[0, inf\]"),
         ("|skip_connect~0|,1,1,inf", "row 4: inf is not in"),
         ('|skip_connect~0|,1,1,"2', "row 4: unexpected end of data"),
-        ("|skip_connect~0|,1,1,1\n|skip_connect~0|,1,1,1", "row 5: its architecture stands in row 4 already"),
+        ("|skip_connect~0|,1,1,1\n|skip_connect~0|,1,1,1", "row 5: its architecture is already in row 4"),
     ],
 )
 def test_csv_errors(tmp_path, line: str, message: str) -> None:
@@ -288,21 +288,30 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no bz2", "000001.*is not a whole bz2 file"),
-        (bz2.compress(pickle.dumps(nats_record(1, TEXTS[1], {12: (777,)})))[:-20], "000001.*is not a whole bz2 file"),
+        (b"no bz2", "000001.*is not a complete bz2 file"),
+        (
+            bz2.compress(pickle.dumps(nats_record(1, TEXTS[1], {12: (777,)})))[:-20],
+            "000001.*is not a complete bz2 file",
+        ),
         (
             bz2.compress(pickle.dumps(nats_record(1, TEXTS[1], {12: (777,)}))[:-20]),
             "000001.*cannot be read as a NATS-Bench",
         ),
         (bz2.compress(pickle.dumps({"12": Evil()})), "000001.*cannot be read.*asks for builtins.exec"),
         (bz2.compress(pickle.dumps([1])), "000001.*it holds no dict but a list"),
-        (bz2.compress(pickle.dumps({"12": 3})), "000001.*is no record of NATS-Bench: TypeError"),
-        (bz2.compress(pickle.dumps(nats_record(1, TEXTS[2], {12: (777,)}))), r"000001.*is no record.*it is of \|"),
+        (bz2.compress(pickle.dumps({"12": 3})), "000001.*is not a NATS-Bench record: TypeError"),
+        (
+            bz2.compress(pickle.dumps(nats_record(1, TEXTS[2], {12: (777,)}))),
+            r"000001.*NATS-Bench record.*it is of \|",
+        ),
         (
             bz2.compress(pickle.dumps({"12": {"arch_str": TEXTS[1]}})),
-            "000001.*is no record of NATS-Bench: KeyError: 'all_",
+            "000001.*is not a NATS-Bench record: KeyError: 'all_",
         ),
-        (bz2.compress(pickle.dumps({"12": {"arch_str": TEXTS[1], "all_results": {}}})), "is no record.*ZeroDivision"),
+        (
+            bz2.compress(pickle.dumps({"12": {"arch_str": TEXTS[1], "all_results": {}}})),
+            "NATS-Bench record: ZeroDivision",
+        ),
     ],
 )
 def test_nats_bench_damage(tmp_path, content: bytes, message: str) -> None:
@@ -314,7 +323,7 @@ def test_nats_bench_damage(tmp_path, content: bytes, message: str) -> None:
 
 
 def test_nats_bench_other_folders(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"is no folder of NATS-Bench: it has no meta\.pickle\.pbz2"):
+    with pytest.raises(ValueError, match=r"is not a NATS-Bench folder: it has no meta\.pickle\.pbz2"):
         import_nats_bench(tmp_path, tmp_path / "t.npz")
     folder = write_nats(tmp_path / "tss", numbers=[])
     with pytest.raises(ValueError, match="has no files of architectures"):

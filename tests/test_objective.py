@@ -144,9 +144,9 @@ def test_specs_that_are_not_understood(spec: dict[str, Any], message: str) -> No
 
 def test_metrics_that_nobody_tells() -> None:
     objective = make_objective({"name": "soft-constraint", "metric": "flops", "target": 1})
-    with pytest.raises(ValueError, match="needs the metric 'flops', but the evaluator tells accuracy, latency"):
+    with pytest.raises(ValueError, match="needs the metric 'flops', but the evaluator reports accuracy, latency"):
         objective(some(accuracy=[0.5], latency=[1.0]))
-    with pytest.raises(ValueError, match=r"metric 'flops' must be positive to be held against a target, got 0\.0"):
+    with pytest.raises(ValueError, match=r"metric 'flops' must be positive to compare with a target, got 0\.0"):
         objective(some(accuracy=[0.5, 0.5], flops=[1.0, 0.0]))
 
 

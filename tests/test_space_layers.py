@@ -250,7 +250,7 @@ def test_limits_are_named() -> None:
     space = LayerSpace(widths=(16, 64), depth=1, max_parameters=28_300)
     with pytest.raises(ValueError, match="the greatest width is 64"):
         space.apply(PLAIN, Widen(4))
-    with pytest.raises(ValueError, match="block 0 has 1 layers, the most there may be"):
+    with pytest.raises(ValueError, match="block 0 has 1 layers, which is the maximum"):
         space.apply(PLAIN, Deepen(0, 0, 3))
     with pytest.raises(ValueError, match=r"it would have .* parameters, more than 28,300"):
         space.apply(PLAIN, Widen(0))
@@ -267,7 +267,7 @@ def test_tokens_that_are_none_are_refused() -> None:
     space = SPACES["flat"]
     tokens, _ = space.encode(space.start)
     for bad, message in (
-        (np.roll(tokens, 1), "behind an absent one"),
+        (np.roll(tokens, 1), "after an absent one"),
         (np.where(tokens == -1, -1, len(space.vocabulary)), "tokens must be in"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -477,7 +477,7 @@ def test_architecture_names_the_illegal_decision() -> None:
 def test_parse_names_the_wrong_word() -> None:
     space = CellSpace(nodes=1)
     good = str(space.architecture([0] * 8))
-    with pytest.raises(ValueError, match=r"'conv' is no choice of 'normal/node_0/operation_1'; choices: sep_conv_3x3,"):
+    with pytest.raises(ValueError, match=r"'conv' is not a choice of 'normal/node_0/operation_1'; choices: sep_conv"):
         space.parse(good.replace("sep_conv_3x3", "conv", 1))
     with pytest.raises(ValueError, match=r"has 7 decisions; space 'cell' has 8"):
         space.parse(good.rsplit(" ", 1)[0])

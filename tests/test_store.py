@@ -365,8 +365,8 @@ def test_a_table_is_known_by_its_content(tmp_path: Path) -> None:
     [
         (lambda: SharedWeightEvaluator(SPACE, "digits"), r"SharedWeightEvaluator is stateful"),
         (lambda: FunctionEvaluator(SPACE, lambda tokens: tokens[:, 0] / 9), r"FunctionEvaluator needs a name"),
-        (lambda: Counter(settings={1, 2}), r"a fingerprint must hold what JSON has"),
-        (lambda: Counter(settings=math.nan), r"a fingerprint must hold what JSON has"),
+        (lambda: Counter(settings={1, 2}), r"a fingerprint must be JSON-serialisable"),
+        (lambda: Counter(settings=math.nan), r"a fingerprint must be JSON-serialisable"),
         (lambda: NoFingerprint(SPACE), r"NoFingerprint has no fingerprint, without which"),
     ],
 )
@@ -404,7 +404,9 @@ def test_a_file_of_another_kind_is_refused_and_left_alone(path: Path, content: A
     else:
         path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"evaluations.sqlite' is .*format" if content == "later" else "is no store"):
+    with pytest.raises(
+        ValueError, match=r"evaluations.sqlite' is .*format" if content == "later" else "not an evaluation store"
+    ):
         EvaluationStore(path)
     assert path.read_bytes() == before
 

@@ -137,7 +137,7 @@ def test_checksum(tmp_path) -> None:
     rewrite(path, content)
     table = open_table(path)
     table.array("full", "valid")
-    with pytest.raises(ValueError, match=r"t\.npz: array 'full/test' is not what its checksum says"):
+    with pytest.raises(ValueError, match=r"t\.npz: array 'full/test' does not match its checksum"):
         table.array("full", "test")
     with pytest.raises(ValueError, match="full/test"):
         table.verify()
@@ -213,9 +213,9 @@ VALID = np.full((4, 1, 2), 0.5)
         ({"valid": VALID}, r"valid must be of shape \(rows, seeds, 1\)"),
         ({"valid": VALID, "epochs": (4, 1)}, "epochs must be positive and ascending"),
         ({"valid": VALID, "epochs": (0, 1)}, "epochs must be positive and ascending"),
-        ({"valid": VALID, "epochs": (1, 2), "test": VALID[:3]}, "test has shape"),
-        ({"valid": VALID, "epochs": (1, 2), "seconds": np.ones((4, 2))}, "seconds has shape"),
-        ({"valid": VALID, "epochs": (1, 2), "latency": np.ones((4, 1))}, "latency has shape"),
+        ({"valid": VALID, "epochs": (1, 2), "test": VALID[:3]}, "test of shape"),
+        ({"valid": VALID, "epochs": (1, 2), "seconds": np.ones((4, 2))}, "seconds of shape"),
+        ({"valid": VALID, "epochs": (1, 2), "latency": np.ones((4, 1))}, "latency of shape"),
         ({"valid": 100 * VALID, "epochs": (1, 2)}, r"valid must be in \[0, 1\]"),
         ({"valid": VALID, "epochs": (1, 2), "flops": -np.ones(4)}, "flops must be positive"),
         ({"valid": VALID.astype(int), "epochs": (1, 2)}, "valid must hold floats, got int64"),
@@ -233,7 +233,7 @@ def test_task_tables_are_checked(arguments, message: str) -> None:
         ({"rows": np.arange(26)}, r"rows must be of shape \(27,\), in \[-1, 27\)"),
         ({"rows": np.arange(27) + 1}, "rows must be"),
         ({"rows": np.arange(27) - 2}, "rows must be"),
-        ({"tasks": {**tables(), "c": TaskTable(valid=VALID[:, :, :1])}}, "one number of rows"),
+        ({"tasks": {**tables(), "c": TaskTable(valid=VALID[:, :, :1])}}, "the same number of rows"),
     ],
 )
 def test_save_table_is_checked(tmp_path, changes, message: str) -> None:

@@ -349,7 +349,7 @@ def test_the_part_that_grows_out_of_the_best(space: TransformationSpace) -> None
 
 @pytest.mark.parametrize("prefix", [(STOP,), (-1,), (0,) * 5, (0,) * 3, (999,)])
 def test_prefixes_that_are_none(prefix: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="prefix must be fewer than 5 choices, legal one after another"):
+    with pytest.raises(ValueError, match="prefix must be fewer than 5 choices that are legal in this order"):
         TransformationSpace(
             widths=(16, 32, 64), units=(64, 128), kernels=(1, 3), depth=2, max_transformations=5, prefix=prefix
         )

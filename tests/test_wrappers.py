@@ -255,7 +255,7 @@ def test_objectives_that_are_none(vector: bool) -> None:
     action = np.ones(4, dtype=np.int64) if vector else 1
     for _ in range(4):
         wrapped.step(action)
-    with pytest.raises(ValueError, match="metric 'latency', but the evaluator tells accuracy, loss, parameters"):
+    with pytest.raises(ValueError, match="metric 'latency', but the evaluator reports accuracy, loss, parameters"):
         wrapped.step(action)
 
 

@@ -1,4 +1,4 @@
-"""What networks cost: parameters, floating-point operations, and measured latency."""
+"""The cost of networks: parameters, floating-point operations, and measured latency."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Shape = tuple[int, int, int]
 
 
 def count_parameters(network: nn.Module) -> int:
-    """The number of trainable numbers, but for those of an auxiliary classifier, which only training has."""
+    """The number of trainable parameters, without those of an auxiliary classifier, which is used in training only."""
     return sum(tensor.numel() for name, tensor in network.named_parameters() if not name.startswith("auxiliary_head."))
 
 
 def count_flops(network: nn.Module, image_shape: Shape) -> int:
-    """Floating-point operations of one image's forward: twice the multiply-adds of convolutions and linear layers.
+    """Floating-point operations per image: twice the multiply-adds of convolutions and linear layers.
 
-    Normalisation, pooling, activations and sums are left out, as is usual.
+    Normalisation, pooling, activations and sums are not counted, as usual.
 
     Args:
-        network: of one architecture.
+        network: the network of one architecture.
         image_shape: (channels, height, width).
     """
     counter = MultiplyAdds()
@@ -43,7 +43,7 @@ def count_flops(network: nn.Module, image_shape: Shape) -> int:
 
 
 class MultiplyAdds(TorchFunctionMode):
-    """Counts those of the convolutions and linear layers that run under it, of modules or not."""
+    """Counts the multiply-adds of all convolutions and linear layers in its context, functional calls included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,19 +55,19 @@ class MultiplyAdds(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if func in (F.conv2d, F.linear):
             weight: Tensor = args[1]
-            self.total += weight[0].numel() * out.numel()  # a row of the weights for each number that comes out
+            self.total += weight[0].numel() * out.numel()  # one row of the weights per output value
         return out
 
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """How latency is measured.
+    """Settings of latency measurements.
 
     Attributes:
-        batch_size: images of a forward (Tan et al. 2019, "MnasNet", section 5: 1, on a phone).
-        threads: of a CPU; None takes PyTorch's number.
-        warmup: forwards before the clock runs: the first ones allocate memory and choose kernels.
-        repeats: forwards by the clock, of which the median counts: it shrugs off what else the machine does.
+        batch_size: images per forward pass (Tan et al. 2019, "MnasNet", section 5: 1, on a phone).
+        threads: CPU threads; None takes PyTorch's number.
+        warmup: forward passes before timing: the first ones allocate memory and select kernels.
+        repeats: timed forward passes; their median is robust against other load on the machine.
     """
 
     batch_size: int = 1
@@ -83,14 +83,14 @@ class LatencySettings:
 
 
 def measure_latency(network: nn.Module, image_shape: Shape, settings: LatencySettings | None = None) -> float:
-    """Seconds of a forward, in single precision, on the device where the network is: the median over repetitions.
+    """Median seconds per forward pass, in single precision, on the network's device.
 
-    On CUDA every repetition waits for the device before the clock is read.
+    On CUDA, every repetition synchronises with the device before the clock is read.
 
     Args:
-        network: of one architecture.
+        network: the network of one architecture.
         image_shape: (channels, height, width).
-        settings: how it is measured.
+        settings: settings of the measurement.
     """
     settings = settings or LatencySettings()
     device = _device(network)
@@ -118,7 +118,7 @@ def _device(network: nn.Module) -> torch.device:
 
 @contextmanager
 def _scoring(network: nn.Module) -> Iterator[None]:
-    """Evaluation without gradients, for a while."""
+    """Evaluation mode without gradients, within the context."""
     training = network.training
     try:
         with torch.inference_mode():
@@ -130,7 +130,7 @@ def _scoring(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """PyTorch's number of threads, for a while."""
+    """Sets PyTorch's number of threads within the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -139,31 +139,31 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# ---------------------------------------------------------------------- as metrics of an evaluator
+# ---------------------------------------------------------------------- evaluator
 
 METRICS = ("parameters", "flops", "latency")
 
 
 class CostEvaluator(Evaluator):
-    """Adds what networks cost to the metrics of an evaluator, and fails the architectures that cost too much.
+    """Adds the cost of networks to the metrics of an evaluator, and fails architectures that exceed a limit.
 
-    The costs are those of the evaluator's own networks: of a proxy, where it trains one. An architecture whose
-    measured costs are over a limit is not given to the evaluator at all, which spares its training.
+    The costs are those of the evaluator's own networks: those of the proxy, if it trains one. An architecture whose
+    measured costs exceed a limit is not evaluated at all, which saves its training.
 
-    An architecture is measured once, so that its latency is one number throughout a search. But a latency is measured:
-    another search finds slightly different ones.
+    Each architecture is measured once, so its latency stays the same throughout a search. Being a measurement, it is
+    slightly different in another search.
 
     Args:
-        evaluator: what scores the architectures. To measure, it must have networks; limits on the metrics that it
-            tells itself, as tables do, need none.
+        evaluator: the evaluator of the architectures. To measure costs, it must have networks; limits on metrics that
+            it reports itself, as tables do, need none.
         metrics: some of ``"parameters"``, ``"flops"`` (of one image) and ``"latency"`` (seconds of a batch, on the
             evaluator's device).
-        limits: the most that a metric may be, by name; an architecture over a limit is a failed evaluation.
+        limits: upper limits of metrics, by name; an architecture above a limit is a failed evaluation.
         latency: fields of `LatencySettings`.
 
     Raises:
-        ValueError: an unknown metric or field, or an evaluator without networks; in scoring, a limit on a metric that
-            nobody tells.
+        ValueError: a metric or field is unknown, or the evaluator has no networks; during evaluation, if a limit is set
+            on a metric that is not reported.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class CostEvaluator(Evaluator):
         if self.metrics and not hasattr(evaluator.unwrapped, "new_network"):
             raise ValueError(
                 f"metrics {list(self.metrics)} are measured on networks, of which {type(evaluator.unwrapped).__name__} "
-                "has none; metrics=() sets limits on what it tells itself"
+                "has none; metrics=() sets limits on the metrics that it reports itself"
             )
         for name, limit in self.limits.items():
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
@@ -200,7 +200,7 @@ class CostEvaluator(Evaluator):
         return self.evaluator.unwrapped
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """As the evaluator's, with further metrics; what is over a limit fails."""
+        """Evaluates with additional metrics; architectures above a limit fail."""
         costs = dict(zip(self.metrics, self._costs(tokens).T, strict=True))
         fits = ~np.array([bool(excess) for excess in self._excesses(costs, len(tokens))], dtype=bool)
         scored = self.evaluator.evaluate(
@@ -209,7 +209,7 @@ class CostEvaluator(Evaluator):
         metrics = {**{name: _spread(column, fits, np.nan) for name, column in scored.metrics.items()}, **costs}
         if unknown := [name for name in self.limits if name not in metrics]:
             raise ValueError(f"limits are set on {unknown}, but the metrics are {', '.join(metrics) or 'none'}")
-        excesses = self._excesses(metrics, len(tokens))  # now also in what the evaluator has told
+        excesses = self._excesses(metrics, len(tokens))  # now including the evaluator's own metrics
         own = _spread(np.array(scored.reasons, dtype=object), fits, "")
         failed = _spread(scored.failed, fits, True) | np.array([bool(excess) for excess in excesses], dtype=bool)
         accuracy = np.where(failed, 0.0, _spread(scored.accuracy, fits, 0.0))
@@ -217,7 +217,7 @@ class CostEvaluator(Evaluator):
         return Evaluations(accuracy, metrics, failed, tuple(reasons))
 
     def _excesses(self, metrics: Mapping[str, Floats], n: int) -> list[str]:
-        """What each of n architectures has too much of, empty where it keeps to the limits on these metrics."""
+        """For each of n architectures, the limit that it exceeds as text; empty if it exceeds none of these metrics."""
         reasons = [""] * n
         for name, limit in self.limits.items():
             if name not in metrics:
@@ -247,23 +247,23 @@ class CostEvaluator(Evaluator):
         return tuple(float(measures[name]()) for name in self.metrics)
 
     def fingerprint(self) -> dict[str, Any]:
-        """The evaluator's, with the metrics and the limits.
+        """The evaluator's fingerprint, with the metrics and the limits.
 
         Raises:
-            ValueError: latency is measured, which comes out otherwise each time and on each machine.
+            ValueError: latency is measured, which is not reproducible.
         """
         if "latency" in self.metrics:
             raise ValueError("latency is measured anew in every search: store the evaluator that CostEvaluator wraps")
         own = {"metrics": list(self.metrics), "limits": self.limits}
         return {"evaluator": "cost", **own, "of": self.evaluator.fingerprint()}
 
-    # ------------------------------------------------------------------ as the evaluator
+    # ------------------------------------------------------------------ delegation
 
     def update(self, tokens: Tokens) -> dict[str, float]:
         return self.evaluator.update(tokens)
 
     def state_dict(self) -> dict[str, Any]:
-        """The evaluator's, and what was measured: a latency is not to be had again."""
+        """The evaluator's state and the measured costs, since a latency cannot be reproduced."""
         known = [[list(key), list(costs)] for key, costs in self._known.items()]
         return {"evaluator": self.evaluator.state_dict(), "known": known}
 
@@ -273,7 +273,7 @@ class CostEvaluator(Evaluator):
 
 
 def _spread(column: NDArray[Any], rows: NDArray[np.bool_], absent: Any) -> NDArray[Any]:
-    """A column of some rows as one of all."""
+    """Expands a column of some rows to all rows."""
     spread = np.full(len(rows), absent, dtype=column.dtype)
     spread[rows] = column
     return spread

@@ -1,4 +1,4 @@
-"""An evaluator spread over processes and machines, by Ray."""
+"""An evaluator distributed over processes and machines with Ray."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from nas_gym.spaces import Tokens
 
 logger = logging.getLogger("nas_gym")
 
-OBJECT_STORE = 2**27  # bytes of shared memory that a Ray of our own takes: what travels is small
+OBJECT_STORE = 2**27  # bytes of shared memory if Ray is started here; the messages are small
 
 
 @dataclass(order=True)
 class _Job:
-    """One architecture, int64[1, T]. What is done again keeps its number, and so comes before what is new."""
+    """One architecture, int64[1, T]. Repeated jobs keep their number, and so come before new ones."""
 
     number: int
     tokens: Tokens = field(compare=False)
@@ -37,12 +37,12 @@ class _Job:
 
 
 class Worker:
-    """What runs in a worker's process: an evaluator of its own."""
+    """The actor that runs in a worker's process, with its own evaluator."""
 
     def prepare(self, make: Callable[[], Evaluator]) -> str | None:
         """Makes the evaluator; returns its fingerprint as JSON, None if it has none.
 
-        No constructor, whose errors Ray would not tell from a lost process.
+        Not a constructor, because Ray does not distinguish an error there from a lost process.
         """
         self.evaluator = make()
         try:
@@ -51,36 +51,36 @@ class Worker:
             return None
 
     def evaluate(self, tokens: Tokens, fidelity: float | None) -> Evaluations:
-        """What the evaluator says of int64[B, T]."""
+        """Evaluates int64[B, T]."""
         return self.evaluator.evaluate(tokens, fidelity=fidelity)
 
 
 class DistributedEvaluator(Evaluator):
-    """Evaluates in workers, each a process with an evaluator of its own, on this machine or on those of a Ray cluster.
+    """Evaluates in worker processes, each with its own evaluator, on this machine or on a Ray cluster.
 
-    A batch is spread over the workers, one architecture at a time, and comes back in its order. The results are the
-    evaluator's own, but for rounding where processors or their numbers of threads differ. A worker that is lost (its
-    process killed, its machine gone), or that takes longer than `timeout`, is replaced; what it was at is given to the
-    next one that is free. An architecture that has cost `attempts` workers is a failed evaluation: most likely it takes
-    too much memory. An error that the evaluator raises is raised here.
+    A batch is distributed over the workers, one architecture at a time, and returned in its order. The results equal
+    those of the wrapped evaluator, except for rounding if processors or numbers of threads differ. A worker that is
+    lost (its process killed, its machine gone), or that takes longer than `timeout`, is replaced, and its work is given
+    to the next free worker. An architecture that has lost `attempts` workers is a failed evaluation: most likely it
+    needs too much memory. Errors of the evaluator are raised here.
 
-    Ray is started if it is not running. `close`, or the end of a ``with``, ends the workers, and Ray if it was started
-    here.
+    Ray is started if it is not running. `close`, or leaving a ``with`` block, stops the workers, and Ray if it was
+    started here.
 
     Args:
-        make: makes the evaluator, which must not be stateful; called in every worker, and here. The workers must be
-            able to import what it is made of.
-        workers: how many.
-        address: of a Ray cluster (``"auto"``, ``"10.0.0.1:6379"``); None starts Ray on this machine alone.
-        cpus: cores of a worker, as Ray counts them.
-        gpus: GPUs of a worker; 0.25 puts four on one. A worker without sees none.
-        timeout: seconds of one evaluation after which a worker is given up; None waits for ever.
-        attempts: how many workers an architecture may cost.
-        local: what `make` would make here, if it is there already.
+        make: makes the evaluator, which must not be stateful; called in every worker and in this process. The workers
+            must be able to import everything that it needs.
+        workers: number of workers.
+        address: address of a Ray cluster (``"auto"``, ``"10.0.0.1:6379"``); None starts Ray on this machine only.
+        cpus: cores per worker, as counted by Ray.
+        gpus: GPUs per worker; 0.25 puts four workers on one GPU. Workers without GPUs see none.
+        timeout: seconds per evaluation after which a worker is replaced; None sets no limit.
+        attempts: number of workers that may be lost on one architecture.
+        local: the result of `make` in this process, if it exists already.
 
     Attributes:
-        workers: how many.
-        lost: how many workers have been lost or given up so far.
+        workers: number of workers.
+        lost: number of workers lost or replaced so far.
 
     Raises:
         ValueError: Ray is not installed, a number is out of range, this machine has too few GPUs, or the evaluator is
@@ -111,22 +111,22 @@ class DistributedEvaluator(Evaluator):
         super().__init__(self.local.space)
         if self.local.stateful:
             raise ValueError(
-                f"{type(self.local.unwrapped).__name__} is stateful: its workers would each come to a state of its own"
+                f"{type(self.local.unwrapped).__name__} is stateful: its state would differ between the workers"
             )
         self.fidelities, self.workers, self.lost = self.local.fidelities, workers, 0
         self.timeout, self.attempts, self._make = timeout, attempts, make
         self._started_ray = start_ray(address, workers * cpus, workers * gpus)
         import ray
 
-        # No restarts by Ray: here it is known what a lost worker was at.
+        # No restarts by Ray, which does not know the job of a lost worker.
         self._new_actor: Callable[..., Any] = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker).remote
         self._actors: list[Any] = []
         self._numbers = count(1)
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._begun: dict[tuple[bytes, float | None], list[Future[Evaluations]]] = {}
-        self._fingerprint: Future[str | None] = Future()  # that of the first worker
+        self._fingerprint: Future[str | None] = Future()  # of the first worker
         self._lock, self._closed = threading.Lock(), False
-        # A thread a worker. Daemons: the end of the interpreter does not wait for what they are at.
+        # One thread per worker. Daemons, so that the interpreter can exit while they work.
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -136,18 +136,18 @@ class DistributedEvaluator(Evaluator):
         return self.local.unwrapped
 
     def fingerprint(self) -> dict[str, Any]:
-        """That of the workers' evaluators, whose devices need not be those of this process.
+        """The fingerprint of the workers' evaluators, whose devices may differ from this process's.
 
         Raises:
             ValueError: they have none.
         """
-        told = self._fingerprint.result()
-        return self.local.fingerprint() if told is None else dict(json.loads(told))
+        text = self._fingerprint.result()
+        return self.local.fingerprint() if text is None else dict(json.loads(text))
 
     # ------------------------------------------------------------------ evaluating
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """Spreads int64[B, T] over the workers; what occurs twice is evaluated once. Parents are not read."""
+        """Distributes int64[B, T] over the workers; duplicates are evaluated once. Parents are ignored."""
         if not len(tokens):
             return self.local.evaluate(tokens, fidelity=fidelity, parents=parents)
         parts = {part.tobytes(): found for part, found in self.evaluate_in_parts(tokens, fidelity=fidelity)}
@@ -162,13 +162,13 @@ class DistributedEvaluator(Evaluator):
             yield futures[future], future.result()
 
     def begin(self, tokens: Tokens, *, fidelity: float | None = None) -> Future[Any]:
-        """Gives int64[1, T] to a worker; one `evaluate` takes what comes of it."""
+        """Starts the evaluation of int64[1, T]; the next `evaluate` of it takes the result."""
         waiting = self._begun.setdefault((tokens.tobytes(), fidelity), [])
         waiting.append(waiting[0] if waiting else self._given(tokens, fidelity))
         return waiting[0]
 
     def _taken(self, tokens: Tokens, fidelity: float | None) -> Future[Evaluations]:
-        """What was begun earlier, or is begun now."""
+        """The evaluation that `begin` has started, or a new one."""
         waiting = self._begun.get((tokens.tobytes(), fidelity), [])
         future = waiting.pop() if waiting else self._given(tokens, fidelity)
         if not waiting:
@@ -185,10 +185,9 @@ class DistributedEvaluator(Evaluator):
     # ------------------------------------------------------------------ workers
 
     def _serve(self) -> None:
-        """A thread's work: it has a worker do one job after another, and replaces one that is lost.
+        """The loop of one thread: gives its worker one job after another, and replaces a lost worker.
 
-        It takes a job only when it has a worker: while one is starting, the other threads' workers do what is to be
-        done.
+        It takes jobs only while it has a worker; while one is starting, the workers of the other threads do the work.
         """
         actor, error = None, None
         while True:
@@ -207,7 +206,7 @@ class DistributedEvaluator(Evaluator):
                 actor = None
 
     def _started(self) -> Any:
-        """A new worker that is ready."""
+        """Starts a new worker and waits until it is ready."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -224,32 +223,32 @@ class DistributedEvaluator(Evaluator):
                 raise
             except RayError as lost:
                 self._give_up(actor, lost)
-        raise RuntimeError(f"{self.attempts} workers in a row were lost before they had begun")
+        raise RuntimeError(f"{self.attempts} workers in a row were lost while starting")
 
-    def _tell_fingerprint(self, told: str | Exception | None) -> None:
-        """Notes that of the first worker.
+    def _tell_fingerprint(self, found: str | Exception | None) -> None:
+        """Records the fingerprint of the first worker.
 
         Raises:
-            ValueError: another worker's is different, so that results would depend on who evaluates.
+            ValueError: another worker has a different one, so results would depend on which worker evaluates.
         """
         with self._lock:
             if self._fingerprint.done():
                 first = None if self._fingerprint.exception() else self._fingerprint.result()
-                if isinstance(told, str) and first is not None and told != first:
-                    raise ValueError(f"workers must have equal evaluators; one has {told}, another {first}")
-            elif isinstance(told, Exception):
-                self._fingerprint.set_exception(told)
+                if isinstance(found, str) and first is not None and found != first:
+                    raise ValueError(f"workers must have equal evaluators; one has {found}, another {first}")
+            elif isinstance(found, Exception):
+                self._fingerprint.set_exception(found)
             else:
-                self._fingerprint.set_result(told)
+                self._fingerprint.set_result(found)
 
     def _done(self, job: _Job, actor: Any) -> bool:
-        """Has a worker do a job; False if the worker was lost, and the job is to be done again or has failed."""
+        """Runs a job on a worker; returns False if the worker was lost, and the job was requeued or has failed."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
         try:
             job.future.set_result(ray.get(actor.evaluate.remote(job.tokens, job.fidelity), timeout=self.timeout))
-        except RayTaskError as raised:  # by the evaluator
+        except RayTaskError as raised:  # raised by the evaluator
             job.future.set_exception(_own(raised))
         except RayError as lost:
             self._give_up(actor, lost)
@@ -260,7 +259,7 @@ class DistributedEvaluator(Evaluator):
                 reason = f"worker lost {job.attempts} times"
                 job.future.set_result(Evaluations(np.zeros(1), {}, np.ones(1, dtype=bool), (reason,)))
             return False
-        except Exception as raised:  # by Ray itself: whoever waits must hear of it
+        except Exception as raised:  # raised by Ray itself: pass it on to the caller
             job.future.set_exception(raised)
         return True
 
@@ -276,7 +275,7 @@ class DistributedEvaluator(Evaluator):
         ray.kill(actor)
 
     def close(self) -> None:
-        """Ends the workers, whatever they are at, and Ray if it was started here."""
+        """Stops the workers immediately, and Ray if it was started here."""
         import ray
 
         with self._lock:
@@ -300,7 +299,7 @@ class DistributedEvaluator(Evaluator):
 
 
 def _own(raised: Exception) -> Exception:
-    """The error that the evaluator raised, with Ray's account of it behind it."""
+    """The error raised by the evaluator, with Ray's error as its cause."""
     own = getattr(raised, "cause", None)
     if not isinstance(own, Exception):
         return raised
@@ -309,15 +308,15 @@ def _own(raised: Exception) -> Exception:
 
 
 def start_ray(address: str | None, cpus: float, gpus: float = 0.0) -> bool:
-    """Joins the Ray cluster at an address, or starts Ray on this machine with as many cores as are asked for.
+    """Joins the Ray cluster at an address, or starts Ray on this machine with the requested number of cores.
 
     Returns:
-        Whether it was done; a Ray that is running already is taken as it is.
+        Whether Ray was initialised here; False if it was running already.
 
     Raises:
         ValueError: Ray is not installed, there is no cluster at the address, or this machine has too few GPUs.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without GPUs sees none
     try:
         import ray
@@ -337,5 +336,5 @@ def start_ray(address: str | None, cpus: float, gpus: float = 0.0) -> bool:
     found: float = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
     if found < gpus:
         ray.shutdown()
-        raise ValueError(f"the workers take {gpus:g} GPUs in all, of which this machine has {found:g}")
+        raise ValueError(f"the workers need {gpus:g} GPUs in total, but this machine has {found:g}")
     return True

@@ -1,4 +1,4 @@
-"""Final accuracies predicted from the first epochs, and trainings stopped that will not be the best.
+"""Predicts final accuracies from the first epochs, and stops trainings that are unlikely to be the best.
 
 Baker, Gupta, Raskar & Naik 2017, "Accelerating Neural Architecture Search using Performance Prediction".
 """
@@ -29,14 +29,14 @@ COSTS = ("parameters", "flops")
 
 
 def architecture_features(space: SearchSpace, tokens: Tokens, metrics: Mapping[str, Floats]) -> Floats:
-    """How often each choice is taken among the decisions of a kind, and the logarithms of the costs that are told.
+    """The number of times that each choice of a decision kind is taken, and the logarithms of the known costs.
 
-    Baker et al. have the numbers of layers and of weights.
+    Baker et al. use the numbers of layers and of weights.
 
     Args:
         space: the search space.
         tokens: int64[B, T].
-        metrics: float64[B] by name; ``parameters`` and ``flops`` are read.
+        metrics: float64[B] by name; ``parameters`` and ``flops`` are used.
 
     Returns:
         float64[B, features].
@@ -52,7 +52,7 @@ def architecture_features(space: SearchSpace, tokens: Tokens, metrics: Mapping[s
 
 
 def curve_features(curves: Floats) -> Floats:
-    """A partial curve float64[B, t], its first differences and its second ones, side by side."""
+    """Concatenates partial curves float64[B, t] with their first and second differences."""
     return np.concatenate([np.diff(curves, order, axis=1) for order in range(min(3, curves.shape[1]))], axis=1)
 
 
@@ -85,23 +85,23 @@ REGRESSORS: dict[str, Callable[[np.random.Generator, int, int], list[Any]]] = {
 
 
 class LearningCurvePredictor:
-    """Sequential regression models: for each number of epochs t a regressor from what is known by then.
+    """Sequential regression models: one regressor per number of epochs t, on the data available after t epochs.
 
-    The error is taken to be normal, with the deviation that cross-validation shows (Baker et al. 2017).
+    The error is assumed to be normal, with the standard deviation from cross-validation (Baker et al. 2017).
 
     Args:
-        regressor: ``"nu-svr"``, with a radial kernel and hyperparameters from a random search by cross-validation, as
-            Baker et al. have it; ``"random-forest"``, which never predicts more than it has seen; or
+        regressor: ``"nu-svr"``, with a radial kernel and hyperparameters from a random search with cross-validation, as
+            in Baker et al.; ``"random-forest"``, which never predicts more than the highest value seen; or
             ``"least-squares"``.
-        candidates: draws of that random search.
-        folds: of the cross-validation.
-        seed: of the draws, the folds and the forests.
+        candidates: number of candidates of that random search.
+        folds: number of folds of the cross-validation.
+        seed: seed of the candidates, the folds and the forests.
 
     Attributes:
-        deviations: float64[T - 1], of the error after 1, 2, ... epochs.
+        deviations: float64[T - 1], the standard deviation of the error after 1, 2, ... epochs.
 
     Raises:
-        ValueError: an unknown regressor.
+        ValueError: the regressor is unknown.
     """
 
     def __init__(self, regressor: str = "nu-svr", *, candidates: int = 20, folds: int = 10, seed: int = 0) -> None:
@@ -112,17 +112,17 @@ class LearningCurvePredictor:
         self._models: list[Any] = []
 
     def fit(self, features: Floats, curves: Floats) -> None:
-        """Learns from complete curves.
+        """Fits the regressors to complete curves.
 
         Args:
-            features: of the architectures, float64[n, features].
-            curves: float64[n, T]; the last column is what is predicted.
+            features: features of the architectures, float64[n, features].
+            curves: float64[n, T]; the last column is the target.
 
         Raises:
             ValueError: there are fewer curves than folds.
         """
         if len(curves) < self.folds:
-            raise ValueError(f"curves must be at least {self.folds}, one a fold; got {len(curves)}")
+            raise ValueError(f"curves must be at least {self.folds}, one per fold; got {len(curves)}")
         self._mean, self._scale = curves[:, -1].mean(), curves[:, -1].std() or 1.0
         target = (curves[:, -1] - self._mean) / self._scale
         rng = np.random.default_rng(self.seed)
@@ -139,10 +139,10 @@ class LearningCurvePredictor:
         self.deviations = np.array(deviations)
 
     def predict(self, features: Floats, curves: Floats) -> tuple[Floats, float]:
-        """The final accuracies, float64[B], in [0, 1], and the standard deviation of the error.
+        """Predicts final accuracies, float64[B] in [0, 1], and the standard deviation of the error.
 
         Args:
-            features: float64[B, features].
+            features: features of the architectures, float64[B, features].
             curves: the first t epochs, float64[B, t], t < T.
         """
         epochs = curves.shape[1]
@@ -156,16 +156,16 @@ class LearningCurvePredictor:
 
 @dataclass(frozen=True)
 class EarlyStoppingSettings:
-    """When trainings are stopped.
+    """Settings of early stopping.
 
     Attributes:
-        complete: architectures that are trained to the end first, of which the predictor learns (after Baker et
+        complete: number of architectures that are trained to the end first, to fit the predictor (after Baker et
             al. 2017).
-        threshold: a training is stopped when its chance to beat the best so far is smaller (after Baker et
+        threshold: a training is stopped when its probability of beating the best so far is below this (after Baker et
             al. 2017).
-        regressor: of `LearningCurvePredictor`.
-        candidates: likewise.
-        folds: likewise.
+        regressor: see `LearningCurvePredictor`.
+        candidates: see `LearningCurvePredictor`.
+        folds: see `LearningCurvePredictor`.
     """
 
     complete: int = 100
@@ -183,26 +183,25 @@ class EarlyStoppingSettings:
 
 
 class EarlyStoppingEvaluator(Evaluator):
-    """Watches the learning curves of another evaluator, and stops trainings that will hardly be the best.
+    """Watches the learning curves of another evaluator and stops trainings that are unlikely to be the best.
 
-    An architecture is evaluated with one fidelity after another. Once a predictor has learnt from the first complete
-    curves, an architecture is stopped after the fidelity at which its chance to beat the best accuracy so far falls
-    under the threshold; its accuracy is then the predicted one.
+    An architecture is evaluated with increasing fidelity. Once the predictor has been fitted to the first complete
+    curves, an architecture is stopped at the fidelity at which its probability of beating the best accuracy so far
+    falls below the threshold; its accuracy is then the predicted one.
 
-    Results depend on what was evaluated before, and so the evaluator is stateful, though `update` trains nothing here.
-    To spare anything, the evaluator must go on where a lower fidelity has ended, as tables and
-    `FromScratchEvaluator` do.
+    Results depend on earlier evaluations, so this evaluator is stateful, although `update` trains nothing. There are
+    savings only if the wrapped evaluator continues from a lower fidelity, as tables and `FromScratchEvaluator` do.
 
-    Metrics beside the evaluator's own: ``stopped``, 1 or 0, and ``predicted``, the last prediction, NaN before there
-    are any. The evaluator's ``epochs`` and ``seconds`` are those of the fidelity reached.
+    Metrics in addition to the evaluator's: ``stopped``, 1 or 0, and ``predicted``, the last prediction, NaN if there is
+    none yet. The evaluator's ``epochs`` and ``seconds`` are those of the fidelity reached.
 
     Args:
-        evaluator: one with fidelities.
-        seed: of the predictor.
+        evaluator: an evaluator with fidelities.
+        seed: seed of the predictor.
         settings: fields of `EarlyStoppingSettings`.
 
     Attributes:
-        predictor: the predictor; None as long as there are too few complete curves.
+        predictor: the predictor; None while there are too few complete curves.
         best: the best accuracy of a complete training so far.
 
     Raises:
@@ -220,7 +219,7 @@ class EarlyStoppingEvaluator(Evaluator):
             raise ValueError(f"early stopping has no setting {unknown}; settings: {', '.join(known)}")
         self.evaluator, self.fidelities = evaluator, evaluator.fidelities
         self.settings, self.seed = EarlyStoppingSettings(**settings), seed
-        self._make_predictor()  # complains of an unknown regressor
+        self._make_predictor()  # validates the regressor
         self.predictor: LearningCurvePredictor | None = None
         self.best = -np.inf
         self._complete: dict[tuple[int, ...], tuple[list[float], list[float]]] = {}  # features and curves
@@ -238,11 +237,11 @@ class EarlyStoppingEvaluator(Evaluator):
 
     @property
     def saved(self) -> float:
-        """The share of the full budget of all evaluations in full that was spared by stopping."""
+        """The share of the budget of all full evaluations that was saved by stopping."""
         return 1.0 - self._spent / self._trials if self._trials else 0.0
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """In full, with early stopping; with a lower fidelity, as the evaluator does."""
+        """Evaluates with early stopping, or at a lower fidelity without it."""
         share = self.nearest_fidelity(fidelity)
         if share is not None:
             return self.evaluator.evaluate(tokens, fidelity=share, parents=parents)
@@ -251,7 +250,7 @@ class EarlyStoppingEvaluator(Evaluator):
         return joined([self._watched(tokens[part], None if parents is None else parents[part]) for part in parts])
 
     def _watched(self, tokens: Tokens, parents: Tokens | None) -> Evaluations:
-        """Evaluates with one fidelity after another, those that are left."""
+        """Evaluates the remaining architectures with increasing fidelity."""
         left = np.arange(len(tokens))
         curves, predicted = np.empty((len(tokens), 0)), np.full(len(tokens), np.nan)
         parts, rows = [], []
@@ -267,9 +266,9 @@ class EarlyStoppingEvaluator(Evaluator):
                 predicted, chance = self._prospects(features, curves, sound)
                 hopeless = chance < self.settings.threshold
             ended = hopeless | scored.failed | last
-            told = {"stopped": hopeless.astype(np.float64), "predicted": predicted}
+            extra = {"stopped": hopeless.astype(np.float64), "predicted": predicted}
             accuracy = np.where(hopeless, predicted, scored.accuracy)
-            whole = Evaluations(accuracy, {**scored.metrics, **told}, scored.failed, scored.reasons)
+            whole = Evaluations(accuracy, {**scored.metrics, **extra}, scored.failed, scored.reasons)
             parts.append(whole.rows(ended))
             rows.append(left[ended])
             self._spent += share * int(ended.sum())
@@ -280,7 +279,7 @@ class EarlyStoppingEvaluator(Evaluator):
         return joined(parts).rows(np.argsort(np.concatenate(rows), kind="stable"))
 
     def _prospects(self, features: Floats, curves: Floats, sound: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        """Predicted accuracies, and the chances to beat the best so far; NaN where there is nothing to predict yet."""
+        """Predicted accuracies and probabilities of beating the best so far; NaN if there is no prediction."""
         predicted, chance = np.full((2, len(curves)), np.nan)
         if self.predictor is not None and sound.any():
             predicted[sound], deviation = self.predictor.predict(features[sound], curves[sound])
@@ -288,7 +287,7 @@ class EarlyStoppingEvaluator(Evaluator):
         return predicted, chance
 
     def _learn(self, tokens: Tokens, features: Floats, curves: Floats) -> None:
-        """Remembers complete curves, and learns from them as soon as they are enough."""
+        """Stores complete curves, and fits the predictor as soon as there are enough."""
         self.best = max([self.best, *curves[:, -1].tolist()])
         if self.predictor is not None:
             return
@@ -299,13 +298,13 @@ class EarlyStoppingEvaluator(Evaluator):
             known, seen = zip(*self._complete.values(), strict=True)
             self.predictor.fit(np.array(known), np.array(seen))
 
-    # ------------------------------------------------------------------ as the evaluator
+    # ------------------------------------------------------------------ delegation
 
     def update(self, tokens: Tokens) -> dict[str, float]:
         return self.evaluator.update(tokens)
 
     def state_dict(self) -> dict[str, Any]:
-        """The evaluator's, the curves that the predictor learns from, the best accuracy, and what was spent."""
+        """The evaluator's state, the curves of the predictor, the best accuracy, and the budget spent."""
         complete = [[list(key), *seen] for key, seen in self._complete.items()]
         return {
             "evaluator": self.evaluator.state_dict(),

@@ -1,4 +1,4 @@
-"""From evaluations to rewards."""
+"""Objectives: functions from evaluations to rewards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nas_gym.evaluators.evaluator import Evaluations, Floats
 
 
 class Objective(ABC):
-    """A reward for each evaluation, and the worst one for those that failed.
+    """Maps evaluations to rewards; failed evaluations get the worst reward.
 
     Attributes:
-        name: for reports.
+        name: name in reports.
         worst: the reward of failed trials and of penalised illegal choices.
     """
 
@@ -28,11 +28,11 @@ class Objective(ABC):
 
     @property
     def dimensions(self) -> int | None:
-        """How many numbers a reward is; None if it is one and no vector."""
+        """The length of vector rewards; None for scalar rewards."""
         return None
 
     def zeros(self, n: int) -> Floats:
-        """The rewards of n steps that finish nothing, float64[n], or float64[n, dimensions]."""
+        """The rewards of n steps that do not complete an architecture, float64[n], or float64[n, dimensions]."""
         return np.zeros(n if self.dimensions is None else (n, self.dimensions))
 
     @abstractmethod
@@ -59,7 +59,7 @@ class AccuracyObjective(Objective):
     """A function of the accuracy alone.
 
     Attributes:
-        name: for reports.
+        name: name in reports.
         transform: float64[B] accuracies in [0, 1] -> float64[B] rewards.
         worst: the reward of failed trials and of penalised illegal choices.
     """
@@ -81,7 +81,7 @@ def _cubed(accuracy: Floats) -> Floats:
 
 
 def _tan(accuracy: Floats) -> Floats:
-    # Capped just under 1, where the tangent has its pole.
+    # Capped just below 1, where the tangent has its pole.
     return np.tan(np.minimum(accuracy, 0.9999) * np.pi / 2)
 
 
@@ -89,17 +89,18 @@ def _tan(accuracy: Floats) -> Floats:
 class SoftConstraint(Objective):
     """accuracy * (metric / target) ** exponent (Tan et al. 2019, "MnasNet", equations 2 and 3).
 
-    With -0.07 on both sides of the target, as in the paper, twice the latency must bring 5 % more accuracy, relatively.
-    With ``exponent=-1, exponent_below=0``, its hard variant, what keeps to the target gains nothing by being cheaper.
+    With -0.07 on both sides of the target, as in the paper, twice the latency needs 5 % more accuracy, relatively, for
+    the same reward. With ``exponent=-1, exponent_below=0``, its hard variant, there is no gain from a metric below the
+    target.
 
     Attributes:
-        metric: what is to be low, of the evaluator's metrics: ``latency``, ``flops``, ``parameters``.
-        target: of the metric.
-        exponent: beyond the target (Tan et al. 2019, section 3.1: beta = -0.07).
-        exponent_below: up to the target (alpha); None takes `exponent`.
+        metric: the metric to keep low, such as ``latency``, ``flops`` or ``parameters``.
+        target: target value of the metric.
+        exponent: exponent above the target (Tan et al. 2019, section 3.1: beta = -0.07).
+        exponent_below: exponent up to the target (alpha); None takes `exponent`.
 
     Raises:
-        ValueError: a target that is not positive, or an exponent that is.
+        ValueError: the target is not positive, or an exponent is positive.
     """
 
     name = "soft-constraint"
@@ -120,7 +121,7 @@ class SoftConstraint(Objective):
     def values(self, evaluations: Evaluations) -> Floats:
         metric = _column(evaluations, self.metric)
         if not (metric > 0).all():
-            raise ValueError(f"metric {self.metric!r} must be positive to be held against a target, got {metric.min()}")
+            raise ValueError(f"metric {self.metric!r} must be positive to compare with a target, got {metric.min()}")
         below = self.exponent if self.exponent_below is None else self.exponent_below
         ratio = metric / self.target
         return evaluations.accuracy * ratio ** np.where(ratio > 1, self.exponent, below)
@@ -128,11 +129,11 @@ class SoftConstraint(Objective):
 
 @dataclass(frozen=True)
 class LinearObjective(Objective):
-    """A weighted sum of the columns of an evaluation: several objectives as one, for agents that need one number.
+    """A weighted sum of the columns of an evaluation, for several objectives with scalar rewards.
 
     Attributes:
-        weights: a factor for each column, ``accuracy`` or a metric: negative for what is to be low.
-        worst: the reward of failed trials and of penalised illegal choices: lower than all that occur.
+        weights: a factor for each column, ``accuracy`` or a metric; negative for metrics to minimise.
+        worst: the reward of failed trials and of penalised illegal choices, lower than all others.
 
     Raises:
         ValueError: there are no weights, or they are not numbers.
@@ -156,15 +157,15 @@ class LinearObjective(Objective):
 
 @dataclass(frozen=True)
 class VectorObjective(Objective):
-    """Several rewards at once, one for each column, for agents of many objectives.
+    """Vector rewards with one weighted column each, for multi-objective agents.
 
     Attributes:
-        weights: a factor for each column, ``accuracy`` or a metric, in the order of the rewards: negative for what is
-            to be low.
-        worst: the rewards of failed trials and of penalised illegal choices: lower than all that occur.
+        weights: a factor for each column, ``accuracy`` or a metric, in the order of the rewards; negative for metrics
+            to minimise.
+        worst: the rewards of failed trials and of penalised illegal choices, lower than all others.
 
     Raises:
-        ValueError: there are no weights, `worst` is of another length, or they are not numbers.
+        ValueError: there are no weights, `worst` has another length, or they are not numbers.
     """
 
     name = "vector"
@@ -190,7 +191,7 @@ def _column(evaluations: Evaluations, name: str) -> Floats:
     """The accuracy or a metric, float64[B]."""
     columns = {"accuracy": evaluations.accuracy, **evaluations.metrics}
     if name not in columns:
-        raise ValueError(f"the objective needs the metric {name!r}, but the evaluator tells {', '.join(columns)}")
+        raise ValueError(f"the objective needs the metric {name!r}, but the evaluator reports {', '.join(columns)}")
     return columns[name]
 
 
@@ -221,7 +222,7 @@ def make_objective(spec: Objective | str | Mapping[str, Any]) -> Objective:
             ``{"name": "soft-constraint", "metric": "latency", "target": 0.01}``.
 
     Raises:
-        ValueError: an unknown name or field, or a value out of range.
+        ValueError: the name or a field is unknown, or a value is out of range.
     """
     if isinstance(spec, Objective):
         return spec

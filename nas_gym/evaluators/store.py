@@ -1,4 +1,4 @@
-"""A store of evaluations in a file: what was paid for once is never paid for again."""
+"""A store of evaluations in a file, so that later searches reuse them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import numpy as np
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator, joined
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
-APPLICATION = 0x4E415347  # "NASG", by which SQLite files of this kind are known
+APPLICATION = 0x4E415347  # "NASG", the application id of these SQLite files
 FORMAT = 1
-PATIENCE = 600.0  # seconds that a process waits for its turn to write
+PATIENCE = 600.0  # seconds that a process waits for the write lock
 MACHINE_FAILURES = ("out of memory", "worker lost")
-"""Reasons of failures that another machine may not have, and that are not stored."""
+"""Reasons of failures that may not occur on another machine, and that are not stored."""
 
 SCHEMA = f"""
 CREATE TABLE evaluator (
@@ -36,11 +36,11 @@ CREATE TABLE evaluator (
 );
 CREATE TABLE evaluation (
     evaluator INTEGER NOT NULL REFERENCES evaluator (id),
-    tokens TEXT NOT NULL,       -- the choices, apart by spaces
+    tokens TEXT NOT NULL,       -- the choices, separated by spaces
     fidelity REAL NOT NULL,     -- the share of the full budget
-    accuracy REAL,              -- NULL where it is not a number
-    metrics TEXT NOT NULL,      -- numbers by name, as JSON; null where one is not a number
-    reason TEXT,                -- why it failed; NULL where it did not
+    accuracy REAL,              -- NULL if it is NaN
+    metrics TEXT NOT NULL,      -- numbers by name, as JSON; null if NaN
+    reason TEXT,                -- why it failed; NULL if it did not
     PRIMARY KEY (evaluator, tokens, fidelity)
 ) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION};
@@ -50,14 +50,14 @@ PRAGMA user_version = {FORMAT};
 
 @dataclass(frozen=True)
 class StoredSeries:
-    """What a store holds of one evaluator.
+    """Summary of the stored evaluations of one evaluator.
 
     Attributes:
-        number: by which `EvaluationStore.read` and `write` know it.
-        space: the search space, as `SearchSpace.to_dict` gives it.
-        fingerprint: of the evaluator, its seed included.
-        evaluations: how many there are.
-        failed: how many of them failed.
+        number: its number for `EvaluationStore.read` and `write`.
+        space: the search space, as returned by `SearchSpace.to_dict`.
+        fingerprint: the fingerprint of the evaluator, including its seed.
+        evaluations: number of evaluations.
+        failed: number of failed evaluations.
     """
 
     number: int
@@ -70,19 +70,19 @@ class StoredSeries:
 class EvaluationStore:
     """Evaluations in an SQLite file, shared by any number of processes and threads of one machine.
 
-    An evaluation is known by the search space, the evaluator's fingerprint, the architecture's choices, and the
-    fidelity. The first one that is written stays; others of the same key change nothing. A row is there as a whole or
-    not at all: a process that is killed leaves what it has written. (A power cut may take what was written in the last
-    half minute or so, but nothing older, and the file stays sound.)
+    The key of an evaluation consists of the search space, the evaluator's fingerprint, the architecture's choices and
+    the fidelity. The first evaluation written for a key is kept; later ones are ignored. Rows are written atomically: a
+    process that is killed leaves what it has written. (A power cut may lose the last half minute or so, but nothing
+    older, and the file stays intact.)
 
-    The file is in SQLite's WAL mode, which no network file system supports: processes on other machines give their
-    evaluations to one that has it, as the workers of a `DistributedEvaluator` do.
+    The file uses SQLite's WAL mode, which does not work on network file systems: processes on other machines must send
+    their evaluations to one with access to the file, as the workers of a `DistributedEvaluator` do.
 
     Args:
-        path: the file; made, with its folder, if it is not there.
+        path: the file; created, with its folder, if it does not exist.
 
     Raises:
-        ValueError: the file is something else, or of a later format.
+        ValueError: the file is not an evaluation store, or has a later format.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -90,13 +90,13 @@ class EvaluationStore:
         self._local = threading.local()
         if not self.path.exists():
             self._create()
-        self._connection()  # complains of a file that is none
+        self._connection()  # raises if the file is not a store
 
     def __reduce__(self) -> tuple[type[EvaluationStore], tuple[Path]]:
         return EvaluationStore, (self.path,)
 
     def _create(self) -> None:
-        """Makes the file under another name, then gives it its own: no other process ever sees half of it."""
+        """Creates the file under a temporary name and links it, so that no other process sees an incomplete file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent) as folder:
             made = Path(folder) / "store"
@@ -108,31 +108,31 @@ class EvaluationStore:
                 os.link(made, self.path)
 
     def _connection(self) -> sqlite3.Connection:
-        """One a thread and process. One that a fork has inherited is of no use, but must not be closed there either."""
+        """One connection per thread and process. A connection inherited by a fork must be neither used nor closed."""
         connections: dict[int, sqlite3.Connection] = self._local.__dict__.setdefault("connections", {})
         if os.getpid() not in connections:
             connections[os.getpid()] = self._opened()
         return connections[os.getpid()]
 
     def _opened(self) -> sqlite3.Connection:
-        # Read and write, but never create: a store that was deleted meanwhile is not begun anew without its tables.
+        # Read and write, but never create: a deleted store must not be recreated without its tables.
         connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
-        connection.isolation_level = None  # transactions begin where they are told to
+        connection.isolation_level = None  # transactions are started explicitly
         try:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             connection.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.DatabaseError as error:
             connection.close()
-            raise ValueError(f"{str(self.path)!r} is no store of evaluations: {error}") from error
+            raise ValueError(f"{str(self.path)!r} is not an evaluation store: {error}") from error
         if application != APPLICATION or version > FORMAT:
             connection.close()
-            kind = "no store of evaluations" if application != APPLICATION else f"of format {version}"
+            kind = "not an evaluation store" if application != APPLICATION else f"of format {version}"
             raise ValueError(f"{str(self.path)!r} is {kind}; this version reads stores up to format {FORMAT}")
         return connection
 
     def close(self) -> None:
-        """Closes this thread's connection; it is opened again when it is needed."""
+        """Closes this thread's connection; it is reopened when needed."""
         connection = self._local.__dict__.get("connections", {}).pop(os.getpid(), None)
         if connection is not None:
             connection.close()
@@ -140,14 +140,14 @@ class EvaluationStore:
     # ------------------------------------------------------------------ keys and rows
 
     def series(self, space: SearchSpace, fingerprint: Mapping[str, Any]) -> int:
-        """The number of an evaluator's evaluations, new if there are none yet.
+        """The number of an evaluator's series of evaluations; creates the series if it does not exist.
 
         Args:
             space: the search space.
-            fingerprint: what `Evaluator.fingerprint` tells.
+            fingerprint: the result of `Evaluator.fingerprint`.
 
         Raises:
-            ValueError: the fingerprint is not JSON-able.
+            ValueError: the fingerprint is not JSON-serialisable.
         """
         key = _json(space.to_dict()), _json(fingerprint)
         connection = self._connection()
@@ -156,11 +156,11 @@ class EvaluationStore:
         return int(number)
 
     def read(self, series: int, tokens: Tokens, fidelity: float = 1.0) -> list[Evaluations | None]:
-        """What is known of each of the architectures int64[B, T]: a batch of one, or None.
+        """The stored evaluation of each of the architectures int64[B, T], as a batch of one, or None.
 
         Args:
-            series: as `series` gives it.
-            tokens: legal, filled sequences.
+            series: the result of `series`.
+            tokens: legal, complete sequences.
             fidelity: the share of the full budget.
         """
         query = "SELECT accuracy, metrics, reason FROM evaluation WHERE evaluator = ? AND tokens = ? AND fidelity = ?"
@@ -169,12 +169,12 @@ class EvaluationStore:
         return [None if row is None else _evaluation(*row) for row in rows]
 
     def write(self, series: int, tokens: Tokens, evaluations: Evaluations, fidelity: float = 1.0) -> None:
-        """Keeps the evaluations of int64[B, T], all or none; those whose failure is the machine's are left out.
+        """Stores the evaluations of int64[B, T] atomically, without failures that are due to the machine.
 
         Args:
-            series: as `series` gives it.
-            tokens: legal, filled sequences.
-            evaluations: of these.
+            series: the result of `series`.
+            tokens: legal, complete sequences.
+            evaluations: their evaluations.
             fidelity: the share of the full budget.
         """
         rows = [
@@ -187,15 +187,15 @@ class EvaluationStore:
         with connection:  # commits, or rolls back
             connection.executemany("INSERT OR IGNORE INTO evaluation VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    # ------------------------------------------------------------------ all of it
+    # ------------------------------------------------------------------ content
 
     def __len__(self) -> int:
-        """How many evaluations there are."""
+        """The number of evaluations."""
         (count,) = self._connection().execute("SELECT count(*) FROM evaluation").fetchone()
         return int(count)
 
     def all_series(self) -> list[StoredSeries]:
-        """What the store holds, an item an evaluator."""
+        """The content of the store, one item per evaluator."""
         found = self._connection().execute(
             "SELECT id, space, fingerprint, count(tokens), count(reason) FROM evaluator "
             "LEFT JOIN evaluation ON evaluator = id GROUP BY id ORDER BY id"
@@ -206,7 +206,7 @@ class EvaluationStore:
         ]
 
     def all_evaluations(self, series: int) -> Iterator[tuple[tuple[int, ...], float, Evaluations]]:
-        """The choices, the fidelity and the evaluation, a batch of one, of all that is held of one evaluator."""
+        """Iterates over one evaluator's evaluations: choices, fidelity, and the evaluation as a batch of one."""
         found = self._connection().execute(
             "SELECT tokens, fidelity, accuracy, metrics, reason FROM evaluation WHERE evaluator = ?", (series,)
         )
@@ -214,9 +214,9 @@ class EvaluationStore:
             yield tuple(map(int, text.split())), fidelity, _evaluation(*columns)
 
     def export(self, series: int, path: str | os.PathLike[str]) -> int:
-        """Writes what is held of one evaluator as a CSV file with a header; returns how many evaluations these are.
+        """Writes one evaluator's evaluations to a CSV file with a header; returns the number of evaluations.
 
-        Numbers are as Python writes them, which reads back to the bit; NaN, and what is untold, is nothing.
+        Numbers are written by `repr`, so they read back exactly; NaN and missing values are empty.
         """
         (found,) = (one for one in self.all_series() if one.number == series)
         space = make_space(found.space)
@@ -241,7 +241,7 @@ def _json(value: Mapping[str, Any]) -> str:
     try:
         return json.dumps(value, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"a fingerprint must hold what JSON has, finite numbers included; got {value!r}") from error
+        raise ValueError(f"a fingerprint must be JSON-serialisable, with finite numbers; got {value!r}") from error
 
 
 def _texts(tokens: Tokens) -> list[str]:
@@ -249,7 +249,7 @@ def _texts(tokens: Tokens) -> list[str]:
 
 
 def _columns(evaluations: Evaluations, row: int) -> tuple[float | None, str, str | None]:
-    """The accuracy, the metrics and the reason as the file has them: numbers to the bit."""
+    """The accuracy, the metrics and the reason in the form of the file; numbers are exact."""
     metrics = {name: _number(column[row]) for name, column in evaluations.metrics.items()}
     reason = evaluations.reasons[row] if evaluations.failed[row] else None
     return _number(evaluations.accuracy[row]), json.dumps(metrics), reason
@@ -267,31 +267,31 @@ def _evaluation(accuracy: float | None, metrics: str, reason: str | None) -> Eva
 
 
 class StoredEvaluator(Evaluator):
-    """Answers from a store what is in it; has the rest evaluated, and stores that before it answers.
+    """Looks evaluations up in a store; evaluates the missing ones and stores them before returning.
 
-    What it answers is what the evaluator would answer, to the bit. So an architecture is known by its choices and not
-    by what it computes: of two that compute the same, each is trained from random weights of its own.
+    Results are bit-identical to those of the wrapped evaluator. Therefore the key of an architecture is its choices,
+    not the function that it computes: two architectures that compute the same start from different random weights.
 
     Args:
-        evaluator: one whose results follow from its settings.
+        evaluator: an evaluator whose results depend only on its settings.
         store: the store, or its path.
 
     Attributes:
-        evaluator: what evaluates.
+        evaluator: the wrapped evaluator.
         store: the store.
-        found: how many architectures it has answered from the store.
-        evaluated: how many it has had evaluated.
+        found: number of architectures answered from the store.
+        evaluated: number of architectures that were evaluated.
 
     Raises:
-        ValueError: the evaluator is stateful, or has no fingerprint; the file is no store.
+        ValueError: the evaluator is stateful or has no fingerprint, or the file is not a store.
     """
 
     def __init__(self, evaluator: Evaluator, store: EvaluationStore | str | os.PathLike[str]) -> None:
         super().__init__(evaluator.space)
         if evaluator.stateful:
             raise ValueError(
-                f"{type(evaluator.unwrapped).__name__} is stateful, what it has trained or seen before changes its "
-                "results: a store takes evaluators whose results follow from their settings alone"
+                f"{type(evaluator.unwrapped).__name__} is stateful: its results depend on earlier calls, but a "
+                "store needs evaluators whose results depend only on their settings"
             )
         self.evaluator = evaluator
         self.fidelities, self.workers = evaluator.fidelities, evaluator.workers
@@ -308,7 +308,7 @@ class StoredEvaluator(Evaluator):
         return self.evaluator.fingerprint()
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """As the evaluator's; with `parents`, of whom the store does not know, nothing is looked up or kept."""
+        """Evaluates through the store; with `parents`, which are not part of the key, the store is not used."""
         if parents is not None or not len(tokens):
             return self.evaluator.evaluate(tokens, fidelity=fidelity, parents=parents)
         share, texts = self._share(fidelity), _texts(tokens)
@@ -324,11 +324,11 @@ class StoredEvaluator(Evaluator):
         return joined([evaluation for text in texts if (evaluation := known[text]) is not None])
 
     def begin(self, tokens: Tokens, *, fidelity: float | None = None) -> Future[Any]:
-        """Begins what is not in the store."""
+        """Starts an evaluation that is not in the store."""
         evaluator: Evaluator = self.evaluator
         (known,) = self.store.read(self._series, tokens, self._share(fidelity))
         return evaluator.begin(tokens, fidelity=fidelity) if known is None else super().begin(tokens)
 
     def _share(self, fidelity: float | None) -> float:
-        """The share of the full budget that is spent when asked for this one."""
+        """The share of the full budget that is spent for a requested fidelity."""
         return (self.nearest_fidelity(fidelity) or 1.0) if self.fidelities else 1.0

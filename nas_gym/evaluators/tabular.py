@@ -17,35 +17,35 @@ NOISE = ("mean", "seed")
 
 
 class TabularEvaluator(Evaluator):
-    """Looks up the validation accuracy of a table: one index and one gather for a batch of any size.
+    """Looks up validation accuracies in a table, with one index and one gather for a batch of any size.
 
-    The metrics are ``epochs``, ``seconds`` (what the training would have taken: the seconds of an epoch times the
-    epochs, and where the table knows it, of one validation), ``parameters``, ``flops`` and ``latency``, as far as the
-    table has them. Their running sum of ``seconds`` is the clock of a search whose budget is simulated time
-    (Dong & Yang 2020, "NAS-Bench-201": 20,000 seconds). An architecture that the table does not have is a failed
-    evaluation.
+    The metrics are ``epochs``, ``seconds`` (the time of the training: the seconds per epoch times the epochs, plus one
+    validation if the table has it), ``parameters``, ``flops`` and ``latency``, as far as the table has them. The
+    running sum of ``seconds`` is the clock of a search with a budget of simulated time (Dong & Yang 2020,
+    "NAS-Bench-201": 20,000 seconds). An architecture that is not in the table is a failed evaluation.
 
     Args:
-        space: a search space of the same kind as the table's; the table's is taken, for it may differ in its fields
-            (NAS-Bench-Graph has one with fewer operations for the task ``"proteins"``).
-        table: a table, its path, or its name; that of the kind of space by default.
-        task: one of the table's tasks; may be left out if it has only one.
-        epochs: after how many epochs an architecture is judged, one of the numbers recorded; the last by default.
+        space: a search space of the same kind as the table's. The table's own space is used, since its fields may
+            differ (NAS-Bench-Graph has a space with fewer operations for the task ``"proteins"``).
+        table: a table, its path, or its name; by default that of the kind of space.
+        task: one of the table's tasks; optional if there is only one.
+        epochs: the number of epochs after which an architecture is scored, one of the recorded numbers; the last by
+            default.
         noise: ``"mean"`` over the recorded trainings, or ``"seed"``: one of them, drawn for each row of the table.
-        seed: of the draw. An evaluator that draws is still pure: the same architecture has the same accuracy as long
-            as the seed is the same; give each run its own.
+        seed: seed of that draw. The evaluator is still pure: with the same seed, an architecture always has the same
+            accuracy. Use a different seed for each run.
 
     Attributes:
         table: the table.
         task: name of the task.
-        epochs: the epochs that an evaluation of full fidelity takes; None where they are unknown.
-        fidelities: the numbers of epochs recorded up to these, as shares of them; () where there is only one.
-        random: mean accuracy of all legal sequences, what uniform draws earn.
+        epochs: the number of epochs of an evaluation of full fidelity; None if unknown.
+        fidelities: the recorded numbers of epochs up to `epochs`, as shares of it; () if there is only one.
+        random: mean accuracy of all legal sequences, the expected accuracy of uniform sampling.
         optimum: the highest accuracy.
-        worst: the lowest.
+        worst: the lowest accuracy.
 
     Raises:
-        ValueError: an unknown table or task, a table of another kind of space, epochs that are not recorded.
+        ValueError: the table or task is unknown, the table is of another kind of space, or the epochs are not recorded.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class TabularEvaluator(Evaluator):
 
         Args:
             tokens: legal, filled sequences.
-            fidelity: in (0, 1], the share of `epochs`; the nearest recorded number is taken.
-            parents: not read.
+            fidelity: a share of `epochs` in (0, 1]; the nearest recorded number is taken.
+            parents: ignored.
         """
         del parents
         accuracies, costs = self._columns(self._full if fidelity is None else self._nearest(fidelity))
@@ -114,17 +114,17 @@ class TabularEvaluator(Evaluator):
         return {"evaluator": "table", "table": self.table.checksum, **settings}
 
     def test(self, tokens: Tokens, epochs: int | None = None) -> Floats:
-        """The test accuracy float64[B] of int64[B, T], for reports when the search is over.
+        """The test accuracies float64[B] of int64[B, T], for reports after the search.
 
         Args:
-            tokens: legal, filled sequences.
-            epochs: after so many epochs; the last recorded by default.
+            tokens: legal, complete sequences.
+            epochs: number of epochs; the last recorded by default.
 
         Returns:
-            Means over the trainings, whatever `noise`; NaN for an architecture that the table does not have.
+            Means over the trainings, regardless of `noise`; NaN for architectures that are not in the table.
 
         Raises:
-            ValueError: illegal tokens, epochs that are not recorded, or a table without test accuracies.
+            ValueError: tokens are illegal, the epochs are not recorded, or the table has no test accuracies.
         """
         self.space.check(tokens)
         if epochs is not None and epochs not in self._recorded:
@@ -148,7 +148,7 @@ class TabularEvaluator(Evaluator):
         return self.reference()[2]
 
     def reference(self, split: str = "valid") -> tuple[float, float, float]:
-        """Mean, maximum and minimum over all legal sequences: of ``"valid"`` after `epochs`, of ``"test"`` at the end.
+        """Mean, maximum and minimum over all legal sequences: ``"valid"`` after `epochs`, ``"test"`` at the end.
 
         Raises:
             ValueError: the table does not have the split.
@@ -157,11 +157,11 @@ class TabularEvaluator(Evaluator):
         return float(np.nanmean(means)), float(np.nanmax(means)), float(np.nanmin(means))
 
     def normalised_score(self, accuracy: Any, split: str = "valid") -> Any:
-        """(accuracy - random) / (optimum - random): 0 is what uniform draws earn, 1 the best architecture.
+        """(accuracy - random) / (optimum - random): 0 for uniform sampling, 1 for the best architecture.
 
         Args:
-            accuracy: a number or an array: of the split ``"valid"`` after `epochs`, or of ``"test"`` after the last.
-            split: which of the two.
+            accuracy: a number or an array; for the split ``"valid"`` after `epochs`, for ``"test"`` after the last.
+            split: ``"valid"`` or ``"test"``.
         """
         random, optimum, _ = self.reference(split)
         return (np.asarray(accuracy) - random) / (optimum - random)
@@ -172,12 +172,12 @@ class TabularEvaluator(Evaluator):
         return (optimum - np.asarray(accuracy)) / (optimum - worst)
 
     def rank(self, tokens: Tokens) -> NDArray[np.int64]:
-        """The rank int64[B] of int64[B, T] by mean validation accuracy among the rows of the table; 1 is the best.
+        """The ranks int64[B] of int64[B, T] by mean validation accuracy among the rows of the table; 1 is the best.
 
-        Equal accuracies share the better rank; an architecture that the table does not have comes after all others.
+        Equal accuracies share the better rank; architectures that are not in the table come last.
 
         Raises:
-            ValueError: illegal tokens.
+            ValueError: tokens are illegal.
         """
         self.space.check(tokens)
         accuracy = self._means("valid", self._full)[self.space.index(tokens)]
@@ -199,7 +199,7 @@ class TabularEvaluator(Evaluator):
         return int(np.argmin(np.abs(self._recorded - fidelity * self.epochs)))
 
     def _columns(self, column: int) -> tuple[Floats, dict[str, Floats]]:
-        """Accuracies and metrics after the epochs of a column, float64[product of choice counts]."""
+        """Accuracies and metrics by index, for one column of epochs, float64[product of choice counts]."""
         if column not in self._known:
             costs = {name: self._by_index(cost) for name, cost in self._costs(column).items()}
             self._known[column] = self._by_index(self._reduced(self._trainings("valid", column))), costs
@@ -226,30 +226,30 @@ class TabularEvaluator(Evaluator):
         return self._by_index(_mean(self._trainings(split, column)))
 
     def _trainings(self, split: str, column: int) -> Floats:
-        """float64[rows, seeds] after the epochs of a column."""
+        """float64[rows, seeds] for one column of epochs."""
         array = self.table.array(self.task, split)
         if array is None:
             raise ValueError(f"table {self.table.path} has no {split} accuracies for task {self.task!r}")
         return array[:, :, column].astype(np.float64)
 
     def _by_index(self, by_row: Any) -> Floats:
-        """From a column by row to one by index, NaN where there is no row."""
+        """Converts a column by row to one by index, NaN if there is no row."""
         indexed: Floats = np.append(np.asarray(by_row, dtype=np.float64), np.nan)[self.table.rows]
         return indexed
 
     def _reduced(self, trainings: Floats) -> Floats:
-        """From float64[rows, seeds] to float64[rows], as `noise` says."""
+        """Reduces float64[rows, seeds] to float64[rows] according to `noise`."""
         if self._draws is None:
             return _mean(trainings)
         missing = np.isnan(trainings)
-        place = (self._draws * (~missing).sum(axis=1)).astype(np.int64)  # among those that are there
+        place = (self._draws * (~missing).sum(axis=1)).astype(np.int64)  # among the existing trainings
         chosen = np.argsort(missing, axis=1, kind="stable")[np.arange(len(place)), place]
         drawn: Floats = trainings[np.arange(len(place)), chosen]
         return drawn
 
 
 def _mean(trainings: Floats) -> Floats:
-    """The mean over seeds that are there, NaN where none is."""
+    """The mean over existing trainings, NaN if there is none."""
     known = ~np.isnan(trainings)
     total = np.where(known, trainings, 0.0).sum(axis=1)
     return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)

@@ -1,4 +1,4 @@
-"""What can be searched. Numpy only."""
+"""Search spaces. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def make_space(spec: SpaceSpec) -> SearchSpace:
 
     Args:
         spec: a space; the name of a preset (``"cell:darts"``); or a mapping with the ``name`` of a space and its
-            fields (``{"name": "cell", "nodes": 4}``), as `SearchSpace.to_dict` gives.
+            fields (``{"name": "cell", "nodes": 4}``), as returned by `SearchSpace.to_dict`.
 
     Raises:
-        ValueError: an unknown name or field.
+        ValueError: the name or a field is unknown.
     """
     if isinstance(spec, SearchSpace):
         return spec

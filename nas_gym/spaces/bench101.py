@@ -14,17 +14,17 @@ from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
 
 OPERATIONS = ("conv_3x3", "conv_1x1", "max_pool_3x3")
 EDGE_CHOICES = ("none", "connect")
-MOST_VERTICES = 7  # tables are indexed by the edges taken so far
+MOST_VERTICES = 7  # limits the size of tables that are indexed by the edges so far
 
 
 @dataclass(frozen=True)
 class Bench101Cell:
-    """A cell, decoded and pruned to the vertices between input and output.
+    """A decoded cell, pruned to the vertices between input and output.
 
     Attributes:
-        vertices: the vertices that are left, by their number before pruning: first the input, last the output.
-        matrix: matrix[i][j] is 1 if the i-th of them leads to the j-th, else 0.
-        operations: of each of them; ``"input"`` and ``"output"`` of the first and the last.
+        vertices: the remaining vertices, numbered as before pruning; the input first, the output last.
+        matrix: matrix[i][j] is 1 if there is an edge from the i-th to the j-th of them, else 0.
+        operations: their operations; ``"input"`` for the first and ``"output"`` for the last.
     """
 
     vertices: tuple[int, ...]
@@ -34,21 +34,21 @@ class Bench101Cell:
 
 @dataclass(frozen=True)
 class Bench101Space(SearchSpace):
-    """A directed acyclic graph of at most `vertices` vertices and `max_edges` edges, an operation on each inner vertex.
+    """A directed acyclic graph of at most `vertices` vertices and `max_edges` edges, with operations on inner vertices.
 
-    Source: Ying et al. 2019, "NAS-Bench-101", sections 2.1 and 2.2. A vertex sums its inputs, the output concatenates
-    the inner vertices that lead to it (and adds the cell's input, if an edge leads from it); each edge from the cell's
-    input is a 1x1 convolution. Vertex by vertex, the decisions are one bit for each earlier vertex, then the operation.
-    The masks see to it that there are never more than `max_edges` edges and that the output can be reached. Vertices
+    Source: Ying et al. 2019, "NAS-Bench-101", sections 2.1 and 2.2. A vertex sums its inputs. The output concatenates
+    the inner vertices that lead to it (and adds the cell's input, if there is an edge between them); each edge from the
+    cell's input is a 1x1 convolution. Vertex by vertex, the decisions are one bit for each earlier vertex, then the
+    operation. The masks ensure that there are at most `max_edges` edges and that the output can be reached. Vertices
     that are not between input and output are legal and pruned: 139,359,042 sequences fall into 423,624 classes.
 
     Args:
-        vertices: the input, the output and those between them, 2 to 7.
-        max_edges: the most edges before pruning.
+        vertices: number of vertices, input and output included, 2 to 7.
+        max_edges: maximum number of edges before pruning.
         operations: names of the operations on inner vertices.
 
     Raises:
-        ValueError: a number out of range, or no operation.
+        ValueError: a number is out of range, or there is no operation.
     """
 
     vertices: int = 7
@@ -67,7 +67,7 @@ class Bench101Space(SearchSpace):
 
     @cached_property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """(source, target) of each edge decision, in their order."""
+        """(source, target) of each edge decision, in order."""
         return tuple((source, target) for target in range(1, self.vertices) for source in range(target))
 
     @cached_property
@@ -84,7 +84,7 @@ class Bench101Space(SearchSpace):
 
     @cached_property
     def edge_columns(self) -> NDArray[np.int64]:
-        """int64[E], where each of `edges` stands in the tokens."""
+        """int64[E], the column of each of `edges` in the tokens."""
         return np.array([column for column, decision in enumerate(self.decisions) if decision.kind == "edge"])
 
     @property
@@ -96,9 +96,9 @@ class Bench101Space(SearchSpace):
 
     @cached_property
     def _completions(self) -> list[NDArray[np.int64]]:
-        """For each number of decisions on edges, int64[max_edges + 2, 2**vertices]: the ways to take the others.
+        """For each number of decided edges, int64[max_edges + 2, 2**vertices]: the number of ways to decide the others.
 
-        The state is the number of edges so far, and the set of vertices that they make reachable from the input.
+        The state is the number of edges so far and the set of vertices that they make reachable from the input.
         """
         reachable = np.arange(2**self.vertices)
         final = np.zeros((self.max_edges + 2, 2**self.vertices), dtype=np.int64)
@@ -113,7 +113,7 @@ class Bench101Space(SearchSpace):
 
     @cached_property
     def _edge_weights(self) -> list[NDArray[np.float64]]:
-        """For each edge decision float64[S, A], the weights in each state."""
+        """For each edge decision, float64[S, A]: the weights in each state."""
         reachable = np.arange(2**self.vertices)
         tables = []
         for (source, target), following in zip(self.edges, self._completions[1:], strict=True):
@@ -125,7 +125,7 @@ class Bench101Space(SearchSpace):
 
     @cached_property
     def _states(self) -> NDArray[np.int32]:
-        """int32[2**(E - 1)], the state after each prefix: bit i of the index tells whether edge i is there."""
+        """int32[2**(E - 1)], the state after each prefix; bit i of the index is set if edge i exists."""
         states = np.ones(1, dtype=np.int64)
         for source, target in self.edges[:-1]:
             states = np.concatenate([states, _reach(states, source, target) + 2**self.vertices])
@@ -134,7 +134,7 @@ class Bench101Space(SearchSpace):
 
     @cached_property
     def _bits(self) -> NDArray[np.int64]:
-        """int64[T], by what the choice of each decision counts in the index of a prefix."""
+        """int64[T], the factor of each decision's choice in the index of a prefix."""
         bits = np.zeros(self.length, dtype=np.int64)
         bits[self.edge_columns] = 2 ** np.arange(len(self.edges))
         return bits
@@ -153,14 +153,14 @@ class Bench101Space(SearchSpace):
     # ------------------------------------------------------------------ cells
 
     def adjacency(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """bool[B, vertices, vertices] of tokens int64[B, T]: whether an edge leads from i to j, before pruning."""
+        """Whether there is an edge from i to j before pruning, bool[B, vertices, vertices] for tokens int64[B, T]."""
         sources, targets = np.array(self.edges).T
         matrix = np.zeros((len(tokens), self.vertices, self.vertices), dtype=bool)
         matrix[:, sources, targets] = tokens[:, self.edge_columns] == 1
         return matrix
 
     def live(self, adjacency: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """bool[B, vertices]: which vertices lie between input and output."""
+        """Which vertices lie between input and output, bool[B, vertices]."""
         forward, backward = np.zeros((2, *adjacency.shape[:2]), dtype=bool)
         forward[:, 0] = backward[:, -1] = True
         for vertex in range(1, self.vertices):
@@ -170,7 +170,7 @@ class Bench101Space(SearchSpace):
         return live
 
     def decode(self, tokens: Sequence[int] | Tokens) -> Bench101Cell:
-        """One cell, pruned: the matrix and operations that the benchmark's own tables are keyed by."""
+        """Decodes one cell, pruned: the matrix and operations that are the keys of the benchmark's own tables."""
         row = np.asarray(tokens)
         adjacency = self.adjacency(row[None])
         vertices = np.flatnonzero(self.live(adjacency)[0])
@@ -186,7 +186,7 @@ class Bench101Space(SearchSpace):
         )
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """A node for each vertex that is not pruned, and one for the output's concatenation."""
+        """One node per vertex that is not pruned, and one for the concatenation before the output."""
         cell = self.decode(architecture.tokens)
         nodes = [Node(INPUT, INPUT)]
         for vertex, operation in zip(cell.vertices[1:-1], cell.operations[1:-1], strict=True):
@@ -205,5 +205,5 @@ class Bench101Space(SearchSpace):
 
 
 def _reach(reachable: NDArray[np.int64], source: int, target: int) -> NDArray[np.int64]:
-    """The sets of reachable vertices, as bits, after an edge was added."""
+    """The sets of reachable vertices, as bits, after adding an edge."""
     return reachable | (reachable >> source & 1) << target

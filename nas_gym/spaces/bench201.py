@@ -15,16 +15,16 @@ OPERATIONS = (NONE, SKIP, "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 @dataclass(frozen=True)
 class Bench201Space(SearchSpace):
-    """One operation on each edge of the complete directed acyclic graph of `nodes` nodes; a node sums its edges.
+    """One operation on each edge of the complete directed acyclic graph with `nodes` nodes; nodes sum their edges.
 
     Source: Dong & Yang 2020, "NAS-Bench-201", section 2.1: 4 nodes, 5 operations, 5^6 = 15,625 architectures. They
-    fall into 6,466 classes by NATS-Bench's `unique_string` and into 5,425 by `canonical`. The differences are two:
-    the unique string is an expression tree, so it merges parallel equal convolutions that read the same value
-    but keeps a branch whose value is zero as a term ``#`` of its sum, and it cannot tell one convolution that is
-    used twice from two that are equal; `canonical` drops the dead branches and keeps each convolution's identity.
+    fall into 6,466 classes by NATS-Bench's `unique_string` and into 5,425 by `canonical`, for two reasons. The unique
+    string is an expression tree: it merges parallel equal convolutions that read the same value, keeps a branch whose
+    value is zero as a term ``#`` of its sum, and cannot distinguish one convolution that is used twice from two equal
+    ones. `canonical` drops dead branches and keeps each convolution's identity.
 
     Args:
-        nodes: number of nodes, the input among them.
+        nodes: number of nodes, including the input.
         operations: names of the operations on an edge.
     """
 
@@ -56,7 +56,7 @@ class Bench201Space(SearchSpace):
         return size
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """Node i of the cell is a sum, each edge's operation a node between two sums."""
+        """Each node of the cell is a sum, and each edge's operation a node between two sums."""
         nodes, edges, state = [Node("input", INPUT)], [], {0: 0}
         for target in range(1, self.nodes):
             operations = []
@@ -73,7 +73,7 @@ class Bench201Space(SearchSpace):
         return ArchitectureGraph(tuple(nodes), tuple(edges))
 
     def format(self, tokens: Sequence[int] | Tokens) -> str:
-        """The benchmark's own string, such as ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
+        """The benchmark's own string format, such as ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
         parts: list[list[str]] = [[] for _ in range(self.nodes)]
         for (source, target), token in zip(self.edges, tokens, strict=True):
             parts[target].append(f"{self.operations[int(token)]}~{source}")
@@ -83,7 +83,7 @@ class Bench201Space(SearchSpace):
         """Reads the benchmark's string.
 
         Raises:
-            ValueError: the text is not of that form, or names an unknown operation.
+            ValueError: the text does not have that format, or names an unknown operation.
         """
         found = re.findall(r"([^|+~]+)~(\d+)", text)
         tokens = [self.operations.index(operation) if operation in self.operations else -1 for operation, _ in found]
@@ -93,10 +93,10 @@ class Bench201Space(SearchSpace):
         return self.architecture(tokens)
 
     def unique_string(self, architecture: Architecture) -> str:
-        """NATS-Bench's identity of isomorphic cells, for comparison with tables that are keyed by it.
+        """NATS-Bench's identifier of isomorphic cells, for comparison with tables that use it as key.
 
-        Each node is the sorted sum of its edges' expressions: a skip is its source, a `none` or an edge from a
-        zero node the term ``#``.
+        Each node is the sorted sum of its edges' expressions: a skip is the expression of its source; a `none`, or an
+        edge from a zero node, is the term ``#``.
         """
         expressions = ["0"]
         for target in range(1, self.nodes):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, SKIP, ArchitectureGraph, Node
 from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
 
-# Which value each node reads: 0 is the input, i the output of node i. One of each class of isomorphic lists.
+# The value that each node reads: 0 is the input, i the output of node i. One list per class of isomorphic lists.
 LINKS = (
     (0, 0, 0, 0),
     (0, 0, 0, 1),
@@ -31,7 +31,7 @@ PROTEINS_OPERATIONS = ("gcn", "sage", "arma", "fc", SKIP_WORD)
 
 @dataclass(frozen=True)
 class GraphNetwork:
-    """One architecture, decoded: what each node reads (0 is the input, i the output of node i), and its operation."""
+    """A decoded architecture: the value that each node reads (0: the input, i: node i), and its operation."""
 
     links: tuple[int, ...]
     operations: tuple[str, ...]
@@ -39,19 +39,19 @@ class GraphNetwork:
 
 @dataclass(frozen=True)
 class BenchGraphSpace(SearchSpace):
-    """One of nine link lists, then the operations of four nodes, each of which reads one earlier value.
+    """A choice of nine link lists, then the operations of four nodes, each of which reads one earlier value.
 
     Source: Qin et al. 2022, "NAS-Bench-Graph", section 3.1: 26,206 different architectures. The output concatenates
-    the nodes that no node reads. The architecture of skips alone is illegal, under each list. A node that hands on
-    the raw input through skips alone is no part of the output: the benchmark lists such an architecture under the one
-    without it, and this is what `graph` shows and `canonical` counts.
+    the nodes that no node reads. Architectures of skips only are illegal. A node that passes on the raw input through
+    skips only is not part of the output: the benchmark identifies such an architecture with the one without that node,
+    and so do `graph` and `canonical`.
 
     Args:
         links: the link lists.
-        operations: names of the operations, `skip` among them or not.
+        operations: names of the operations, with or without `skip`.
 
     Raises:
-        ValueError: a list points forward or is of another length than the first; there is nothing but skips.
+        ValueError: a list points forward or differs in length from the first, or all operations are skips.
     """
 
     links: tuple[tuple[int, ...], ...] = LINKS
@@ -78,7 +78,7 @@ class BenchGraphSpace(SearchSpace):
 
     @property
     def nodes(self) -> int:
-        """Number of nodes, the input not counted."""
+        """Number of nodes, without the input."""
         return len(self.links[0])
 
     @property
@@ -89,7 +89,7 @@ class BenchGraphSpace(SearchSpace):
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
         if position == 0 or self.prefix_free:
             return super().weights(tokens, position)
-        # Only what has been all skips so far can still become the illegal architecture: one completion less.
+        # Prefixes of skips only can still become the illegal architecture, so they have one completion less.
         completions = len(self.operations) ** (self.nodes - position)
         skip = self.operations.index(SKIP_WORD)
         weights: NDArray[np.float64] = super().weights(tokens, position) * completions
@@ -101,14 +101,14 @@ class BenchGraphSpace(SearchSpace):
         return SKIP_WORD not in self.operations
 
     def decode(self, tokens: Sequence[int] | Tokens) -> GraphNetwork:
-        """The links and operations of one architecture."""
+        """Decodes the links and operations of one architecture."""
         first, *rest = (int(token) for token in tokens)
         return GraphNetwork(self.links[first], tuple(self.operations[token] for token in rest))
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """A node for each operation; the output concatenates those that no node reads and that are not the raw input.
+        """One node per operation; the output concatenates those that no node reads and that are not the raw input.
 
-        A skip that would be dropped has an edge to nothing.
+        A skip that is dropped from the output has no outgoing edge.
         """
         network = self.decode(architecture.tokens)
         nodes, edges, raw = [Node("input", INPUT)], [], [True]

@@ -45,7 +45,7 @@ DARTS_OPERATIONS = (
 
 @dataclass(frozen=True)
 class NodeChoice:
-    """One node of a cell, decoded: two states (0 and 1 are the cell's inputs), their operations, the combination."""
+    """A decoded node of a cell: two input states (0 and 1 are the cell's inputs), their operations, the combination."""
 
     inputs: tuple[int, int]
     operations: tuple[str, str]
@@ -60,10 +60,11 @@ class CellSpace(SearchSpace):
     section 2.1. Decisions of a node: input_1, input_2, operation_1, operation_2, and combine if there is a choice.
 
     Args:
-        nodes: nodes a cell, its two inputs not counted.
+        nodes: number of nodes per cell, without its two inputs.
         operations: names of the operations.
-        combine: how a node may join its two results: ``"add"``, ``"concat"``.
-        distinct_inputs: the two inputs differ, and their order is of no account: input_1 < input_2 is masked.
+        combine: the ways in which a node may combine its two results: ``"add"``, ``"concat"``.
+        distinct_inputs: whether the two inputs must differ and their order is ignored, which a mask enforces by
+            input_1 < input_2.
         output: the cell's output concatenates the ``"loose"`` ends (nodes that no node reads) or ``"all"`` nodes.
     """
 
@@ -87,7 +88,7 @@ class CellSpace(SearchSpace):
     def decisions(self) -> tuple[Decision, ...]:
         decisions: list[Decision] = []
         for cell_index, cell in enumerate(CELLS):
-            # The groups of a cell are its two inputs, which hold no decision, and its nodes.
+            # The groups of a cell are its two inputs, which have no decisions, and its nodes.
             first_group = cell_index * (self.nodes + 2)
             names = ["input_0", "input_1"] + [f"node_{node}" for node in range(self.nodes)]
             for node in range(self.nodes):
@@ -119,7 +120,7 @@ class CellSpace(SearchSpace):
         if not self.distinct_inputs or slot > 1:
             return weights
         choices = np.arange(self.num_choices)
-        if slot == 0:  # a first input leads to as many pairs as there are states behind it
+        if slot == 0:  # a first input leads to as many pairs as there are later states
             pairs: NDArray[np.float64] = weights * np.maximum(self.choice_counts[position] - 1 - choices, 0)
             return pairs
         behind: NDArray[np.bool_] = choices > tokens[:, position - 1, None]
@@ -145,7 +146,7 @@ class CellSpace(SearchSpace):
         }
 
     def loose_ends(self, inputs: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which nodes the output of a cell concatenates.
+        """Which nodes are concatenated to the output of a cell.
 
         Args:
             inputs: int64[B, nodes, 2], the states that each node reads.
@@ -162,7 +163,7 @@ class CellSpace(SearchSpace):
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
         """Both cells side by side, each with its two inputs and its output.
 
-        Operations on a reduction cell's inputs have stride 2, which their names tell: a skip of stride 2 is a
+        Operations on a reduction cell's inputs have stride 2, which is part of their names: a skip of stride 2 is a
         factorised reduction with weights, not an identity.
         """
         builder = GraphBuilder()

@@ -20,9 +20,9 @@ CONTINUE, STOP, ABSENT = "continue", "stop", "absent"
 
 @dataclass(frozen=True)
 class Convolution:
-    """One layer, decoded: the earlier layers that it reads (none: the image), its filters, its (height, width) stride.
+    """A decoded layer: the earlier layers that it reads (none: the image), its filters and its (height, width) stride.
 
-    `height` and `width` are those of a filter, `filters` is their number.
+    `height` and `width` are those of a filter, `filters` is the number of filters.
     """
 
     inputs: tuple[int, ...]
@@ -34,33 +34,34 @@ class Convolution:
 
 @dataclass(frozen=True)
 class ChainSpace(SearchSpace):
-    """Convolutional layers, each with its filter's shape and number, and skip connections from any earlier layers.
+    """Convolutional layers with chosen filter shapes and numbers, and skip connections from any earlier layers.
 
     Source: Zoph & Le 2017, sections 3.1 to 3.3 and 4.1. A layer's decisions, in the paper's order: a skip bit for each
     earlier layer (the anchor decisions of section 3.3), filter height, filter width, stride height and stride width if
     there is a choice of strides, number of filters. A layer reads the concatenation of the layers that it is connected
-    to, the image if there are none; the classifier reads the concatenation of the layers that no layer reads. Maps
+    to, or the image if there are none; the classifier reads the concatenation of the layers that no layer reads. Maps
     of unequal size are padded with zeros.
 
-    With ``depth="stop"`` the depth is chosen too: before each layer but the first, a decision of kind ``"stop"``;
-    after ``"stop"`` the only legal choice of all that follows is ``"absent"``. Uniform sampling is over architectures,
-    of which nearly all have the greatest depth. With ``depth="schedule"`` the decisions are the same, but the depth
-    grows in the search (section 4.1): `at_trial` leaves one depth open, so that the stop decisions are forced.
+    With ``depth="stop"`` the depth is chosen too: each layer except the first is preceded by a decision of kind
+    ``"stop"``; after ``"stop"``, all further decisions have ``"absent"`` as their only legal choice. Sampling is
+    uniform over architectures, nearly all of which have the maximum depth. With ``depth="schedule"`` the decisions are
+    the same, but the depth grows during the search (section 4.1): `at_trial` allows a single depth, so the stop
+    decisions are forced.
 
     Args:
-        layers: the number of layers; with ``depth="stop"`` and ``"schedule"`` the greatest.
+        layers: the number of layers; with ``depth="stop"`` and ``"schedule"`` the maximum.
         depth: ``"fixed"``, ``"stop"`` or ``"schedule"``.
-        start: with a schedule, the number of layers at first (section 4.1: 6).
-        growth: with a schedule, how many layers more each stage has (section 4.1: 2).
-        every: with a schedule, the trials of a stage (section 4.1: 1,600).
-        exactly: the one depth that is open, of those of the schedule; None for all.
+        start: with a schedule, the number of layers of the first stage (section 4.1: 6).
+        growth: with a schedule, the number of layers added in each stage (section 4.1: 2).
+        every: with a schedule, the number of trials per stage (section 4.1: 1,600).
+        exactly: with a schedule, the only depth that is allowed; None for all.
         heights: the filter heights to choose from.
         widths: the filter widths.
-        strides: the strides, the same for both axes; with one alone they are no decisions.
+        strides: the strides, the same for both axes; a single stride is not a decision.
         filters: the numbers of filters.
 
     Raises:
-        ValueError: there is no layer, an unknown depth or schedule, or nothing to choose from.
+        ValueError: there is no layer, the depth or the schedule is invalid, or there is nothing to choose from.
     """
 
     layers: int = 6
@@ -120,7 +121,7 @@ class ChainSpace(SearchSpace):
 
     @cached_property
     def _stages(self) -> tuple[int, ...]:
-        """The depths of a schedule, in their order; none without one."""
+        """The depths of the schedule, in order; empty without a schedule."""
         if self.depth != "schedule":
             return ()
         return (*range(self.start, self.layers, self.growth), self.layers)
@@ -134,14 +135,14 @@ class ChainSpace(SearchSpace):
         return frozenset(by_depth[self.depth])
 
     def at_trial(self, trial: int) -> ChainSpace:
-        """With a schedule, the architectures of the depth of that trial's stage; else the space itself."""
+        """With a schedule, the architectures with the depth of that trial's stage; otherwise the space itself."""
         if self.depth != "schedule":
             return self
         stage = min(trial // self.every, len(self._stages) - 1)
         return self._at_depth(self._stages[stage])
 
     def _at_depth(self, depth: int) -> ChainSpace:
-        # Made once each: what a space derives from its decisions is kept with it.
+        # Cached, because a space caches what it derives from its decisions.
         if depth not in self._parts:
             self._parts[depth] = dataclasses.replace(self, exactly=depth)
         return self._parts[depth]
@@ -151,13 +152,13 @@ class ChainSpace(SearchSpace):
         return {}
 
     def _variants(self, layer: int) -> int:
-        """In how many ways a layer can be made."""
+        """The number of variants of a layer."""
         variants: int = 2**layer * len(self.heights) * len(self.widths) * len(self.strides) ** 2 * len(self.filters)
         return variants
 
     @cached_property
     def _completions(self) -> tuple[int, ...]:
-        """In how many ways a network that has k layers can go on, itself among them: for k from 0 to the greatest."""
+        """For k from 0 to the maximum, the number of ways to complete a network with k layers, including stopping."""
         counts = [int(self.layers in self._depths)]
         for layer in range(self.layers - 1, -1, -1):
             counts.append(int(layer in self._depths) + self._variants(layer) * counts[-1])
@@ -180,7 +181,7 @@ class ChainSpace(SearchSpace):
 
     @cached_property
     def _governing(self) -> NDArray[np.int64]:
-        """int64[T], the last stop decision before each position, -1 for none: on `continue` the layer may be there."""
+        """int64[T], the last stop decision before each position, -1 for none; the layer exists after `continue`."""
         latest, governing = -1, []
         for column, decision in enumerate(self.decisions):
             governing.append(latest)
@@ -198,11 +199,11 @@ class ChainSpace(SearchSpace):
         return live
 
     def _continue_or_stop(self, layers: int) -> tuple[float, float]:
-        """The weights of going on and of stopping, of a network that has so many layers."""
+        """The weights of continuing and of stopping, for a network that has `layers` layers."""
         ways = self._completions[layers]
-        if ways == 0:  # not to be reached, for the depths end before
+        if ways == 0:  # unreachable: beyond the maximum depth
             return 0.0, 1.0
-        # Counts overflow, their ratio does not; were it to vanish, the choice would no longer be legal.
+        # The counts overflow float64, their ratio does not. It must not round to 0: the choice would become illegal.
         stop = Fraction(int(layers in self._depths), ways)
         return float(1 - stop), max(float(stop), float(np.finfo(np.float64).tiny)) if stop else 0.0
 
@@ -213,14 +214,14 @@ class ChainSpace(SearchSpace):
         return dead.astype(np.float64)
 
     def depths(self, tokens: Tokens) -> NDArray[np.int64]:
-        """The number of layers of each architecture, int64[B] of tokens int64[B, T]."""
+        """The number of layers of each architecture, int64[B] for tokens int64[B, T]."""
         if self.depth == "fixed":
             return np.full(len(tokens), self.layers)
         depths: NDArray[np.int64] = 1 + (tokens[:, self.stop_choices >= 0] == 0).sum(axis=1)
         return depths
 
     def skips(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Which earlier layers (last axis) each layer reads: bool[B, layers, layers] of tokens int64[B, T]."""
+        """Which earlier layers (last axis) each layer reads, bool[B, layers, layers] for tokens int64[B, T]."""
         targets, sources = np.tril_indices(self.layers, -1)
         columns = [self.columns[f"layer_{t}/skip_{s}"] for t, s in zip(targets, sources, strict=True)]
         read = np.zeros((len(tokens), self.layers, self.layers), dtype=bool)
@@ -228,7 +229,7 @@ class ChainSpace(SearchSpace):
         return read
 
     def decode(self, tokens: Sequence[int] | Tokens) -> tuple[Convolution, ...]:
-        """The layers of one architecture, as many as it has."""
+        """Decodes the layers of one architecture."""
         row = np.asarray(tokens)
         reads = self.skips(row[None])[0]
 
@@ -248,7 +249,7 @@ class ChainSpace(SearchSpace):
         )
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """A node for each layer, such as ``conv_3x5_36`` or ``conv_3x5_36/2x1`` with strides, and for each joining."""
+        """One node per layer, such as ``conv_3x5_36`` or ``conv_3x5_36/2x1`` with strides, and per concatenation."""
         builder = GraphBuilder()
         add = builder.add
         add(Node("input", INPUT))

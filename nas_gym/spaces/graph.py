@@ -1,4 +1,4 @@
-"""One directed acyclic graph form of an architecture, for pictures, graph encoders and canonical hashes."""
+"""Architectures as directed acyclic graphs, for pictures, graph encoders and canonical hashes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Node:
     """A vertex of an `ArchitectureGraph`.
 
     Attributes:
-        name: unique in the graph, for people.
-        operation: what it computes on the sum of its incoming edges (`concat`: on their concatenation).
-        cluster: the part of the architecture that it belongs to, such as ``"normal"``; empty if there is one part.
-        decision: the decision that chose the operation, if one did (for pictures of unfinished architectures).
+        name: a readable name, unique in the graph.
+        operation: the operation applied to the sum of its inputs (`concat`: to their concatenation).
+        cluster: the part of the architecture that it belongs to, such as ``"normal"``; empty if there is only one part.
+        decision: the decision that chose the operation, if any (for pictures of unfinished architectures).
     """
 
     name: str
@@ -59,11 +59,11 @@ class ArchitectureGraph:
         return incoming
 
     def canonical(self) -> str:
-        """A string equal for graphs that compute the same family of functions.
+        """A string that is equal for graphs that compute the same family of functions.
 
-        Skip connections and sums are contracted, `none` and all that only it feeds is dropped, so is all that
-        reaches no output, and the order of nodes is forgotten. Parallel equal operations stay apart, for each has
-        weights of its own: two parallel 3x3 convolutions are not one. Clusters (cells) keep their roles.
+        Skip connections and sums are contracted, `none` is dropped together with everything that reads only it, nodes
+        that reach no output are dropped, and the order of nodes is ignored. Parallel equal operations are kept apart,
+        because each has its own weights: two parallel 3x3 convolutions are not one. Clusters (cells) keep their roles.
         """
         labels, sources = self._contracted()
         order = _canonical_order(labels, sources)
@@ -81,8 +81,8 @@ class ArchitectureGraph:
     def _contracted(self) -> tuple[dict[int, str], dict[int, Counter[int]]]:
         """The live operations with their labels, and the multiset of live operations that each one reads."""
         labels: dict[int, str] = {}
-        sources: dict[int, Counter[int]] = {}  # of operations, and kept sums, that carry data
-        sums: dict[tuple[object, ...], int] = {}  # the kept sums by their terms: equal ones are one value
+        sources: dict[int, Counter[int]] = {}  # of operations and kept sums that are not zero
+        sums: dict[tuple[object, ...], int] = {}  # the kept sums by their terms; equal sums are the same value
         terms: list[Counter[int]] = []  # each node's value as a sum of operations' outputs
         for index, (node, incoming) in enumerate(zip(self.nodes, self.predecessors(), strict=True)):
             summed: Counter[int] = Counter()
@@ -121,7 +121,7 @@ class ArchitectureGraph:
         sources: dict[int, Counter[int]],
         sums: dict[tuple[object, ...], int],
     ) -> Counter[int]:
-        """One operand of a concatenation: an operation, or a sum that must stay a node of its own."""
+        """One operand of a concatenation: an operation, or a sum that must stay a separate node."""
         if terms.total() <= 1:
             return terms
         label = f"{self.nodes[node].cluster}:{SUM}"
@@ -138,18 +138,18 @@ class GraphBuilder:
         self.edges: list[tuple[int, int]] = []
 
     def add(self, node: Node, *sources: int) -> int:
-        """Adds a node that reads the nodes of these indices; returns its own."""
+        """Adds a node that reads the nodes with the indices `sources`; returns its index."""
         self.nodes.append(node)
         self.edges.extend((source, len(self.nodes) - 1) for source in sources)
         return len(self.nodes) - 1
 
     def build(self) -> ArchitectureGraph:
-        """The graph of what was added."""
+        """Returns the graph of the added nodes."""
         return ArchitectureGraph(tuple(self.nodes), tuple(self.edges))
 
 
 def _canonical_order(labels: dict[int, str], sources: dict[int, Counter[int]]) -> list[int]:
-    """An order of the nodes that depends on the graph alone: colour refinement, ties broken by individualisation."""
+    """An order of the nodes that depends only on the graph: colour refinement, ties broken by individualisation."""
     targets: dict[int, Counter[int]] = {node: Counter() for node in labels}
     for node, multiset in sources.items():
         for source, count in multiset.items():
@@ -190,8 +190,8 @@ def _canonical_order(labels: dict[int, str], sources: dict[int, Counter[int]]) -
         ties = tied(colours)
         if not ties:
             return sorted(labels, key=colours.__getitem__)
-        # Twins read the same nodes and are read by the same: any of them may go first, so one is tried. So it is with
-        # any two nodes whose branches hold one equal leaf, for then a symmetry of the graph maps branch to branch.
+        # Twins read the same nodes and are read by the same nodes, so it is enough to try one of them first. The same
+        # holds for two nodes whose branches share an equal leaf: a symmetry of the graph then maps branch to branch.
         twins = {(_frozen(sources[n]), _frozen(targets[n])): n for n in reversed(ties)}
         branches: dict[Adjacency, dict[int, int]] = {}
         for node in twins.values():
@@ -204,7 +204,7 @@ def _canonical_order(labels: dict[int, str], sources: dict[int, Counter[int]]) -
 
 
 def _ranks(signatures: Mapping[int, Any]) -> dict[int, int]:
-    """The rank of each node's signature among the distinct ones, which must be comparable."""
+    """The rank of each node's signature among the distinct signatures, which must be comparable."""
     ordered = {signature: rank for rank, signature in enumerate(sorted(set(signatures.values())))}
     return {node: ordered[signature] for node, signature in signatures.items()}
 

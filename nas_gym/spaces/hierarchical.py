@@ -1,4 +1,4 @@
-"""The hierarchical space of Liu et al. 2018: motifs of motifs of primitive operations."""
+"""The hierarchical space of Liu et al. 2018: a cell of motifs of primitive operations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Motif = tuple[tuple[int, int, str], ...]
 
 @dataclass(frozen=True)
 class HierarchicalCell:
-    """A cell, decoded.
+    """A decoded cell.
 
     Attributes:
-        motifs: the motifs of level two.
+        motifs: the second-level motifs.
         edges: the edges of the cell that are not `none`: (source, target, index of a motif), by target and source.
     """
 
@@ -32,28 +32,28 @@ class HierarchicalCell:
 
 @dataclass(frozen=True)
 class HierarchicalSpace(SearchSpace):
-    """Three levels: primitives; motifs, whose edges are primitives; a cell, whose edges are motifs. Edges may be none.
+    """Three levels: primitives, motifs with primitives as edges, and a cell with motifs as edges. Edges may be absent.
 
     Source: Liu et al. 2018, "Hierarchical Representations for Efficient Architecture Search", sections 2 and 4.1: six
-    primitives and `none`, six motifs of four nodes, a cell of five. A motif, and the cell, is the complete directed
-    acyclic graph of its nodes, from the first to the last; a node concatenates the results of its edges. A motif may
-    stand on several edges of the cell, each time with weights of its own.
+    primitives and `none`, six motifs of four nodes, a cell of five nodes. Motifs and the cell are complete directed
+    acyclic graphs from their first to their last node; a node concatenates the results of its edges. A motif may be
+    used on several edges of the cell, each time with its own weights.
 
-    All sequences are legal. A motif without a way from its first to its last node is zero, as an edge `none` is;
-    nodes without a live edge are zero too and are left out of concatenations; a cell that is zero has no edge
-    to its output, and a network of it predicts the same for all images.
+    All sequences are legal. A motif without a path from its first to its last node is zero, like an edge `none`. Nodes
+    without a live edge are zero too and are left out of concatenations. If the cell is zero, its output has no
+    incoming edge, and the network predicts the same for all images.
 
-    Decisions: an operation for each edge of the first motif, then of the others, then a motif for each edge of the
-    cell. Motifs are groups, and the edges of the cell point to them.
+    The decisions are an operation for each edge of the first motif, then of the others, then a motif for each edge of
+    the cell. Motifs are groups, and the edges of the cell point to them.
 
     Args:
         motifs: number of motifs.
-        motif_nodes: nodes of a motif.
-        cell_nodes: nodes of the cell.
-        primitives: names of the primitives, `none` not among them.
+        motif_nodes: number of nodes of a motif.
+        cell_nodes: number of nodes of the cell.
+        primitives: names of the primitives, without `none`.
 
     Raises:
-        ValueError: a number out of range, or primitives that are none or hold `none`.
+        ValueError: a number is out of range, or the primitives are empty or contain `none`.
     """
 
     motifs: int = 6
@@ -81,7 +81,7 @@ class HierarchicalSpace(SearchSpace):
         ]
         motifs = (NONE, *(f"motif_{motif}" for motif in range(self.motifs)))
         targets = (None, *range(self.motifs))
-        # The nodes of the cell are groups behind those of the motifs.
+        # The groups of the cell's nodes follow those of the motifs.
         decisions += [
             Decision(f"cell/edge_{source}_{target}", "motif", self.motifs - 1 + target, motifs, targets)
             for source, target in _edges(self.cell_nodes)
@@ -95,7 +95,7 @@ class HierarchicalSpace(SearchSpace):
         return size
 
     def decode(self, tokens: Sequence[int] | Tokens) -> HierarchicalCell:
-        """The motifs and the cell of one architecture."""
+        """Decodes the motifs and the cell of one architecture."""
         row = np.asarray(tokens).tolist()
         inside, across = _edges(self.motif_nodes), _edges(self.cell_nodes)
         split = self.motifs * len(inside)
@@ -106,7 +106,7 @@ class HierarchicalSpace(SearchSpace):
         )
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """The cell with every motif written out: a node for each primitive that reads a value that is not zero."""
+        """The cell with every motif expanded: one node per primitive whose input is not zero."""
         cell = self.decode(architecture.tokens)
         builder = GraphBuilder()
         add = builder.add
@@ -116,7 +116,7 @@ class HierarchicalSpace(SearchSpace):
             return add(Node(name, CONCAT), *sources) if len(sources) > 1 else next(iter(sources), None)
 
         def instance(motif: int, source: int, prefix: str) -> int | None:
-            """Writes out a motif that reads a node; what it returns is the node of its value, None for zero."""
+            """Expands a motif that reads a node; returns the node of its output, None if it is zero."""
             values: list[int | None] = [source]
             for node in range(1, self.motif_nodes):
                 operands = []

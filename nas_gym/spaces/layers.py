@@ -1,7 +1,7 @@
-"""Networks as sequences of layers, and the space of what makes them wider and deeper (Cai et al. 2018).
+"""Networks as sequences of layers, and the actions that make them wider and deeper (Cai et al. 2018).
 
-Here a network is not decided layer by layer but grown: from a start, by actions that each leave its function as it is
-(`nas_gym.networks.morphism`). All actions up to the limits of a `LayerSpace` are enumerated once, so that an
+Here a network is not built layer by layer but grown from a start network by actions that preserve its function
+(`nas_gym.networks.morphism`). All actions within the limits of a `LayerSpace` are enumerated once, so that an
 environment can offer them as one masked categorical choice.
 """
 
@@ -22,7 +22,7 @@ from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, ArchitectureGraph, Graph
 
 Shape = tuple[int, int, int]  # channels, height, width
 ABSENT = -1
-"""The token of the places behind the last layer."""
+"""The token of positions after the last layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +45,29 @@ class Convolution:
         return f"conv_{self.kernel}x{self.kernel}_{self.width}"
 
     def output(self, shape: Shape) -> Shape:
-        """The shape of the maps that it makes of maps of a shape."""
+        """The output shape for an input shape."""
         return self.width, *shape[1:]
 
     def parameters(self, shape: Shape) -> int:
-        """How many it has on maps of a shape."""
+        """The number of parameters for an input shape."""
         return shape[0] * self.kernel**2 * self.width + 2 * self.width
 
 
 BOTTLENECK = 4
-"""Filters of a dense convolution's 1x1 convolution, in units of its width (Huang et al. 2017, section 3)."""
+"""Filters of a dense convolution's 1x1 convolution, as a multiple of its width (Huang et al. 2017, section 3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DenseConvolution:
-    """A layer of a DenseNet: what it computes is set behind the channels that it reads (Huang et al. 2017, DenseNet-B).
+    """A layer of a DenseNet, whose output is concatenated with its input (Huang et al. 2017, DenseNet-B).
 
     A 1x1 convolution to `BOTTLENECK` times the width, then a convolution to the width. Both are followed by batch norm
-    and ReLU, as in `Convolution`; in the paper they are preceded by them. So what is concatenated is never negative,
-    and a new layer can repeat some of it (see `nas_gym.networks.morphism`).
+    and ReLU, as in `Convolution`; in the paper they are preceded by them. As a result the concatenated values are never
+    negative, and a new layer can replicate some of them (see `nas_gym.networks.morphism`).
 
     Attributes:
         kernel: height and width of the second convolution's filters, odd.
-        width: how many channels it adds, the growth rate.
+        width: number of channels that it adds, the growth rate.
     """
 
     kernel: int
@@ -92,12 +92,12 @@ class DenseConvolution:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Largest or mean value of squares of pixels; padded by ``(kernel - 1) // 2``, which the mean leaves out.
+    """Max or average pooling, padded by ``(kernel - 1) // 2``; averages exclude the padding.
 
     Attributes:
         kind: ``"max"`` or ``"avg"``.
-        kernel: side of the squares, in pixels.
-        stride: from square to square, in pixels.
+        kernel: side of the pooling window, in pixels.
+        stride: in pixels.
     """
 
     kind: Literal["max", "avg"]
@@ -122,7 +122,7 @@ class Pool:
         """As in `Convolution`.
 
         Raises:
-            ValueError: the maps are smaller than a square.
+            ValueError: the input is smaller than the pooling window.
         """
         channels, *sides = shape
         height, width = ((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in sides)
@@ -155,7 +155,7 @@ class GlobalPool:
 
 @dataclass(frozen=True, slots=True)
 class FullyConnected:
-    """All values to all units, ReLU. Of maps, the values are taken channel by channel.
+    """Fully connected layer with ReLU. Feature maps are flattened channel by channel.
 
     Attributes:
         width: number of units.
@@ -170,7 +170,7 @@ class FullyConnected:
         return f"fully_connected_{self.width}"
 
     def output(self, shape: Shape) -> Shape:
-        """As in `Convolution`; units are channels of one pixel."""
+        """As in `Convolution`; a unit is a channel of one pixel."""
         del shape
         return self.width, 1, 1
 
@@ -189,7 +189,7 @@ def _check_positive(layer: Layer, field: str) -> None:
 def _check_kernel(layer: Layer) -> None:
     _check_positive(layer, "kernel")
     kernel = getattr(layer, "kernel")  # noqa: B009
-    if kernel % 2 == 0:  # an even kernel has no centre, so that no identity can be written with it
+    if kernel % 2 == 0:  # an even kernel has no centre, so it cannot represent the identity
         raise ValueError(f"kernel of {type(layer).__name__} must be odd, got {kernel}")
 
 
@@ -206,11 +206,11 @@ KINDS: dict[str, type[Layer]] = {
 
 @dataclass(frozen=True)
 class Layers:
-    """A network as a sequence of layers, behind which stands a linear classifier: frozen and hashable.
+    """A network as a sequence of layers, followed by a linear classifier: frozen and hashable.
 
     Raises:
-        ValueError: something that is no layer, or a layer that cannot stand where it does: behind a global pool or a
-            fully connected layer only fully connected ones can.
+        ValueError: an item is not a layer, or a layer other than a fully connected one follows a global pool or a fully
+            connected layer.
     """
 
     layers: tuple[Layer, ...]
@@ -235,15 +235,15 @@ class Layers:
         return iter(self.layers)
 
     def __str__(self) -> str:
-        """The layers in words, blocks and pools apart by ``|``."""
+        """The names of the layers, with blocks and pools separated by ``|``."""
         words = [" ".join(map(str, group)) for _, group in itertools.groupby(self.layers, _family)]
         return " | ".join(words)
 
     @cached_property
     def blocks(self) -> tuple[range, ...]:
-        """The places of the layers of each block: of a run of convolutions between pools, or of fully connected layers.
+        """The indices of the layers of each block: a run of convolutions between pools, or of fully connected layers.
 
-        Source: Cai et al. 2018, where pools part a network into blocks.
+        Source: Cai et al. 2018, where pools separate the blocks of a network.
         """
         blocks, start = [], 0
         for family, group in itertools.groupby(self.layers, _family):
@@ -254,7 +254,7 @@ class Layers:
         return tuple(blocks)
 
     def shapes(self, image_shape: Shape) -> tuple[Shape, ...]:
-        """The shape of the images, and of what comes out of each layer.
+        """The shape of the images, and of the output of each layer.
 
         Raises:
             ValueError: the images are too small for the pools.
@@ -265,7 +265,7 @@ class Layers:
         return tuple(shapes)
 
     def parameters(self, image_shape: Shape, num_classes: int) -> int:
-        """The number of weights that are trained, those of the classifier among them.
+        """The number of trainable parameters, including those of the classifier.
 
         Raises:
             ValueError: the images are too small for the pools.
@@ -277,15 +277,15 @@ class Layers:
         return total + FullyConnected(num_classes).parameters(shape)
 
     def replaced(self, index: int, layer: Layer) -> Layers:
-        """With another layer at a place."""
+        """Returns the layers with the one at `index` replaced."""
         return Layers((*self.layers[:index], layer, *self.layers[index + 1 :]))
 
     def inserted(self, index: int, layer: Layer) -> Layers:
-        """With one layer more, before the one at a place."""
+        """Returns the layers with a new one inserted before `index`."""
         return Layers((*self.layers[:index], layer, *self.layers[index:]))
 
     def graph(self) -> ArchitectureGraph:
-        """A node for each layer, such as ``conv_3x3_16`` or ``max_pool_2x2/2``; for a dense one its joining too."""
+        """One node per layer, such as ``conv_3x3_16`` or ``max_pool_2x2/2``, plus a concatenation for dense layers."""
         builder = GraphBuilder()
         source = builder.add(Node("input", INPUT))
         for index, layer in enumerate(self.layers):
@@ -296,7 +296,7 @@ class Layers:
         return builder.build()
 
     def canonical_hash(self) -> str:
-        """Equal for sequences that compute the same family of functions (see `ArchitectureGraph.canonical_hash`)."""
+        """A hash that is equal for sequences that compute the same functions (see `ArchitectureGraph.canonical`)."""
         return self.graph().canonical_hash()
 
     def to_json(self) -> str:
@@ -306,10 +306,10 @@ class Layers:
 
     @staticmethod
     def from_json(text: str) -> Layers:
-        """Reads what `to_json` wrote.
+        """Reads the output of `to_json`.
 
         Raises:
-            ValueError: the text is no such JSON, or names a layer, a field or a value that there is not.
+            ValueError: the text is not such JSON, or a layer, field or value is invalid.
         """
         try:
             records = json.loads(text)["layers"]
@@ -351,7 +351,10 @@ PLAIN = Layers(
         FullyConnected(64),
     )
 )
-"""A small start in the manner of Cai et al. 2018, for images from 8x8 on, though they flatten where this pools."""
+"""A small start network similar to that of Cai et al. 2018, with global pooling instead of flattening.
+
+For images of 8x8 pixels or more.
+"""
 
 DENSENET = Layers(
     (
@@ -363,24 +366,24 @@ DENSENET = Layers(
         GlobalPool(),
     )
 )
-"""A small DenseNet-BC of two dense blocks, the transition halving the channels (Huang et al. 2017, section 3)."""
+"""A small DenseNet-BC of two dense blocks; the transition halves the channels (Huang et al. 2017, section 3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Widen:
-    """Layer `layer` of the sequence gets the next width of its list."""
+    """Widens layer `layer` of the sequence to the next width in its list."""
 
     layer: int
 
 
 @dataclass(frozen=True, slots=True)
 class Deepen:
-    """A layer more in a block, behind the one at a position in it, of the same kind and width.
+    """Inserts a layer into a block, after the one at a position, of the same kind and width.
 
     Attributes:
         block: index in `Layers.blocks`.
-        position: in the block.
-        kernel: of the new layer; None in a block of fully connected layers.
+        position: position in the block.
+        kernel: kernel size of the new layer; None in a block of fully connected layers.
     """
 
     block: int
@@ -390,7 +393,7 @@ class Deepen:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The network is finished."""
+    """Finishes the network."""
 
 
 Action = Widen | Deepen | Stop
@@ -398,25 +401,25 @@ Action = Widen | Deepen | Stop
 
 @dataclass(frozen=True)
 class LayerSpace:
-    """All that a start can grow into by making layers wider and blocks deeper.
+    """The networks that a start network can grow into by making layers wider and blocks deeper.
 
-    Source: Cai et al. 2018, "Efficient Architecture Search by Network Transformation". Kernels, widths, units and
-    growths are the lists of its published code (of widths and units the longer ones), where DenseNets are searched with
-    the one kernel 3. A deeper block is the paper's: the new layer has the width of the one that it follows.
+    Source: Cai et al. 2018, "Efficient Architecture Search by Network Transformation". The lists of kernels, widths,
+    units and growths are those of its published code (for widths and units the longer ones), which searches DenseNets
+    with kernel 3 only. As in the paper, a new layer has the width of the layer that it follows.
 
     Args:
-        start: the first network.
+        start: the start network.
         image_shape: (channels, height, width).
         num_classes: number of logits.
-        kernels: of new convolutions.
-        widths: of convolutions, rising.
-        units: of fully connected layers, rising.
-        growths: of dense convolutions, rising.
-        depth: the most layers of a block.
-        max_parameters: the most parameters of a network.
+        kernels: kernel sizes of new convolutions.
+        widths: widths of convolutions, increasing.
+        units: widths of fully connected layers, increasing.
+        growths: growth rates of dense convolutions, increasing.
+        depth: maximum number of layers per block.
+        max_parameters: maximum number of parameters of a network.
 
     Raises:
-        ValueError: a list that is empty or does not rise, an even kernel, or a start beyond the limits.
+        ValueError: a list is empty or not increasing, a kernel is even, or the start network exceeds the limits.
     """
 
     start: Layers = PLAIN
@@ -447,13 +450,13 @@ class LayerSpace:
 
     @cached_property
     def length(self) -> int:
-        """The most layers of a network, pools counted."""
+        """The maximum number of layers of a network, including pools."""
         weighted = sum(map(len, self.start.blocks))
         return len(self.start) - weighted + self.depth * len(self.start.blocks)
 
     @cached_property
     def actions(self) -> tuple[Action, ...]:
-        """All actions up to the limits, in an order that never changes: wider, deeper, stop."""
+        """All actions within the limits, in a fixed order: wider, deeper, stop."""
         actions: list[Action] = [Widen(layer) for layer in range(self.length)]
         for block, places in enumerate(self.start.blocks):
             connected = isinstance(self.start.layers[places[0]], FullyConnected)
@@ -463,18 +466,18 @@ class LayerSpace:
         return (*actions, Stop())
 
     def parameters(self, layers: Layers) -> int:
-        """The number of weights that are trained, from the sequence alone."""
+        """The number of trainable parameters, computed from the sequence alone."""
         return layers.parameters(self.image_shape, self.num_classes)
 
     def legal(self, layers: Layers) -> NDArray[np.bool_]:
-        """Which `actions` a network allows: bool[n]. To stop is always one of them."""
+        """Which `actions` are legal for a network, bool[n]. Stopping is always legal."""
         return np.array([not isinstance(self._result(layers, action), str) for action in self.actions])
 
     def apply(self, layers: Layers, action: Action) -> Layers:
         """The network after an action; `Stop` leaves it as it is.
 
         Raises:
-            ValueError: the action is not legal; the message tells why.
+            ValueError: the action is not legal; the message gives the reason.
         """
         result = self._result(layers, action)
         if isinstance(result, str):
@@ -482,7 +485,7 @@ class LayerSpace:
         return result
 
     def _result(self, layers: Layers, action: Action) -> Layers | str:
-        """The network after an action, or why there is none."""
+        """The network after an action, or the reason why it is illegal."""
         match action:
             case Widen():
                 result = self._wider(layers, action)
@@ -525,7 +528,7 @@ class LayerSpace:
         if not 0 <= action.position < len(block):
             return f"block {action.block} has {len(block)} layers"
         if len(block) >= self.depth:
-            return f"block {action.block} has {len(block)} layers, the most there may be"
+            return f"block {action.block} has {len(block)} layers, which is the maximum"
         layer = layers.layers[block[action.position]]
         if isinstance(layer, FullyConnected):
             if action.kernel is not None:
@@ -539,7 +542,7 @@ class LayerSpace:
 
     @cached_property
     def vocabulary(self) -> tuple[Layer, ...]:
-        """Every layer that a network of the space can hold; a token is an index into it."""
+        """All layers that networks of the space can contain; a token is an index into it."""
         vocabulary: list[Layer] = []
         for kind, choices in (
             (Convolution, self.widths),
@@ -558,13 +561,13 @@ class LayerSpace:
         return {layer: token for token, layer in enumerate(self.vocabulary)}
 
     def encode(self, layers: Layers) -> tuple[NDArray[np.int64], int]:
-        """A token a layer, as Cai et al. 2018 give a network to their encoder.
+        """Encodes a network as one token per layer, as in the encoder of Cai et al. 2018.
 
         Returns:
-            int64[length], indices into `vocabulary`, `ABSENT` behind the last layer; and the number of layers.
+            int64[length], indices into `vocabulary`, `ABSENT` after the last layer; and the number of layers.
 
         Raises:
-            ValueError: a layer that the space does not hold, or too many.
+            ValueError: a layer is not in the vocabulary, or there are too many layers.
         """
         if len(layers) > self.length:
             raise ValueError(f"{layers} has {len(layers)} layers; networks of the space have up to {self.length}")
@@ -576,15 +579,15 @@ class LayerSpace:
         return tokens, len(layers)
 
     def decode(self, tokens: NDArray[np.int64]) -> Layers:
-        """Reads what `encode` wrote, int64[length].
+        """Decodes the output of `encode`, int64[length].
 
         Raises:
-            ValueError: a token that is none, or a layer behind an absent one.
+            ValueError: a token is invalid, or a layer follows an absent one.
         """
         present = np.asarray(tokens) != ABSENT
         count = int(present.sum())
         if not present[:count].all():
-            raise ValueError(f"tokens have a layer behind an absent one: {np.asarray(tokens).tolist()}")
+            raise ValueError(f"tokens have a layer after an absent one: {np.asarray(tokens).tolist()}")
         known = [int(token) for token in tokens[:count]]
         if any(not 0 <= token < len(self.vocabulary) for token in known):
             raise ValueError(f"tokens must be in [0, {len(self.vocabulary)}) or {ABSENT}, got {known}")

@@ -18,7 +18,7 @@ SKIP_CHOICES = ("none", "connect")
 
 @dataclass(frozen=True)
 class MacroLayer:
-    """One layer, decoded: its operation, and the earlier layers whose outputs join its own."""
+    """A decoded layer: its operation, and the earlier layers whose outputs are joined to its own."""
 
     operation: str
     skips: tuple[int, ...]
@@ -30,10 +30,9 @@ class MacroSpace(SearchSpace):
 
     Source: Pham et al. 2018 (ENAS), section 2.3: 6 operations, any set of earlier layers, 6^L * 2^(L (L - 1) / 2)
     networks of L layers, about 1.6 * 10^29 for L = 12. The wiring is that of the authors' code: the operation always
-    reads the layer before, skips are joined behind it. (The paper's final network
-    concatenates them and brings them back to width by a 1x1 convolution; under shared weights, and in the networks
-    here, they are added and normalised.)
-    A layer's decisions are its operation, then a skip bit for each earlier layer.
+    reads the previous layer, and skips are joined to its result. (The paper's final network concatenates them and
+    restores the width with a 1x1 convolution; with shared weights, and in the networks here, they are added and
+    normalised.) A layer's decisions are its operation, then a skip bit for each earlier layer.
 
     Args:
         layers: number of layers.
@@ -72,19 +71,19 @@ class MacroSpace(SearchSpace):
 
     @cached_property
     def operation_columns(self) -> NDArray[np.int64]:
-        """int64[layers], where each layer's operation stands in the tokens."""
+        """int64[layers], the column of each layer's operation in the tokens."""
         layers = np.arange(self.layers)
         return np.asarray(layers + layers * (layers - 1) // 2)
 
     def skips(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Which earlier layers (last axis) each layer joins: bool[B, layers, layers] of tokens int64[B, T]."""
+        """Which earlier layers (last axis) each layer joins, bool[B, layers, layers] for tokens int64[B, T]."""
         targets, sources = np.tril_indices(self.layers, -1)
         joined = np.zeros((len(tokens), self.layers, self.layers), dtype=bool)
         joined[:, targets, sources] = tokens[:, self.operation_columns[targets] + 1 + sources] == 1
         return joined
 
     def decode(self, tokens: Sequence[int] | Tokens) -> tuple[MacroLayer, ...]:
-        """The layers of one architecture."""
+        """Decodes the layers of one architecture."""
         row = np.asarray(tokens)
         skips = self.skips(row[None])[0]
         return tuple(
@@ -93,7 +92,7 @@ class MacroSpace(SearchSpace):
         )
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """A node for each operation, and a concatenation behind it if its layer has skips."""
+        """One node per operation, followed by a concatenation if its layer has skips."""
         nodes, edges, outputs = [Node("input", INPUT)], [], [0]
         for index, layer in enumerate(self.decode(architecture.tokens)):
             name = f"layer_{index}/operation"

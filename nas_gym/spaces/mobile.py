@@ -17,7 +17,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """One layer, decoded: an inverted bottleneck with its kernel size and the factor that widens its inside."""
+    """A decoded layer: an inverted bottleneck with its kernel size and expansion factor."""
 
     kernel: int
     expansion: int
@@ -25,7 +25,7 @@ class Bottleneck:
 
 @dataclass(frozen=True)
 class MobileStage:
-    """One stage, decoded: its layers, and the squeeze-and-excitation ratio of all of them (0: without)."""
+    """A decoded stage: its layers, and their common squeeze-and-excitation ratio (0: without)."""
 
     layers: tuple[Bottleneck, ...]
     squeeze_excite: float
@@ -36,22 +36,23 @@ class MobileSpace(SearchSpace):
     """Stages of inverted bottlenecks: the depth of each stage, the kernel and expansion of each layer.
 
     Sources: Cai et al. 2020, "Once-for-All", section 3.2: 5 stages of 2, 3 or 4 layers, each with a kernel of 3, 5 or 7
-    and an expansion of 3, 4 or 6, about 2 * 10^19 networks. Tan et al. 2019, "MnasNet", section 4.1: a ratio of
-    squeeze-and-excitation of 0 or 0.25, one for all layers of a stage. Only the first layer of a stage may change the
-    resolution and the number of channels; those after it have a residual connection.
+    and an expansion of 3, 4 or 6, about 2 * 10^19 networks. Tan et al. 2019, "MnasNet", section 4.1: a
+    squeeze-and-excitation ratio of 0 or 0.25, the same for all layers of a stage. Only the first layer of a stage may
+    change the resolution and the number of channels; the others have a residual connection.
 
-    The decisions of a stage are its depth and its squeeze-and-excitation, then those of each layer. What belongs to a
-    layer beyond the chosen depth has ``"absent"`` as its only legal choice. What has a single value is no decision.
+    The decisions of a stage are its depth and its squeeze-and-excitation ratio, then those of each layer. Decisions of
+    layers beyond the chosen depth have ``"absent"`` as their only legal choice. Parameters with a single value are not
+    decisions.
 
     Args:
         stages: number of stages.
         depths: the numbers of layers to choose from, increasing.
         kernels: the kernel sizes.
         expansions: the expansion factors.
-        squeeze_excite: the ratios of squeeze-and-excitation.
+        squeeze_excite: the squeeze-and-excitation ratios.
 
     Raises:
-        ValueError: there is no stage, nothing to choose from, or the depths do not increase.
+        ValueError: there is no stage, there is nothing to choose from, or the depths do not increase.
     """
 
     stages: int = 5
@@ -116,7 +117,7 @@ class MobileSpace(SearchSpace):
 
     @cached_property
     def _governing(self) -> NDArray[np.int64]:
-        """int64[T], the depth decision that a position depends on, -1 for none."""
+        """int64[T], the depth decision on which a position depends, -1 for none."""
         depth, governing = -1, []
         for column, decision in enumerate(self.decisions):
             depth = column if decision.kind == "depth" else depth
@@ -125,13 +126,13 @@ class MobileSpace(SearchSpace):
 
     @cached_property
     def _least_depth(self) -> NDArray[np.int64]:
-        """int64[T], the first choice of depth with which a position's layer is there."""
+        """int64[T], the smallest depth choice with which a position's layer exists."""
         layers = [decision.group % (1 + self.depths[-1]) for decision in self.decisions]  # 1 is a stage's first
         return np.searchsorted(self.depths, layers)
 
     @cached_property
     def _present(self) -> NDArray[np.float64]:
-        """float64[T, A], the weights of layers that are there, and of a stage's own decisions."""
+        """float64[T, A], the weights of existing layers and of a stage's own decisions."""
         present = np.array(self._widths)
         present[self.absent_choices >= 0, self.absent_choices[self.absent_choices >= 0]] = 0
         a_layer = float(len(self.kernels) * len(self.expansions))
@@ -147,7 +148,7 @@ class MobileSpace(SearchSpace):
         return beyond.astype(np.float64)
 
     def decode(self, tokens: Sequence[int] | Tokens) -> tuple[MobileStage, ...]:
-        """The stages of one architecture."""
+        """Decodes the stages of one architecture."""
 
         def index(name: str) -> int:
             return int(tokens[self.columns[name]]) if name in self.columns else 0
@@ -167,7 +168,7 @@ class MobileSpace(SearchSpace):
         return tuple(stages)
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """A node for each layer, such as ``mbconv_5x5_e6_se0.25``, and for each residual connection."""
+        """One node per layer, such as ``mbconv_5x5_e6_se0.25``, and per residual connection."""
         nodes, edges, state = [Node("input", INPUT)], [], 0
         for stage_index, stage in enumerate(self.decode(architecture.tokens)):
             for index, layer in enumerate(stage.layers):

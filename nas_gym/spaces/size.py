@@ -17,15 +17,15 @@ class SizeSpace(SearchSpace):
     """The number of channels of each stage.
 
     Source: Dong et al. 2021, "NATS-Bench", section 3.1: 5 stages, 8 widths, 8^5 = 32,768 architectures. The stem has
-    the width of the first stage. Stages are cells of the topology space, but for two residual blocks of stride 2 that
-    part them into three equal runs: of 5 stages, the second and the fourth.
+    the width of the first stage. Stages are cells of the topology space, except for two residual blocks of stride 2
+    that divide them into three equal runs: of 5 stages, the second and the fourth.
 
     Args:
         stages: number of stages, 2, 5, 8, ...
         widths: the numbers of channels to choose from.
 
     Raises:
-        ValueError: another number of stages, or no widths.
+        ValueError: the number of stages is not one of these, or there are no widths.
     """
 
     stages: int = 5
@@ -60,14 +60,14 @@ class SizeSpace(SearchSpace):
         return tuple(self.widths[int(token)] for token in tokens)
 
     def format(self, tokens: Sequence[int] | Tokens) -> str:
-        """The benchmark's own string, such as ``8:16:24:32:40``."""
+        """The benchmark's own string format, such as ``8:16:24:32:40``."""
         return ":".join(map(str, self.decode(tokens)))
 
     def parse(self, text: str) -> Architecture:
         """Reads the benchmark's string.
 
         Raises:
-            ValueError: the text is not of that form, or a width is not among the choices.
+            ValueError: the text does not have that format, or a width is not one of the choices.
         """
         words = text.split(":")
         choices = self.decisions[0].choices
@@ -76,7 +76,7 @@ class SizeSpace(SearchSpace):
         return self.architecture([choices.index(word) for word in words])
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """The stem and a node for each stage, in a row."""
+        """The stem and one node per stage, as a chain."""
         widths = self.decode(architecture.tokens)
         nodes = [Node("input", INPUT), Node("stem", f"conv_3x3_{widths[0]}", decision="stage_0")]
         for stage, (width, reduction) in enumerate(zip(widths, self.reductions, strict=True)):

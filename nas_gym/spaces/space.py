@@ -1,7 +1,7 @@
-"""The one idea of the suite: a search space is a sequence of masked categorical decisions.
+"""Search spaces as sequences of masked categorical decisions.
 
-Everything else is derived from that sequence: the environment takes one decision a step, a controller has
-one softmax a kind of decision, mutation changes a decision, a table has one row a sequence.
+Everything else is derived from that sequence: the environment takes one decision per step, a controller has one softmax
+per decision kind, mutation changes one decision, a table maps each sequence to a row.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Decision:
 
     Attributes:
         name: unique in the space, such as ``"normal/node_2/input_1"``.
-        kind: ``"input"``, ``"operation"``, ``"filter_height"``; decisions of a kind share a controller's parameters.
+        kind: such as ``"input"``, ``"operation"``, ``"filter_height"``; decisions of the same kind share the parameters
+            of a controller.
         group: the node or layer that the decision belongs to; a group's last decision closes it.
-        choices: what each index stands for.
-        targets: for decisions that point: the group that each choice points to (``None``: to nothing). A group
-            that holds no decision is an input of the network.
+        choices: the meaning of each index.
+        targets: for decisions that point to other groups: the group of each choice (``None``: no group). A group
+            without decisions is an input of the network.
     """
 
     name: str
@@ -54,11 +55,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A filled sequence of decisions: frozen, hashable, with a text and a JSON form that round-trip.
+    """A complete sequence of decisions: frozen, hashable, with text and JSON forms that round-trip.
 
     Attributes:
         space: the search space.
-        tokens: one choice index a decision, length T.
+        tokens: one choice index per decision, length T.
     """
 
     space: SearchSpace
@@ -80,10 +81,10 @@ class Architecture:
 
     @staticmethod
     def from_json(text: str) -> Architecture:
-        """Reads what `to_json` wrote.
+        """Reads the output of `to_json`.
 
         Raises:
-            ValueError: the text is no such JSON, or its space or tokens are not legal.
+            ValueError: the text is not such JSON, or its space or tokens are not legal.
         """
         from nas_gym.spaces import make_space
 
@@ -98,8 +99,8 @@ class Architecture:
 class SearchSpace(ABC):
     """A sequence of T masked categorical decisions with at most A choices each.
 
-    Subclasses are frozen dataclasses: their fields are their JSON form. They give `decisions`, `size` and `graph`,
-    and where a choice depends on earlier ones, `weights`.
+    Subclasses are frozen dataclasses, whose fields are their JSON form. They implement `decisions`, `size` and `graph`,
+    and `weights` if choices depend on earlier ones.
     """
 
     name: str
@@ -112,23 +113,23 @@ class SearchSpace(ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """The exact number of legal, filled sequences."""
+        """The exact number of legal, complete sequences."""
 
     @abstractmethod
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
         """The architecture as a directed acyclic graph."""
 
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
-        """How many legal sequences each choice leads to, up to a factor common to the row.
+        """The number of legal sequences that each choice leads to, up to a common factor per row.
 
-        This is the one hook for prefix-dependent spaces: masks, uniform sampling and mutation follow from it.
+        Prefix-dependent spaces override this method only: masks, uniform sampling and mutation are derived from it.
 
         Args:
             tokens: int64[B, T]; only columns before `position` are read.
             position: the decision to be taken.
 
         Returns:
-            float64[B, A]; zero marks an illegal choice, and no row is all zero for a legal prefix.
+            float64[B, A]; zero marks an illegal choice. No row is all zero for a legal prefix.
         """
         return np.broadcast_to(self._widths[position], (len(tokens), self.num_choices))
 
@@ -156,7 +157,7 @@ class SearchSpace(ABC):
 
     @cached_property
     def columns(self) -> dict[str, int]:
-        """Where each decision stands in the tokens, by name."""
+        """The column of each decision in the tokens, by name."""
         return {decision.name: column for column, decision in enumerate(self.decisions)}
 
     @cached_property
@@ -171,8 +172,8 @@ class SearchSpace(ABC):
     def absent_choices(self) -> NDArray[np.int64]:
         """int64[T], the index of the choice ``"absent"``, -1 in decisions without it.
 
-        Absent is what a decision on a part that the architecture does not have is filled with: it is either the only
-        legal choice or not legal at all.
+        Decisions about parts that the architecture does not have are filled with this choice: it is either the only
+        legal choice or not legal.
         """
         return np.array([_index(d, "absent") for d in self.decisions], dtype=np.int64)
 
@@ -185,10 +186,10 @@ class SearchSpace(ABC):
 
         Args:
             tokens: int64[B, T]; only columns before the position are read.
-            position: the decision to be taken, one for all rows or int64[B].
+            position: the decision to be taken, the same for all rows, or int64[B].
 
         Returns:
-            bool[B, A], a fresh array, never all False in a row of a legal prefix.
+            bool[B, A], a new array. No row is all False for a legal prefix.
         """
         if isinstance(position, int | np.integer):
             return np.ascontiguousarray(self.weights(tokens, int(position)) > 0)
@@ -199,7 +200,7 @@ class SearchSpace(ABC):
         return mask
 
     def check(self, tokens: Tokens) -> None:
-        """Raises ValueError unless every row of int64[B, T] is a legal, filled sequence."""
+        """Raises a ValueError unless every row of int64[B, T] is a legal, complete sequence."""
         tokens = np.asarray(tokens)
         if tokens.ndim != 2 or tokens.shape[1] != self.length or not np.issubdtype(tokens.dtype, np.integer):
             raise ValueError(
@@ -219,7 +220,7 @@ class SearchSpace(ABC):
                 )
 
     def sample(self, rng: np.random.Generator, n: int) -> Tokens:
-        """Draws n filled sequences, int64[n, T], uniformly over all legal ones."""
+        """Samples n complete sequences, int64[n, T], uniformly from all legal ones."""
         if self.prefix_free:
             return rng.integers(0, self.choice_counts, size=(n, self.length))
         tokens = np.full((n, self.length), UNDECIDED, dtype=np.int64)
@@ -228,7 +229,7 @@ class SearchSpace(ABC):
         return tokens
 
     def enumerate(self) -> Tokens:
-        """All legal, filled sequences, int64[size, T], in the order of their `index`.
+        """All legal, complete sequences, int64[size, T], in the order of their `index`.
 
         Raises:
             ValueError: there are more than `ENUMERABLE`.
@@ -243,10 +244,11 @@ class SearchSpace(ABC):
         return tokens
 
     def index(self, tokens: Tokens) -> NDArray[np.int64]:
-        """The place of each row of int64[B, T] among all sequences of choices, legal or not, in lexical order.
+        """The lexicographic index of each row of int64[B, T] among all sequences of choices, legal or not.
 
         Returns:
-            int64[B] in [0, product of choice counts): the digits of a number in mixed radix, first decision first.
+            int64[B] in [0, product of choice counts): the tokens as digits of a mixed-radix number, most significant
+            first.
 
         Raises:
             ValueError: the space is too large for 64-bit indices.
@@ -263,23 +265,23 @@ class SearchSpace(ABC):
         return np.array(values, dtype=np.int64)
 
     def at_trial(self, trial: int) -> SearchSpace:
-        """What is open to the trial of this number, counted from 0: the space itself, unless it grows in a search.
+        """The space that is open to a trial, counted from 0: the space itself, unless it grows during a search.
 
-        A space that grows returns a part of itself with the same decisions, of which fewer choices are legal.
+        A growing space returns a part of itself with the same decisions but fewer legal choices.
         """
         del trial
         return self
 
     def mutate(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
-        """Changes one decision of each row; decisions that are illegal by then are drawn anew.
+        """Changes one decision of each row; later decisions that become illegal are redrawn.
 
         Args:
-            tokens: int64[B, T], filled. (Those of a smaller stage of a space that grows need not be legal.)
-            rng: source of randomness.
+            tokens: int64[B, T], complete. (Tokens from an earlier stage of a growing space need not be legal.)
+            rng: the random number generator.
 
         Returns:
-            int64[B, T]. The decision is drawn uniformly among those that have another legal choice, the choice
-            uniformly among these; a row without any is returned unchanged.
+            int64[B, T]. The decision is drawn uniformly from those with another legal choice, the choice uniformly from
+            these; a row without such a decision is returned unchanged.
         """
         child = np.array(tokens, dtype=np.int64)
         rows = np.arange(len(child))
@@ -287,7 +289,7 @@ class SearchSpace(ABC):
         changed = np.where(free.any(axis=1), draw(free + (~free.any(axis=1, keepdims=True)), rng), self.length)
         for position in range(self.length):
             weights = np.array(self.weights(child, position))
-            # What was drawn anew may have left it no other choice.
+            # Earlier redrawn decisions may have left no other choice here.
             chosen = (changed == position) & ((weights > 0).sum(axis=1) > 1)
             weights[chosen] = weights[chosen] > 0
             weights[rows[chosen], child[chosen, position]] = 0
@@ -297,16 +299,16 @@ class SearchSpace(ABC):
         return child
 
     def crossover(self, first: Tokens, second: Tokens, rng: np.random.Generator) -> Tokens:
-        """Takes each decision of a row from either parent, with even chances (uniform crossover, Syswerda 1989).
+        """Takes each decision of a row from either parent with equal probability (uniform crossover, Syswerda 1989).
 
         Args:
-            first: int64[B, T], filled. (As in `mutate`, those of a smaller stage need not be legal.)
-            second: int64[B, T], filled.
-            rng: source of randomness.
+            first: int64[B, T], complete. (As in `mutate`, tokens from an earlier stage need not be legal.)
+            second: int64[B, T], complete.
+            rng: the random number generator.
 
         Returns:
-            int64[B, T]. Where the choice of one parent has become illegal, it is the other's; where both have, it is
-            drawn anew.
+            int64[B, T]. If the choice of one parent has become illegal, the other's is taken; if both have, the
+            decision is redrawn.
         """
         heads = rng.random(first.shape) < 0.5
         child, other = np.where(heads, first, second), np.where(heads, second, first)
@@ -331,11 +333,11 @@ class SearchSpace(ABC):
         return Architecture(self, tuple(int(token) for token in tokens))
 
     def canonical(self, architecture: Architecture) -> str:
-        """Equal for architectures that compute the same family of functions (see `ArchitectureGraph.canonical`)."""
+        """A string equal for architectures that compute the same functions (see `ArchitectureGraph.canonical`)."""
         return self.graph(architecture).canonical()
 
     def format(self, tokens: Sequence[int] | Tokens) -> str:
-        """Choices in words, decisions apart by spaces and groups by ``|``; read back by `parse`."""
+        """The names of the choices, separated by spaces, and groups by ``|``; `parse` reads them back."""
         words: list[str] = []
         for previous, decision, token in zip((None, *self.decisions), self.decisions, tokens, strict=False):
             if previous is not None and previous.group != decision.group:
@@ -344,10 +346,10 @@ class SearchSpace(ABC):
         return " ".join(words)
 
     def parse(self, text: str) -> Architecture:
-        """Reads what `format` wrote.
+        """Reads the output of `format`.
 
         Raises:
-            ValueError: a word is no choice of its decision, or there are too few or too many.
+            ValueError: a word is not a choice of its decision, or the number of words is wrong.
         """
         words = [word for word in text.split() if word != "|"]
         if len(words) != self.length:
@@ -355,12 +357,13 @@ class SearchSpace(ABC):
         tokens = []
         for decision, word in zip(self.decisions, words, strict=True):
             if word not in decision.choices:
-                raise ValueError(f"{word!r} is no choice of {decision.name!r}; choices: {', '.join(decision.choices)}")
+                choices = ", ".join(decision.choices)
+                raise ValueError(f"{word!r} is not a choice of {decision.name!r}; choices: {choices}")
             tokens.append(decision.choices.index(word))
         return self.architecture(tokens)
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as JSON-able values; `make_space` reads it back."""
+        """The space as JSON-serialisable values; `make_space` reads them back."""
         return {"name": self.name, **dataclasses.asdict(cast(Any, self))}
 
 
@@ -369,17 +372,17 @@ def _index(decision: Decision, choice: str) -> int:
 
 
 def draw(weights: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draws one index a row with probability proportional to its weight.
+    """Draws one index per row with probability proportional to its weight.
 
     Args:
-        weights: non-negative, [B, A], no row all zero.
-        rng: source of randomness; one uniform number a row is drawn.
+        weights: [B, A], non-negative, no row all zero.
+        rng: the random number generator, from which one uniform number per row is drawn.
 
     Returns:
         int64[B].
     """
     cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
-    # A threshold strictly under the total keeps zero-weight choices out even when the product rounds up to it.
+    # A threshold strictly below the total excludes zero-weight choices even if the product rounds up to the total.
     threshold = np.minimum(rng.random(len(cumulative)) * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0))
     drawn: NDArray[np.int64] = np.argmax(cumulative > threshold[:, None], axis=1)
     return drawn

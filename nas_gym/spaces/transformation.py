@@ -1,4 +1,4 @@
-"""What a network can be grown into, as a sequence of decisions: a transformation each, until one of them is to stop."""
+"""The networks that a start network can grow into, as sequences of transformations that end with a stop."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ from nas_gym.spaces.layers import DENSENET, PLAIN, Action, Deepen, Layers, Layer
 from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, Tokens
 
 STARTS: dict[str, Layers] = {"plain": PLAIN, "densenet": DENSENET}
-REMEMBERED = 2**15  # networks whose legal actions and children are kept
+REMEMBERED = 2**15  # networks whose legal actions and children are cached
 
 
 @dataclass(frozen=True)
 class TransformationSpace(SearchSpace):
-    """A start network made wider and deeper, an action at a time.
+    """A start network made wider and deeper, one action at a time.
 
-    Source: Cai et al. 2018, "Efficient Architecture Search by Network Transformation". Each decision has the same
-    choices, the actions of a `LayerSpace`: ``widen_2`` gives layer 2 the next width of its list, ``deepen_0_1_3x3``
-    puts a 3x3 convolution into block 0 behind its layer 1, ``stop`` leaves the network as it is, and then there is
-    nothing but ``stop`` to the end. What is legal depends on the network that the actions before have made. Sampling is
-    uniform over the legal actions at each decision, not over sequences, which are too many to count: `size` is a bound.
+    Source: Cai et al. 2018, "Efficient Architecture Search by Network Transformation". All decisions have the same
+    choices, the actions of a `LayerSpace`: ``widen_2`` widens layer 2 to the next width in its list, ``deepen_0_1_3x3``
+    inserts a 3x3 convolution into block 0 after its layer 1, and ``stop`` leaves the network as it is; only ``stop`` is
+    legal after it. Which actions are legal depends on the network that the earlier actions have made. Sampling is
+    uniform over the legal actions of each decision, not over sequences, which are too many to count: `size` is an upper
+    bound.
 
     Args:
         start: the first network: ``"plain"``, ``"densenet"``, or the JSON of a `Layers`.
-        image_shape: (channels, height, width) of the images for which parameters are counted.
-        num_classes: number of logits, likewise.
-        kernels: of new convolutions.
-        widths: of convolutions, rising.
-        units: of fully connected layers, rising.
-        growths: of dense convolutions, rising.
-        depth: the most layers of a block.
-        max_parameters: the most parameters of a network.
-        max_transformations: the most actions, T.
-        prefix: choices that all sequences begin with, fewer than T and none of them to stop: the part of the space that
-            grows out of one network. What they take of the T is not left.
+        image_shape: (channels, height, width) of the images, for counting parameters.
+        num_classes: number of logits, for counting parameters.
+        kernels: kernel sizes of new convolutions.
+        widths: widths of convolutions, increasing.
+        units: widths of fully connected layers, increasing.
+        growths: growth rates of dense convolutions, increasing.
+        depth: maximum number of layers per block.
+        max_parameters: maximum number of parameters of a network.
+        max_transformations: maximum number of actions, T.
+        prefix: choices with which all sequences begin, fewer than T and without a stop: the part of the space that
+            grows from one network. They count towards T.
 
     Raises:
-        ValueError: no start of that name, no room for an action, a prefix that is none, or what `LayerSpace` refuses.
+        ValueError: the start is unknown, `max_transformations` is not positive, the prefix is not legal, or
+            `LayerSpace` refuses an argument.
     """
 
     start: str = "plain"
@@ -64,12 +66,12 @@ class TransformationSpace(SearchSpace):
         steps = self.max_transformations
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ValueError(f"max_transformations must be a positive integer, got {steps!r}")
-        _ = self.layer_space  # complains of the others
+        _ = self.layer_space  # validates the other arguments
         network = self.layer_space.start
         for choice in self.prefix:
             if not 0 <= choice < self.stop or len(self.prefix) >= steps or not self.legal_actions(network)[choice]:
                 raise ValueError(
-                    f"prefix must be fewer than {steps} choices, legal one after another and none of them to stop; got "
+                    f"prefix must be fewer than {steps} choices that are legal in this order and do not stop; got "
                     f"{self.prefix!r}"
                 )
             network = self._child(network, choice)
@@ -93,7 +95,7 @@ class TransformationSpace(SearchSpace):
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        """What each choice does; the last one stops."""
+        """The action of each choice; the last one stops."""
         return self.layer_space.actions
 
     @cached_property
@@ -111,7 +113,7 @@ class TransformationSpace(SearchSpace):
 
     @property
     def size(self) -> int:
-        """How many sequences there would be if every action were always legal: more than there are."""
+        """An upper bound: the number of sequences if every action were always legal."""
         return sum(self.stop**step for step in range(self.max_transformations - len(self.prefix) + 1))
 
     @cached_property
@@ -120,13 +122,13 @@ class TransformationSpace(SearchSpace):
 
     @cached_property
     def absent_choices(self) -> NDArray[np.int64]:
-        """As `stop_choices`: what follows a stop is filled with stops."""
+        """As `stop_choices`: decisions after a stop are filled with stops."""
         return self.stop_choices
 
-    # ------------------------------------------------------------------ what the actions make
+    # ------------------------------------------------------------------ networks
 
     def taken(self, tokens: Sequence[int] | Tokens) -> tuple[int, ...]:
-        """The choices before the first that stops or is undecided."""
+        """The choices before the first stop or undecided position."""
         taken = []
         for choice in tokens:
             if choice in (self.stop, UNDECIDED):
@@ -135,22 +137,22 @@ class TransformationSpace(SearchSpace):
         return tuple(taken)
 
     def history(self, tokens: Sequence[int] | Tokens) -> list[Layers]:
-        """The start, and the network after each action that was taken."""
+        """The start network, and the network after each action."""
         networks = [self.layer_space.start]
         for choice in self.taken(tokens):
             networks.append(self._child(networks[-1], choice))
         return networks
 
     def network(self, tokens: Sequence[int] | Tokens) -> Layers:
-        """The network after all actions that were taken."""
+        """The network after all actions."""
         return self.history(tokens)[-1]
 
     def filled(self, tokens: Tokens) -> Tokens:
-        """Undecided ones become stops: the networks int64[..., T] as they are."""
+        """Replaces undecided positions of int64[..., T] by stops, which leaves the networks as they are."""
         return np.where(tokens == UNDECIDED, self.stop, tokens)
 
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
-        """1 for what is legal, of tokens int64[B, T]."""
+        """1 for legal choices, 0 for others, after prefixes of tokens int64[B, T]."""
         weights = np.zeros((len(tokens), self.num_choices))
         if position < len(self.prefix):
             weights[:, self.prefix[position]] = 1.0
@@ -163,16 +165,16 @@ class TransformationSpace(SearchSpace):
         return weights
 
     def can_grow(self, tokens: Sequence[int] | Tokens) -> bool:
-        """Whether there is an action left, and one that is not to stop, for the network after all that were taken."""
+        """Whether another action than stop is possible after these actions."""
         taken = self.taken(tokens)
         return len(taken) < self.length and bool(self.legal_actions(self.network(taken))[: self.stop].any())
 
     def growing_from_best(self, tokens: Tokens, values: NDArray[np.float64]) -> TransformationSpace:
-        """The part of the space that grows out of the best of some networks that can still grow.
+        """The part of the space that grows from the best of several networks that can still grow.
 
         Args:
             tokens: int64[n, T], the networks.
-            values: float64[n]; the first of the highest counts. Where no network can grow, the space is as it is.
+            values: float64[n]; ties go to the first. If no network can grow, the space itself is returned.
         """
         for row in np.argsort(-values, kind="stable"):
             if self.can_grow(tokens[row]):
@@ -180,7 +182,7 @@ class TransformationSpace(SearchSpace):
         return self
 
     def _part(self, prefix: tuple[int, ...]) -> TransformationSpace:
-        # Made once each, and what is found out of networks serves all of them.
+        # Cached; all parts share what is known about networks.
         if prefix not in self._parts:
             self._parts[prefix] = part = dataclasses.replace(self, prefix=prefix)
             vars(part).update(layer_space=self.layer_space, _masks=self._masks, _children=self._children)
@@ -191,7 +193,7 @@ class TransformationSpace(SearchSpace):
         return {self.prefix: self}
 
     def legal_actions(self, layers: Layers) -> NDArray[np.bool_]:
-        """Which actions a network allows, bool[A]; not to be written to."""
+        """Which actions are legal for a network, bool[A]; read-only."""
         if layers not in self._masks:
             if len(self._masks) >= REMEMBERED:
                 self._masks.clear()
@@ -199,7 +201,7 @@ class TransformationSpace(SearchSpace):
         return self._masks[layers]
 
     def _child(self, layers: Layers, choice: int) -> Layers:
-        """The network after a choice; one that is not legal, behind what is to be read, changes nothing."""
+        """The network after a choice; an illegal choice leaves it unchanged."""
         key = layers, choice
         if key not in self._children:
             if len(self._children) >= REMEMBERED:
@@ -216,14 +218,14 @@ class TransformationSpace(SearchSpace):
     def _children(self) -> dict[tuple[Layers, int], Layers]:
         return {}
 
-    # ------------------------------------------------------------------ forms
+    # ------------------------------------------------------------------ representations
 
     def graph(self, architecture: Architecture) -> ArchitectureGraph:
-        """That of the grown network: a node for each layer."""
+        """The graph of the grown network: one node per layer."""
         return self.network(architecture.tokens).graph()
 
     def format(self, tokens: Sequence[int] | Tokens) -> str:
-        """The actions in words, up to the first stop; read back by `parse`."""
+        """The names of the actions up to the first stop; `parse` reads them back."""
         taken = self.taken(tokens)
         words = [*taken, self.stop] if len(taken) < self.length else taken
         return " ".join(self.decisions[0].choices[choice] for choice in words)

@@ -1,4 +1,4 @@
-"""Benchmark tables: the format, the tables that come along, importers of others', and the builder of one's own."""
+"""Benchmark tables: the file format, the bundled tables, importers for other formats, and the table builder."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from nas_gym.tables.bench_graph import BENCH_GRAPH, open_bench_graph
 from nas_gym.tables.table import Table, TaskTable, class_rows, save_table
 
 BUNDLED: dict[str, str] = {"bench201-fashion-mnist": "bench201-fashion-mnist.npz"}
-"""Tables that are part of the package: a name, and the file in the folder ``data``."""
+"""Tables that are part of the package: name, and file in the folder ``data``."""
 
 DEFAULTS: dict[str, str] = {"bench201": "bench201-fashion-mnist", "bench_graph": BENCH_GRAPH}
-"""The table of a kind of search space (`SearchSpace.name`) where none is named."""
+"""The default table of each kind of search space (`SearchSpace.name`)."""
 
 TABLES: tuple[str, ...] = (*BUNDLED, BENCH_GRAPH)
-"""The names of all tables that need no path."""
+"""The names of all tables that can be opened without a path."""
 
 
 def open_table(table: str | os.PathLike[str], task: str | None = None) -> Table:
@@ -23,10 +23,10 @@ def open_table(table: str | os.PathLike[str], task: str | None = None) -> Table:
 
     Args:
         table: name or path.
-        task: for names that stand for tables of several spaces (``"nas-bench-graph"``), the task to be looked up.
+        task: the task to look up, for names that stand for tables of several spaces (``"nas-bench-graph"``).
 
     Raises:
-        ValueError: there is no such table, or the file is no table.
+        ValueError: there is no such table, or the file is not a table.
     """
     if table == BENCH_GRAPH:
         return open_bench_graph(task)

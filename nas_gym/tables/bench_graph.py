@@ -1,4 +1,4 @@
-"""NAS-Bench-Graph (Qin et al. 2022): the tables of the package nas-bench-graph, as one table for each space."""
+"""NAS-Bench-Graph (Qin et al. 2022): converts the tables of the package nas-bench-graph, one table per space."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from nas_gym.tables.table import FORMAT, Table, TaskTable, class_rows, save_tabl
 BENCH_GRAPH = "nas-bench-graph"
 PACKAGE = "nas_bench_graph"
 TASKS = ("cora", "citeseer", "pubmed", "cs", "physics", "photo", "computers", "arxiv")
-PROTEINS = "proteins"  # has a space of its own, with five operations
+PROTEINS = "proteins"  # has its own space, with five operations
 
 
 def open_bench_graph(task: str | None = None) -> Table:
-    """Opens the table of `task`: that of proteins, or that of the eight others (the default).
+    """Opens the table of `task`: that of proteins, or that of the eight other tasks (the default).
 
-    The first call reads the package's pickles, as plain data, and keeps what it finds in the folder that the
-    environment variable NAS_GYM_CACHE names, or in ~/.cache/nas_gym.
+    The first call reads the package's pickles, restricted to plain data, and caches the converted table in the folder
+    given by the environment variable NAS_GYM_CACHE, or in ~/.cache/nas_gym.
 
     Raises:
-        ValueError: an unknown task; the package is not installed, or its files are not what they should be.
+        ValueError: the task is unknown, the package is not installed, or its files are not as expected.
     """
     if task not in (None, *TASKS, PROTEINS):
         raise ValueError(f"task {task!r} is not in NAS-Bench-Graph; tasks: {', '.join((*TASKS, PROTEINS))}")
@@ -48,12 +48,12 @@ def open_bench_graph(task: str | None = None) -> Table:
 
 
 def cache_folder() -> Path:
-    """Where converted tables are kept."""
+    """The folder of converted tables."""
     return Path(os.environ.get("NAS_GYM_CACHE") or Path.home() / ".cache" / "nas_gym")
 
 
 def convert(path: Path, version: str, operations: tuple[str, ...], tasks: tuple[str, ...]) -> None:
-    """Writes the table of the tasks that are searched with these operations."""
+    """Writes the table of the tasks whose space has these operations."""
     spec = importlib.util.find_spec(PACKAGE)
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -74,12 +74,12 @@ def convert(path: Path, version: str, operations: tuple[str, ...], tasks: tuple[
 
 
 def identity(space: BenchGraphSpace, sequence: Tokens) -> Hashable:
-    """Equal for the sequences that the benchmark's `Arch.valid_hash` takes for one; as `canonical`, but fast.
+    """A key that is equal for sequences with the same `Arch.valid_hash` in the benchmark; like `canonical`, but fast.
 
-    The operations form a tree: each knows its name, how often the output reads it, and the operations that read it.
+    The operations form a tree: each node has its name, how often the output reads it, and the operations that read it.
     """
     network = space.decode(sequence)
-    value = [0]  # whose output each node hands on: its own, or through skips that of an earlier node, or the input
+    value = [0]  # the node whose output each node passes on: itself, or through skips an earlier node or the input
     for node, (source, operation) in enumerate(zip(network.links, network.operations, strict=True), start=1):
         value.append(value[source] if operation == SKIP_WORD else node)
     outputs = Counter(value[end] for end in range(1, space.nodes + 1) if end not in network.links)
@@ -98,9 +98,9 @@ def _task_table(
     rows: NDArray[np.int32],
     num_rows: int,
 ) -> TaskTable:
-    """Puts a file's records, by hash, into rows.
+    """Arranges a file's records, keyed by hash, in rows.
 
-    A hash has five decimal digits: the link list, and of each node the operation's place in the full list.
+    A hash has five decimal digits: the link list, and for each node the index of its operation in the full list.
     """
     names = ("valid_perf", "perf", "latency", "para")
     try:

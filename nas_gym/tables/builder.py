@@ -1,11 +1,11 @@
-"""Makes a benchmark table: trains every architecture of a space from scratch, once a class and seed.
+"""Builds a benchmark table: trains every architecture of a space from scratch, once per class and seed.
 
-The work is split into shards of a hundred classes, in a random order, so that any part of it is a sample of the
-whole. A line is appended as soon as an architecture is done: a build that was killed goes on where it stood, on any
-machine that has the shards, and loses only the architectures in training. On a CPU each core has a process that
-trains one architecture after another; accuracies depend on the class and the seed alone, neither on the number of
-processes nor on the order. On CUDA one process trains hundreds of architectures together, each with weights and random
-numbers of its own; there, rounding may differ with the company.
+The work is split into shards of a hundred classes, in a random order, so that any part of it is a random sample. A line
+is appended as soon as an architecture is done: a build that was killed continues where it stopped, on any machine that
+has the shards, and loses only the architectures in training. On a CPU, each core has a process that trains one
+architecture after another; accuracies depend only on the class and the seed, not on the number of processes or the
+order. On CUDA, one process trains hundreds of architectures together, each with its own weights and random numbers;
+rounding may then depend on which architectures are trained together.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ SPLITS = ("valid", "test")
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What is trained on what, and how.
+    """The task, networks and training of a table.
 
     The defaults are the best of eight proxies tried on Fashion-MNIST with 30 architectures of NAS-Bench-201, at 2 to
-    2.5 seconds of one core a training. Over 1,000 classes two seeds' validation accuracies correlate at rank 0.66.
+    2.5 seconds of one core per training. Over 1,000 classes, the validation accuracies of two seeds have a rank
+    correlation of 0.66.
 
     Attributes:
         task: name of an image task.
-        image_size: images are resized to this, in pixels; None leaves them.
-        train_images: images trained on; None takes all.
-        score_images: images of the validation split, and of the test split, that score; None takes all.
+        image_size: side in pixels to which images are resized; None keeps their size.
+        train_images: number of training images; None takes all.
+        score_images: number of images of the validation split, and of the test split, for scoring; None takes all.
         network: the macro architecture.
-        training: of each network; accuracies are recorded after every epoch.
-        task_seed: of the split into train and validation images.
+        training: the training of each network; accuracies are recorded after every epoch.
+        task_seed: seed of the split into training and validation images.
     """
 
     task: str = "fashion-mnist"
@@ -70,10 +71,10 @@ class BuildSettings:
     task_seed: int = 0
 
     def make_task(self, data_dir: str | None = None) -> Task:
-        """The task as networks are trained on it.
+        """Makes the task with the images of these settings.
 
         Raises:
-            FileNotFoundError: the data set is not there.
+            FileNotFoundError: the data set does not exist.
         """
         task = make_task(
             self.task,
@@ -88,16 +89,16 @@ class BuildSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BuildSettings:
-        """Settings from the fields that differ from the defaults, nested as `to_dict` nests them.
+        """Makes settings from the fields that differ from the defaults, nested as in `to_dict`.
 
         Raises:
-            ValueError: an unknown field, or a value out of range.
+            ValueError: a field is unknown, or a value is out of range.
         """
         settings: BuildSettings = _replaced(cls(), values)
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
+        """The settings as JSON-serialisable values."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
@@ -115,14 +116,14 @@ def _replaced(settings: Any, values: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Shard:
-    """Some classes to be trained with one seed, and the file of their results."""
+    """A set of classes to be trained with one seed, and the file of their results."""
 
     path: Path
     seed: int
     classes: tuple[int, ...]
 
     def done(self, columns: Sequence[str]) -> dict[int, dict[str, float]]:
-        """The results on file by class; a line that was cut off in the middle is passed over."""
+        """The results in the file, by class; incomplete lines are ignored."""
         if not self.path.exists():
             return {}
         text = self.path.read_text()
@@ -141,10 +142,10 @@ def shards(folder: Path, num_classes: int, seed: int, limit: int | None = None) 
     """The shards of a seed: the classes in a random order that is the same for every seed.
 
     Args:
-        folder: where their files lie.
-        num_classes: how many classes there are.
-        seed: of the trainings.
-        limit: takes the first classes of that order only.
+        folder: the folder of their files.
+        num_classes: number of classes.
+        seed: seed of the trainings.
+        limit: take only the first classes of that order.
     """
     order = np.random.default_rng(0).permutation(num_classes)[:limit].tolist()
     return [
@@ -161,20 +162,20 @@ def train_classes(
     Args:
         space: the search space.
         tokens: int64[K, T].
-        task: the task, on the device that trains.
-        settings: what is trained, and how.
-        seeds: of each training.
+        task: the task, on the training device.
+        settings: the settings of the table.
+        seeds: the seed of each training.
 
     Returns:
-        For each its curves, NaN if it fails, seconds an epoch, parameters and flops; and how many were trained together
-        at most: those that fitted into memory.
+        For each architecture its curves (NaN if it fails), seconds per epoch, parameters and flops; and the largest
+        number of architectures trained together, as many as fit into memory.
     """
     networks = [
         make_network(space.architecture(row), task.image_shape, task.num_classes, settings.network, seed)
         for row, seed in zip(tokens, seeds, strict=True)
     ]
     flops = [count_flops(network, task.image_shape) for network in networks]
-    # A worker has one thread: its own time is what the training takes, whatever else the machine does.
+    # A worker has one thread, so its own processor time is that of the training, whatever else the machine does.
     clock = time.thread_time if task.device.type == "cpu" else time.perf_counter
     curves = fit(networks, task, settings.training, seeds=seeds, clock=clock, batched=True)
     rows = []
@@ -197,15 +198,15 @@ def build_shards(
     together: int = 1,
     on_written: Callable[[], None] | None = None,
 ) -> None:
-    """Trains the classes of shards that are not on file yet.
+    """Trains the classes of the shards that are not in their files yet.
 
     Args:
         space: the search space.
-        representatives: int64[classes, T], an architecture of each class.
+        representatives: int64[classes, T], one architecture per class.
         work: the shards.
-        settings: what is trained, and how.
-        task: the task, on the device that trains.
-        together: architectures trained together; fewer from when memory does not suffice.
+        settings: the settings of the table.
+        task: the task, on the training device.
+        together: number of architectures trained together; reduced when memory does not suffice.
         on_written: called whenever results have been written.
     """
     names = columns(settings.training.epochs)
@@ -222,10 +223,10 @@ def build_shards(
 
 
 def _open(shard: Shard, names: Sequence[str]) -> list[int]:
-    """Makes a shard's file ready for more lines; the classes that it lacks."""
+    """Prepares a shard's file for appending; returns the classes that it lacks."""
     done = shard.done(names)
     shard.path.parent.mkdir(parents=True, exist_ok=True)
-    # What was cut off is written anew, so that the next line starts on a line of its own.
+    # Rewritten without an incomplete last line, so that the next line starts on a new line.
     write_text(shard.path, "".join([",".join(names) + "\n", *(_line(row, names) for row in done.values())]))
     return [number for number in shard.classes if number not in done]
 
@@ -259,25 +260,25 @@ def build(
     device: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Trains what is missing and writes the table.
+    """Runs the missing trainings and writes the table.
 
     Args:
         space: the search space; it must be small enough to enumerate.
         out: the table's file.
-        settings: what is trained, and how.
-        seeds: by seed how many classes, the first of a random order; None takes all.
-        folder: where the shards lie; by default beside the table.
-        workers: processes on a CPU, one thread each; by default one a core.
-        data_dir: where the data set is looked for.
-        device: ``"auto"`` takes CUDA if there is one.
-        on_progress: called with the number of trainings that are done, and of all: every few seconds, or on CUDA
+        settings: the settings of the table.
+        seeds: for each seed, the number of classes, the first of a random order; None takes all.
+        folder: the folder of the shards; by default next to the table.
+        workers: number of processes on a CPU, with one thread each; by default one per core.
+        data_dir: the folder of the data set.
+        device: ``"auto"`` takes CUDA if available.
+        on_progress: called with the number of finished trainings and of all trainings: every few seconds, or on CUDA
             whenever there are results.
 
     Returns:
         The table's path.
 
     Raises:
-        ValueError: the folder holds shards that were made with other settings, or the device is not to be had.
+        ValueError: the folder holds shards that were made with other settings, or the device is not available.
     """
     chosen = choose_device(device)
     space = make_space(space)
@@ -310,7 +311,7 @@ def build(
 def _build_in_processes(
     missing: Sequence[Shard], initial: tuple[Any, ...], workers: int | None, report: Callable[[], None]
 ) -> None:
-    # Threads of torch do not survive a fork.
+    # Torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=initial) as pool:
         running = {pool.submit(_work, shard) for shard in missing}
@@ -324,7 +325,7 @@ def _build_in_processes(
 def assemble(
     out: Path, space: SearchSpace, rows: NDArray[np.int32], settings: BuildSettings, work: Sequence[Shard]
 ) -> None:
-    """Writes the table from the shards on file; trainings that are missing are NaN."""
+    """Writes the table from the files of the shards; missing trainings are NaN."""
     epochs = settings.training.epochs
     seeds = sorted({shard.seed for shard in work})
     num_rows = int(rows.max()) + 1
@@ -350,7 +351,7 @@ def assemble(
 
 
 def _check_settings(folder: Path, space: SearchSpace, settings: BuildSettings) -> None:
-    """Keeps the settings beside the shards: results of different ones must not meet in one table."""
+    """Stores the settings with the shards, so that results of different settings are never mixed in one table."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "settings.json"
     wanted = {"space": space.to_dict(), **settings.to_dict()}
@@ -358,4 +359,4 @@ def _check_settings(folder: Path, space: SearchSpace, settings: BuildSettings) -
     if not path.exists():
         write_text(path, text)
     elif json.loads(path.read_text()) != json.loads(text):
-        raise ValueError(f"{str(folder)!r} holds shards of other settings, see {path.name}; give another folder")
+        raise ValueError(f"{str(folder)!r} holds shards made with other settings, see {path.name}; give another folder")

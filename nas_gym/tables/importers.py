@@ -1,4 +1,4 @@
-"""Others' benchmarks as tables: CSV files of any space, and the official folders of NATS-Bench."""
+"""Imports benchmarks as tables: CSV files for any space, and the official folders of NATS-Bench."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def import_csv(
     partial: bool = False,
     licence: str = "unknown",
 ) -> Table:
-    """Makes a table of a CSV file with a header and a line for each architecture.
+    """Makes a table from a CSV file with a header and one line per architecture.
 
     Args:
         source: the CSV file.
         out: the table to write.
         space: the search space; all its sequences are enumerated.
-        architecture: the column with the architecture's text, as `SearchSpace.parse` reads it; or a column for each
-            decision, in their order, with the name of the choice.
-        tasks: by task, the column of each quantity: ``valid``, and optionally ``test``, ``seconds`` (of an epoch),
-            ``validation_seconds``, ``parameters``, ``flops``, ``latency``. By default every column named
+        architecture: the column with the architecture as text, as read by `SearchSpace.parse`; or one column per
+            decision, in order, with the name of the choice.
+        tasks: for each task, the column of each quantity: ``valid``, and optionally ``test``, ``seconds`` (per epoch),
+            ``validation_seconds``, ``parameters``, ``flops``, ``latency``. By default, all columns named
             ``<task>_<quantity>``.
-        percent: accuracies are in [0, 100] rather than in [0, 1].
-        epochs: after how many epochs the accuracies were measured, if that is known.
-        partial: legal architectures may be missing; they will be failed evaluations.
-        licence: of the data.
+        percent: whether accuracies are in [0, 100] instead of [0, 1].
+        epochs: the number of epochs after which the accuracies were measured, if known.
+        partial: whether legal architectures may be missing; they will be failed evaluations.
+        licence: the licence of the data.
 
     Returns:
-        The table written.
+        The new table.
 
     Raises:
-        ValueError: an unknown column; an unknown, duplicate or missing architecture; a cell that is no number or
-            outside its range; a line of another length than the header, with its number.
+        ValueError: a column is unknown; an architecture is unknown, duplicate or missing; a cell is not a number or out
+            of range; a line differs in length from the header. The message gives the row.
     """
     space = make_space(space)
     with _Lines(source) as lines:
@@ -75,7 +75,7 @@ def import_csv(
         for line in lines:
             index = read_index(line)
             if index in found:
-                raise lines.error(f"its architecture stands in row {found[index]} already")
+                raise lines.error(f"its architecture is already in row {found[index]}")
             found[index] = lines.number
             cells.append(line)
     rows = _rows(space, np.fromiter(found, dtype=np.int64), partial, str(source))
@@ -99,7 +99,7 @@ def import_csv(
 
 
 class _Lines:
-    """The lines of a CSV file as cells; `number` is the row of the last one, the header being row 1."""
+    """The lines of a CSV file as cells; `number` is the row of the last line read, the header being row 1."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,7 +111,7 @@ class _Lines:
         self.header = self._next() or []
         if len(set(self.header)) != len(self.header) or not self.header:
             self._file.close()
-            raise ValueError(f"{self.path} has no header of different names: {self.header}")
+            raise ValueError(f"{self.path} has no header with distinct names: {self.header}")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -133,7 +133,7 @@ class _Lines:
             raise ValueError(f"{self.path}, row {self._reader.line_num}: {error}") from error
 
     def column(self, name: str) -> int:
-        """The place of a column."""
+        """The index of a column."""
         if name not in self.header:
             raise ValueError(f"{self.path} has no column {name!r}; columns: {', '.join(self.header)}")
         return self.header.index(name)
@@ -150,7 +150,7 @@ def _columns_by_name(header: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def _architectures(space: SearchSpace, lines: _Lines, columns: Sequence[str]) -> Callable[[Sequence[str]], int]:
-    """What reads the index of a line's architecture."""
+    """Returns a function that reads the index of a line's architecture."""
     places = [lines.column(name) for name in columns]
     if len(places) == 1:
         tokens = space.enumerate()
@@ -177,7 +177,7 @@ def _architectures(space: SearchSpace, lines: _Lines, columns: Sequence[str]) ->
         for decision, place in zip(space.decisions, places, strict=True):
             if line[place] not in decision.choices:
                 choices = ", ".join(decision.choices)
-                raise lines.error(f"{line[place]!r} is no choice of {decision.name!r}; choices: {choices}")
+                raise lines.error(f"{line[place]!r} is not a choice of {decision.name!r}; choices: {choices}")
             row.append(decision.choices.index(line[place]))
         tokens = np.array([row])
         try:
@@ -195,7 +195,7 @@ def _numbers(source: Path, numbers: Sequence[int], cells: Sequence[str], highest
         try:
             column[row] = float(cell)
         except ValueError:
-            raise ValueError(f"{source}, row {numbers[row]}: {cell!r} is no number") from None
+            raise ValueError(f"{source}, row {numbers[row]}: {cell!r} is not a number") from None
         if not 0 <= column[row] <= highest or column[row] == math.inf:
             hint = "; accuracies in percent are imported with percent" if highest == 1 < column[row] <= 100 else ""
             raise ValueError(f"{source}, row {numbers[row]}: {cell} is not in [0, {highest:g}]{hint}")
@@ -203,7 +203,7 @@ def _numbers(source: Path, numbers: Sequence[int], cells: Sequence[str], highest
 
 
 def _rows(space: SearchSpace, indices: NDArray[np.int64], partial: bool, source: str) -> NDArray[np.int32]:
-    """A row for each of the sequences with these indices, in this order."""
+    """Assigns a row to each of the sequences with these indices, in this order."""
     rows = np.full(math.prod(space.choice_counts.tolist()), -1, dtype=np.int32)
     rows[indices] = np.arange(len(indices))
     if not partial and len(indices) < space.size:
@@ -219,19 +219,19 @@ def _rows(space: SearchSpace, indices: NDArray[np.int64], partial: bool, source:
 # ---------------------------------------------------------------------- NATS-Bench
 
 SUFFIX = ".pickle.pbz2"
-DETAILED = 12  # schedules up to so many epochs are taken with their whole curve, longer ones with their end
+DETAILED = 12  # longer schedules, in epochs, are imported with their last epoch only, shorter ones with all
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a task's numbers stand: (data set, split) of its validation and of its test accuracies."""
+    """The source of a task's numbers: (data set, split) of its validation and of its test accuracies."""
 
     valid: tuple[str, str]
     test: tuple[str, str]
 
 
 NATS_TASKS = {
-    # CIFAR-10 is judged by networks trained on half of it, and reported by others trained on all of it.
+    # Validation accuracies on CIFAR-10 are of networks trained on half of it, test accuracies of others trained on all.
     "cifar10": _Source(("cifar10-valid", "x-valid"), ("cifar10", "ori-test")),
     "cifar100": _Source(("cifar100", "x-valid"), ("cifar100", "x-test")),
     "imagenet16-120": _Source(("ImageNet16-120", "x-valid"), ("ImageNet16-120", "x-test")),
@@ -245,29 +245,30 @@ def import_nats_bench(
     partial: bool = False,
     track: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> Table:
-    """Makes a table of an official folder of NATS-Bench (``NATS-tss-...-simple`` or ``NATS-sss-...-simple``).
+    """Makes a table from an official folder of NATS-Bench (``NATS-tss-...-simple`` or ``NATS-sss-...-simple``).
 
     Source: Dong et al. 2021, "NATS-Bench"; https://github.com/D-X-Y/NATS-Bench, MIT. The folder's pickles are read
-    one by one, as plain data. Architectures were trained with schedules of several lengths; the table records the
-    curve of the schedule of 12 epochs, and of longer ones the end. Its epochs up to 12 and beyond are thus not of one
-    training. Validation and test splits are those of the official API's ``valid`` and ``test``; the seconds of an epoch
-    and of one validation add up to its `simulate_train_eval`. Flops are twice the multiply-adds that it tells.
+    one by one, restricted to plain data. Architectures were trained with schedules of several lengths; the table
+    records the curve of the 12-epoch schedule, and the last epoch of longer ones. Epochs up to 12 and beyond are
+    therefore not from one training. Validation and test splits are those of the official API's ``valid`` and ``test``;
+    the seconds of the epochs and of one validation add up to its `simulate_train_eval`. Flops are twice the
+    multiply-adds that it reports.
 
     Args:
         source: the folder.
         out: the table to write.
-        partial: files of architectures may be missing; they will be failed evaluations.
+        partial: whether files of architectures may be missing; these will be failed evaluations.
         track: wraps the list of files, to show progress.
 
     Returns:
-        The table written.
+        The new table.
 
     Raises:
-        ValueError: the folder is none of these, files are missing, or one is damaged; it is named.
+        ValueError: the folder is not such a folder, files are missing, or a file is damaged; the message names it.
     """
     meta = source / f"meta{SUFFIX}"
     if not meta.is_file():
-        raise ValueError(f"{source} is no folder of NATS-Bench: it has no {meta.name}")
+        raise ValueError(f"{source} is not a NATS-Bench folder: it has no {meta.name}")
     texts = _read_nats(meta).get("meta_archs")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts) or not texts:
         raise ValueError(f"{meta} holds no list of architectures")
@@ -288,7 +289,7 @@ def import_nats_bench(
             for task, where in NATS_TASKS.items():
                 columns[task].fill(row, {int(key): content[key]["all_results"] for key in content}, where)
         except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
-            raise ValueError(f"{path} is no record of NATS-Bench: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{path} is not a NATS-Bench record: {type(error).__name__}: {error}") from error
     provenance = {
         "source": f"NATS-Bench, {source.name}; Dong et al. 2021, https://github.com/D-X-Y/NATS-Bench",
         "licence": "MIT",
@@ -303,7 +304,7 @@ def _read_nats(path: Path) -> dict[Any, Any]:
     try:
         data = bz2.decompress(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a whole bz2 file: {error}") from error
+        raise ValueError(f"{path} is not a complete bz2 file: {error}") from error
     return read_plain_dict(path, "a NATS-Bench file", data)
 
 
@@ -319,7 +320,7 @@ class _Columns:
     costs: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def fill(self, row: int, schedules: Mapping[int, Results], where: _Source) -> None:
-        """Takes what a file tells, by the schedule's epochs."""
+        """Adds the results of one file, keyed by the epochs of the schedule."""
         dataset, split = where.valid
         recorded = 0
         for length in sorted(schedules):
@@ -346,14 +347,14 @@ class _Columns:
             if key.startswith(f"{split}@")
         ]
         latencies = [time for result in results.values() for time in result["latency"] if time > 0]
-        told = {
+        reported = {
             "seconds": math.fsum(times) / len(times),
             "validation_seconds": math.fsum(validation) / len(validation),
             "parameters": _agreed(results, "params") * 1e6,
             "flops": _agreed(results, "flop") * 2e6,
             "latency": math.fsum(latencies) / len(latencies) if latencies else math.nan,
         }
-        for name, cost in told.items():
+        for name, cost in reported.items():
             self.costs.setdefault(name, np.full(self.num_rows, np.nan))[row] = cost
 
     def _column(self, key: tuple[str, int, int]) -> NDArray[np.float32]:
@@ -362,7 +363,7 @@ class _Columns:
         return self.accuracies[key]
 
     def table(self) -> TaskTable:
-        """All that was told."""
+        """The table of all results."""
         seeds = sorted({seed for _, seed, _ in self.accuracies})
         epochs = tuple(sorted({epoch for _, _, epoch in self.accuracies}))
         valid, test = (
@@ -374,7 +375,7 @@ class _Columns:
 
 
 def _agreed(results: Mapping[tuple[int, int], Mapping[str, Any]], key: str) -> float:
-    """A count in millions. Early trainings were told wrong ones; where seeds differ, that of seed 888 holds."""
+    """A count in millions. Early trainings recorded wrong counts; if seeds differ, that of seed 888 is correct."""
     counts = {seed: float(result[key]) for (_, seed), result in results.items()}
     if len({f"{count:.5f}" for count in counts.values()}) > 1:
         return counts[888]

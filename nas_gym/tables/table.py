@@ -1,11 +1,11 @@
-"""Benchmark tables: what every architecture of a space is worth on each task, in one small file of arrays.
+"""Benchmark tables: the accuracy of every architecture of a space on each task, in one small file of arrays.
 
-A table is a .npz file, read without pickle. Its members:
+A table is a .npz file, read without pickle. Its members are:
 
-- ``metadata``: a string, JSON: the ``format`` (1), the ``space``, the ``tasks`` with the ``epochs`` recorded, the
-  ``provenance`` (how the table was made, from what, under which licence), and the ``sha256`` of every other member.
-- ``rows``: int32[product of choice counts], the row of each sequence by its `SearchSpace.index`; -1 where a sequence is
-  illegal or the table does not have it. Architectures that compute the same may share a row.
+- ``metadata``: a JSON string with the ``format`` (1), the ``space``, the ``tasks`` with their recorded ``epochs``, the
+  ``provenance`` (how and from what the table was made, and its licence), and the ``sha256`` of every other member.
+- ``rows``: int32[product of choice counts], the row of each sequence by its `SearchSpace.index`; -1 if a sequence is
+  illegal or not in the table. Architectures that compute the same function may share a row.
 - ``<task>/<name>`` for the fields of `TaskTable`.
 """
 
@@ -39,21 +39,21 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskTable:
-    """What is known of R architectures on one task, of S trainings each, after E numbers of epochs.
+    """The data of R architectures on one task, with S trainings each, after E numbers of epochs.
 
     Attributes:
-        valid: accuracy on the validation split, float[R, S, E] in [0, 1]; NaN where a training is missing. It is
-            kept as it is given; float32 is enough for any accuracy.
+        valid: accuracy on the validation split, float[R, S, E] in [0, 1]; NaN for missing trainings. The data type is
+            kept; float32 is enough for any accuracy.
         test: the same on the test split.
-        epochs: the E numbers of epochs, ascending; empty where they are unknown, and then E is 1.
-        seconds: of one epoch of training, float[R] or float[R, S].
-        validation_seconds: of the validation that follows training, once, float[R].
-        parameters: number of trainable numbers, [R].
-        flops: floating-point operations of one forward, [R].
-        latency: seconds of one forward, [R].
+        epochs: the E numbers of epochs, ascending; empty if unknown, in which case E is 1.
+        seconds: seconds per epoch of training, float[R] or float[R, S].
+        validation_seconds: seconds of the validation after training, float[R].
+        parameters: number of trainable parameters, [R].
+        flops: floating-point operations of one forward pass, [R].
+        latency: seconds of one forward pass, [R].
 
     Raises:
-        ValueError: shapes do not agree, accuracies are outside [0, 1], or costs are negative.
+        ValueError: shapes do not match, accuracies are outside [0, 1], or costs are negative.
     """
 
     valid: Array
@@ -78,7 +78,7 @@ class TaskTable:
         shapes["seconds"].add(self.valid.shape[:2])
         for name, array in self.arrays.items():
             if array.shape not in shapes[name]:
-                raise ValueError(f"{name} has shape {array.shape}, beside valid of shape {self.valid.shape}")
+                raise ValueError(f"{name} of shape {array.shape} does not match valid of shape {self.valid.shape}")
             if array.dtype.kind not in ("f" if name in SPLITS else "fiu"):
                 raise ValueError(f"{name} must hold floats, got {array.dtype}")
             if (array < 0).any() or (name in SPLITS and (array > 1).any()):
@@ -86,12 +86,12 @@ class TaskTable:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The arrays that are there, by name."""
+        """The arrays that are not None, by name."""
         return {name: getattr(self, name) for name in ARRAYS if getattr(self, name) is not None}
 
 
 class Table:
-    """A table in a file. Opening it reads the metadata; each array is read, and its checksum compared, when asked for.
+    """A table in a file. Opening it reads the metadata; each array is read, and its checksum verified, on first use.
 
     Args:
         path: the file.
@@ -99,11 +99,11 @@ class Table:
     Attributes:
         path: the file.
         space: the search space.
-        epochs: by task, the numbers of epochs after which accuracies are recorded; empty where they are unknown.
-        provenance: how the table was made, from what, under which licence.
+        epochs: for each task, the numbers of epochs after which accuracies are recorded; empty if unknown.
+        provenance: how and from what the table was made, and its licence.
 
     Raises:
-        ValueError: the file is no such table.
+        ValueError: the file is not a table.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -118,7 +118,7 @@ class Table:
             self.provenance: dict[str, Any] = metadata["provenance"]
             self._sha256: dict[str, str] = metadata["sha256"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{self.path} has not the metadata of a table: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{self.path} lacks the metadata of a table: {type(error).__name__}: {error}") from error
         self._read: dict[str, Array] = {}
 
     @property
@@ -128,7 +128,7 @@ class Table:
 
     @property
     def rows(self) -> NDArray[np.int32]:
-        """int32[product of choice counts], the row of each sequence by its index, -1 where there is none."""
+        """int32[product of choice counts], the row of each sequence by its index, -1 if there is none."""
         return self._array("rows")
 
     @property
@@ -138,14 +138,14 @@ class Table:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the checksums of all arrays: equal for tables of equal content."""
+        """SHA-256 of the checksums of all arrays, equal for tables with equal content."""
         return hashlib.sha256(json.dumps(self._sha256, sort_keys=True).encode()).hexdigest()
 
     def array(self, task: str, name: str) -> Array | None:
-        """A field of the task's `TaskTable`, None where the table does not have it.
+        """A field of the task's `TaskTable`; None if the table does not have it.
 
         Raises:
-            ValueError: an unknown task, or a damaged file.
+            ValueError: the task is unknown, or the file is damaged.
         """
         if task not in self.epochs:
             raise ValueError(f"task {task!r} is not in table {self.path}; tasks: {', '.join(self.epochs)}")
@@ -156,13 +156,13 @@ class Table:
         """All arrays of a task.
 
         Raises:
-            ValueError: an unknown task, or a damaged file.
+            ValueError: the task is unknown, or the file is damaged.
         """
         arrays: dict[str, Any] = {name: self.array(task, name) for name in ARRAYS}
         return TaskTable(epochs=self.epochs[task], **arrays)
 
     def verify(self) -> None:
-        """Reads everything.
+        """Reads all arrays and verifies their checksums.
 
         Raises:
             ValueError: an array is damaged or missing.
@@ -174,7 +174,7 @@ class Table:
         if key not in self._read:
             array = self._member(key)
             if _checksum(array) != self._sha256.get(key):
-                raise ValueError(f"{self.path}: array {key!r} is not what its checksum says; the file is damaged")
+                raise ValueError(f"{self.path}: array {key!r} does not match its checksum; the file is damaged")
             array.setflags(write=False)
             self._read[key] = array
         return self._read[key]
@@ -184,7 +184,7 @@ class Table:
             try:
                 with zipfile.ZipFile(file) as archive:
                     array: Array = np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)
-            # A damaged file may send zipfile to a place before its start, or make it believe in encryption.
+            # A damaged file may make zipfile seek to a negative offset, or look encrypted.
             except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, OSError, RuntimeError) as error:
                 raise ValueError(f"{self.path}: array {key!r} cannot be read: {error}") from error
         return array
@@ -197,23 +197,23 @@ def save_table(
     tasks: Mapping[str, TaskTable],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Writes a table. The file appears whole or not at all; equal arguments give equal bytes.
+    """Writes a table atomically; equal arguments give equal bytes.
 
     Args:
-        path: the file, by custom .npz.
+        path: the file, conventionally with the suffix .npz.
         space: the search space.
-        rows: int32[product of choice counts], the row of each sequence by its index, -1 where there is none.
-        tasks: what is known, by task; all of the same number of rows.
-        provenance: how it was made, from what, under which licence, as JSON has it.
+        rows: int32[product of choice counts], the row of each sequence by its index, -1 if there is none.
+        tasks: the data of each task, all with the same number of rows.
+        provenance: how and from what the table was made, and its licence, as JSON-serialisable values.
 
     Raises:
-        ValueError: there is no task, or rows do not fit the space or the tasks.
+        ValueError: there is no task, or the rows do not match the space or the tasks.
     """
     if not tasks:
         raise ValueError("a table needs at least one task")
     counts = {name: len(task.valid) for name, task in tasks.items()}
     if len(set(counts.values())) != 1:
-        raise ValueError(f"the tasks of a table must have one number of rows, got {counts}")
+        raise ValueError(f"the tasks of a table must have the same number of rows, got {counts}")
     rows, (num_rows, *_) = np.asarray(rows, dtype=np.int32), counts.values()
     sequences = math.prod(space.choice_counts.tolist())
     if rows.shape != (sequences,) or rows.min() < -1 or rows.max() >= num_rows:
@@ -240,22 +240,22 @@ def _write(path: Path, arrays: Mapping[str, Array]) -> None:
         for key, array in arrays.items():
             content = io.BytesIO()
             np.lib.format.write_array(content, array, allow_pickle=False)
-            member = zipfile.ZipInfo(f"{key}.npy")  # dated 1980: the same arrays are the same bytes
+            member = zipfile.ZipInfo(f"{key}.npy")  # dated 1980, so that equal arrays give equal bytes
             archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def class_rows(
     space: SearchSpace, identity: Callable[[Tokens], Hashable] | None = None
 ) -> tuple[NDArray[np.int32], Tokens]:
-    """One row for each class of architectures that compute the same.
+    """Assigns one row to each class of architectures that compute the same function.
 
     Args:
         space: the search space; all its sequences are enumerated.
-        identity: int64[T] -> what is equal for the sequences of a class; by default the space's `canonical`.
+        identity: maps int64[T] to a key that is equal within a class; by default the space's `canonical`.
 
     Returns:
-        The row of each sequence by its index, int32[product of choice counts], -1 where illegal; and the first sequence
-        of each class in the order of indices, int64[number of classes, T].
+        The row of each sequence by its index, int32[product of choice counts], -1 if illegal; and the first sequence of
+        each class by index, int64[number of classes, T].
     """
     tokens = space.enumerate()
     classes: dict[Hashable, int] = {}
