@@ -95,7 +95,7 @@ def page(spec: EnvironmentSpec) -> str:
         f'or with `observation="tokens"` `{env["tokens"].observation_space}`',
         "decisions": f"{space.length}" + (" or fewer" if (space.stop_choices >= 0).any() else ""),
         "architectures": ("at most " if isinstance(space, TransformationSpace) else "") + count(space.size),
-        "search space": f"`{spec.space}`" + (f"; others with the argument `space`: {', '.join(presets)}" if presets else ""),
+        "search space": f"`{spec.space}`" + (f"; the argument `space` selects {', '.join(presets)}" if presets else ""),
         "evaluator": f"`{spec.evaluator}`" + (f", task `{spec.task}`" if spec.task else ""),
     }
     if spec.base is not None:

@@ -138,7 +138,7 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         space="bench_graph",
         evaluator="table",
         task=None,
-        description="Many tasks in one search space, a different one in each episode; by default those of NAS-Bench-Graph.",
+        description="Many tasks in one search space, a different one in each episode: those of NAS-Bench-Graph.",
         base="NAS-BenchGraph-v0",
         tasks=("cora", "citeseer", "pubmed", "cs", "physics", "photo", "computers", "arxiv"),
         **MULTI_TASK,

@@ -92,7 +92,7 @@ class TabularEvaluator(Evaluator):
         """Looks up int64[B, T].
 
         Args:
-            tokens: legal, filled sequences.
+            tokens: legal, complete sequences.
             fidelity: a share of `epochs` in (0, 1]; the nearest recorded number is taken.
             parents: ignored.
         """

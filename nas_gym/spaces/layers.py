@@ -131,14 +131,14 @@ class Pool:
         return channels, height, width
 
     def parameters(self, shape: Shape) -> int:
-        """None."""
+        """Always 0."""
         del shape
         return 0
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalPool:
-    """The mean of each channel."""
+    """Global average pooling."""
 
     def __str__(self) -> str:
         return "global_avg_pool"
@@ -148,7 +148,7 @@ class GlobalPool:
         return shape[0], 1, 1
 
     def parameters(self, shape: Shape) -> int:
-        """None."""
+        """Always 0."""
         del shape
         return 0
 
