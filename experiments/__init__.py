@@ -1,0 +1,1 @@
+"""What people run: searches, benchmarks, reports, transfer, derivation and the command line."""
