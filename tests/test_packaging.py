@@ -90,7 +90,16 @@ def environment_at(folder: Path, *requirement: str | Path) -> Path:
     # A .pth file in a folder that a .pth file names is not read, so an editable install of the tests' own does no harm.
     (packages / "shared.pth").write_text("\n".join(shared), encoding="utf-8")
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-deps"]
+    pip: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+    ]
     run(*pip, "--no-build-isolation", *requirement, cwd=folder)
     return python
 
@@ -182,7 +191,7 @@ def test_pyright_resolves_it(python: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyright", reason="pyright is not installed")
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     (tmp_path / "wrong.py").write_text("import nas_gym.of_nobody\n", encoding="utf-8")
-    pyright = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python]
+    pyright: list[str | Path] = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python]
     found = json.loads(run(*pyright, "program.py", cwd=tmp_path))["generalDiagnostics"]
     assert [entry["severity"] for entry in found] == ["information"] * 2, found
     assert "SearchResult" in found[0]["message"]
