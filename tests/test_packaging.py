@@ -231,6 +231,13 @@ def test_a_clone_without_links(unlinked: Path, built: dict[str, Path], tmp_path:
         assert Path(run(python, "-c", code, cwd=cwd).strip()) == unlinked / "envs" / "__init__.py"
 
 
+@pytest.mark.parametrize("name", INNER)
+def test_the_folders_are_linked(name: str) -> None:
+    """A copy in the link's place would hold every file a second time."""
+    link = ROOT / "nas_gym" / name
+    assert link.is_file() or link.resolve() == ROOT / name  # a file: Git has no links on this system
+
+
 def test_every_package_has_an_init_file() -> None:
     """Folders of Python files without one would be left out of the wheel."""
     assert {
