@@ -2,73 +2,38 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_gym.files import file_name, write_text
+from nas_gym.files import file_name
 
 from . import pareto, statistics
-from .agent import SearchResult
 from .benchmark import RANDOM, Environment, Suite, Trace
+from .plotting import (
+    AXIS_LABELS,
+    BASELINE,
+    DASHES,
+    INK,
+    SERIES,
+    STYLE,
+    Look,
+    Picture,
+    label_ends,
+    row_axes,
+    single_axes,
+)
 from .standings import ByEnvironment, Standing, Summary, Tradeoff, by_environment, final_scores, pooled
 from .statistics import Estimate
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 Floats = NDArray[np.float64]
 
-# One colour an agent, in the order of the suite; random search is grey. In the page each is a variable with a lighter
-# value for dark screens.
-SERIES = (
-    "#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#65a30d",
-    "#92400e", "#4f46e5", "#0f766e", "#a21caf", "#ea580c", "#0369a1", "#4d7c0f", "#9f1239",
-)  # fmt: skip
-INK, FAINT, GRID, FLOOR = "#1b1d22", "#6b7078", "#e3e6eb", "#7d828c"
-DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.5)))  # where the colours come round again
-STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "nas-gym",
-}
-WIDTH = 5.3  # inches: at 72 dots an inch, what a phone is wide
 POINTS = 60  # of a curve
 BANDS = 6  # more than so many bands in one figure hide each other
-
-
-@dataclass(frozen=True)
-class Look:
-    """How an agent's line is drawn.
-
-    Attributes:
-        colour: of everything that is the agent's.
-        dash: matplotlib's line style.
-        width: in points.
-    """
-
-    colour: str
-    dash: Any = "solid"
-    width: float = 1.7
 
 
 def looks(suite: Suite) -> dict[str, Look]:
@@ -77,26 +42,11 @@ def looks(suite: Suite) -> dict[str, Look]:
     number = 0
     for entry in suite.agents:
         if entry.name == RANDOM:
-            found[entry.label] = Look(FLOOR, (0, (3, 2)), 1.9)
+            found[entry.label] = Look(BASELINE, (0, (3, 2)), 1.9)
             continue
         found[entry.label] = Look(SERIES[number % len(SERIES)], DASHES[number // len(SERIES) % len(DASHES)])
         number += 1
     return found
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report.
-
-    Attributes:
-        name: of its files.
-        title: what it shows, in one line.
-        figure: of matplotlib.
-    """
-
-    name: str
-    title: str
-    figure: Figure
 
 
 def draw(summary: Summary, traces: Sequence[Trace]) -> dict[str, list[Picture]]:
@@ -123,26 +73,6 @@ def draw(summary: Summary, traces: Sequence[Trace]) -> dict[str, list[Picture]]:
         }
 
 
-def _axes(height: float, title: str) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    return figure, axes
-
-
-def _rows(labels: Sequence[str], title: str) -> tuple[Figure, Axes]:
-    """Axes with a row for each agent, the first at the top."""
-    figure, axes = _axes(1.0 + 0.27 * len(labels), title)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.locator_params(axis="x", nbins=6)
-    axes.grid(axis="y", visible=False)
-    return figure, axes
-
-
 def _aggregate_pictures(summary: Summary, styles: Mapping[str, Look]) -> list[Picture]:
     kinds: list[tuple[str, str, Callable[[Standing], Estimate | None]]] = [
         ("score", "Interquartile mean, validation (higher is better)", lambda standing: standing.score),
@@ -158,22 +88,22 @@ def _aggregate_pictures(summary: Summary, styles: Mapping[str, Look]) -> list[Pi
 
 
 def _interval_picture(name: str, title: str, estimates: Mapping[str, Estimate], styles: Mapping[str, Look]) -> Picture:
-    figure, axes = _rows(list(estimates), title)
+    figure, axes = row_axes(list(estimates), title)
     for row, (label, estimate) in enumerate(estimates.items()):
         colour = styles[label].colour
         axes.plot(
             [estimate.low, estimate.high], [row, row], color=colour, linewidth=5, alpha=0.45, solid_capstyle="butt"
         )
         axes.plot([estimate.value], [row], "o", color=colour, markersize=5)
-        if colour == FLOOR:
-            axes.axvline(estimate.value, color=FLOOR, linestyle=(0, (3, 2)), linewidth=1, zorder=0)
+        if colour == BASELINE:
+            axes.axvline(estimate.value, color=BASELINE, linestyle=(0, (3, 2)), linewidth=1, zorder=0)
     return Picture(name, title, figure)
 
 
 def _improvement_picture(summary: Summary) -> Picture:
     labels = [standing.label for standing in summary.standings]
     title = "Probability that a run of the row beats one of the column"
-    figure, axes = _axes(2.1 + 0.34 * len(labels), title)
+    figure, axes = single_axes(2.1 + 0.34 * len(labels), title)
     values = np.array([[summary.improvement[a][b].value if a != b else np.nan for b in labels] for a in labels])
     axes.imshow(values, cmap="BrBG", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
@@ -257,7 +187,7 @@ def _line_in_time(runs: Sequence[Trace], split: str) -> Line | None:
 
 
 def _line_picture(name: str, title: str, unit: str, lines: Mapping[str, Line], styles: Mapping[str, Look]) -> Picture:
-    figure, axes = _axes(3.4 + 0.16 * max(0, len(lines) - 12), title)
+    figure, axes = single_axes(3.4 + 0.16 * max(0, len(lines) - 12), title)
     right = max(line.x[-1] for line in lines.values())
     for label, line in lines.items():
         look = styles[label]
@@ -272,52 +202,19 @@ def _line_picture(name: str, title: str, unit: str, lines: Mapping[str, Line], s
     high = max(float(line.middle[-1]) for line in lines.values())
     high = max([high, *(float(lines[label].high[-1]) for label in _banded(lines, styles))])
     axes.set_ylim(low, high + 0.04 * (high - low) if high > low else low + 1)
-    _label_ends(axes, lines, styles)
+    label_ends(axes, {label: float(line.middle[-1]) for label, line in lines.items()}, styles)
     return Picture(name, title.replace("\n", ": "), figure)
 
 
 def _banded(lines: Mapping[str, Any], styles: Mapping[str, Look]) -> set[str]:
     """The lines that are drawn with a band: all if they are few, else the first and that of random search."""
     labels = list(lines)
-    return set(labels if len(labels) <= BANDS else [labels[0], *(s for s in labels if styles[s].colour == FLOOR)])
-
-
-def _label_ends(axes: Axes, lines: Mapping[str, Line], styles: Mapping[str, Look]) -> None:
-    """Names each line at its right end; names that would cover each other move apart as little as they must."""
-    low, high = axes.get_ylim()
-    right = axes.get_xlim()[1]
-    places = spread(np.array([(line.middle[-1] - low) / (high - low) for line in lines.values()]), 0.072, 1.0)
-    for (label, line), place in zip(lines.items(), places, strict=True):
-        stroke = {"arrowstyle": "-", "color": styles[label].colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0}
-        axes.annotate(
-            label,
-            (right, line.middle[-1]),
-            (1.06, place),
-            xycoords="data",
-            textcoords="axes fraction",
-            va="center",
-            fontsize=10.5,
-            color=styles[label].colour,
-            annotation_clip=False,
-            arrowprops={**stroke, "relpos": (0, 0.5)},
-        )
-
-
-def spread(places: Floats, distance: float, top: float) -> Floats:
-    """The places nearest to those wanted, in the mean square, that are `distance` apart, in [0, top] if they fit."""
-    from scipy.optimize import isotonic_regression
-
-    order = np.argsort(places, kind="stable")
-    steps = distance * np.arange(len(places))
-    apart = isotonic_regression(places[order] - steps).x
-    moved = np.empty_like(places)
-    moved[order] = np.clip(apart, 0.0, max(0.0, top - distance * (len(places) - 1))) + steps
-    return moved
+    return set(labels if len(labels) <= BANDS else [labels[0], *(s for s in labels if styles[s].colour == BASELINE)])
 
 
 def _profile_picture(by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]) -> Picture:
     title = "Share of runs that score more than ..."
-    figure, axes = _axes(3.4, title)
+    figure, axes = single_axes(3.4, title)
     finals = {label: final_scores(runs) for label, runs in by_agent.items()}
     lowest = min(float(task.min()) for tasks in finals.values() for task in tasks)
     thresholds = np.linspace(lowest - 0.02, 1.0, 121)
@@ -335,7 +232,7 @@ def _distribution_picture(
     environment: Environment, by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]
 ) -> Picture:
     scores = {label: final_scores(runs, [environment])[0] for label, runs in by_agent.items() if environment in runs}
-    figure, axes = _rows(list(scores), str(environment))
+    figure, axes = row_axes(list(scores), str(environment))
     for row, (label, found) in enumerate(scores.items()):
         heights = row + (np.linspace(-0.24, 0.24, len(found)) if len(found) > 1 else np.zeros(1))
         axes.plot(found, heights, "o", color=styles[label].colour, markersize=3.2, alpha=0.55, markeredgewidth=0)
@@ -354,7 +251,7 @@ def _tradeoff_picture(
     fronts = {label: _front(pooled(runs[environment])) for label, runs in by_agent.items() if environment in runs}
     lines = {label: Line(front[:, 1], *[front[:, 0]] * 3) for label, front in fronts.items() if len(front)}
     title = f"Accuracy against {tradeoff.cost}"
-    figure, axes = _axes(3.4 + 0.16 * max(0, len(lines) - 12), f"{environment}\n{title}")
+    figure, axes = single_axes(3.4 + 0.16 * max(0, len(lines) - 12), f"{environment}\n{title}")
     left, right = min(line.x[0] for line in lines.values()), tradeoff.highest_cost
     for label, line in lines.items():
         look = styles[label]
@@ -364,14 +261,14 @@ def _tradeoff_picture(
         )  # fmt: skip
     low = float(np.quantile(np.concatenate([line.middle for line in lines.values()]), 0.25))
     high = max(float(line.middle[-1]) for line in lines.values())
-    axes.set(xlabel=UNITS.get(tradeoff.cost, tradeoff.cost), xlim=(left, right))
+    axes.set(xlabel=AXIS_LABELS.get(tradeoff.cost, tradeoff.cost), xlim=(left, right))
     axes.set_ylim(low, high + 0.04 * (high - low) if high > low else low + 1)
     if left > 0:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if right > 40 * left else (1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-    _label_ends(axes, lines, styles)
+    label_ends(axes, {label: float(line.middle[-1]) for label, line in lines.items()}, styles)
     return Picture(f"pareto_{file_name(str(environment))}", f"{environment}: {title}", figure)
 
 
@@ -384,7 +281,7 @@ def _front(points: Floats) -> Floats:
 def _time_picture(summary: Summary, styles: Mapping[str, Look]) -> Picture:
     standings = sorted((*summary.standings, *summary.partial), key=lambda standing: standing.seconds)
     title = "Processor seconds of a run (median)"
-    figure, axes = _rows([standing.label for standing in standings], title)
+    figure, axes = row_axes([standing.label for standing in standings], title)
     for row, standing in enumerate(standings):
         axes.plot(standing.seconds, row, "o", color=styles[standing.label].colour, markersize=6)
         axes.annotate(
@@ -396,54 +293,3 @@ def _time_picture(summary: Summary, styles: Mapping[str, Look]) -> Picture:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     return Picture("time", title, figure)
-
-
-def pareto_picture(result: SearchResult, cost: str) -> Picture:
-    """The trials of a search by a cost and their accuracy, with the Pareto front and the trial of the best reward.
-
-    The tenth of the trials with the lowest accuracy may lie below the picture.
-    """
-    import matplotlib
-
-    title = f"Accuracy against {cost}"
-    front = result.pareto_front("accuracy", cost)
-    front = front[np.lexsort((result.metrics["accuracy"][front], result.metrics[cost][front]))]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(3.6, title)
-        x, y = result.metrics[cost], result.metrics["accuracy"]
-        shown = ~(result.metrics["failed"] > 0) & (result.fidelities == result.fidelities.max())
-        axes.plot(x[shown], y[shown], "o", color=FLOOR, markersize=3.5, alpha=0.5, markeredgewidth=0, label="trials")
-        axes.step(x[front], y[front], where="post", color=SERIES[0], linewidth=1.5)
-        axes.plot(x[front], y[front], "o", color=SERIES[0], markersize=5, label="Pareto front")
-        best = result.best_trial
-        axes.plot(x[best], y[best], "o", markersize=11, markerfacecolor="none", color=SERIES[1], label="best reward")
-        axes.set(xlabel=UNITS.get(cost, cost), ylabel="accuracy")
-        # Diverged trials far below would press the others into a line.
-        low, high = np.quantile(y[shown], [0.1, 1.0]) if shown.any() else (0.0, 0.0)
-        low = min(low, *y[front], y[best])
-        if high > low:
-            axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-        axes.locator_params(axis="x", nbins=6)
-        axes.legend(frameon=False, loc="best")
-    return Picture("pareto", title, figure)
-
-
-UNITS = {"latency": "latency, seconds", "flops": "floating-point operations"}
-
-
-def save_pictures(pictures: Iterable[Picture], folder: Path) -> dict[str, str]:
-    """Writes each figure as PNG and as SVG; returns the SVG by name."""
-    import matplotlib
-
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for picture in pictures:
-        with matplotlib.rc_context(STYLE):
-            picture.figure.savefig(folder / f"{picture.name}.png", dpi=160, facecolor="white")
-            buffer = io.StringIO()
-            picture.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        written[picture.name] = buffer.getvalue()
-        write_text(
-            folder / f"{picture.name}.svg", buffer.getvalue().replace("<svg ", '<svg style="background: white" ', 1)
-        )
-    return written

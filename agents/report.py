@@ -16,7 +16,8 @@ from nas_gym.files import write_text
 
 from . import statistics
 from .benchmark import Environment, Problem, Suite, Trace, csv_text, open_evaluator, run_config
-from .figures import FAINT, FLOOR, GRID, INK, SERIES, Look, Picture, draw, looks, save_pictures
+from .figures import draw, looks
+from .plotting import BASELINE, FAINT, GRID, INK, SERIES, Look, Picture, write_figures
 from .standings import EnvironmentStanding, Standing, Summary, bracketed, command, headline, listed, summarise
 from .statistics import Estimate
 
@@ -35,7 +36,7 @@ def write_report(suite: Suite, traces: Sequence[Trace], problems: Sequence[Probl
     """
     summary = summarise(suite, traces, problems)
     drawn = draw(summary, traces)
-    written = save_pictures((picture for pictures in drawn.values() for picture in pictures), out / "figures")
+    written = write_figures((picture for pictures in drawn.values() for picture in pictures), out / "figures")
     write_text(out / "results.csv", csv_text([trace.row() for trace in traces]))
     write_text(out / "summary.json", json.dumps(to_json(summary), indent=2) + "\n")
     write_text(out / "leaderboard.md", markdown(summary))
@@ -504,7 +505,7 @@ def _settings(suite: Suite) -> str:
 
 def _variable(colour: str) -> str:
     """The page's name for a colour, which differs on light and on dark screens."""
-    names = {INK: "ink", FAINT: "faint", GRID: "line", FLOOR: "floor"} | {c: f"s{n}" for n, c in enumerate(SERIES)}
+    names = {INK: "ink", FAINT: "faint", GRID: "line", BASELINE: "floor"} | {c: f"s{n}" for n, c in enumerate(SERIES)}
     return f"var(--{names[colour]})"
 
 
@@ -513,7 +514,7 @@ def _inline(picture: Picture, svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{picture.name}-", svg)
-    for colour in (INK, FAINT, GRID, FLOOR, *SERIES):
+    for colour in (INK, FAINT, GRID, BASELINE, *SERIES):
         svg = svg.replace(colour, _variable(colour))
     width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
     start = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_escape(picture.title)}">'

@@ -302,9 +302,9 @@ class Run:
         write_text(self.folder / "best.json", json.dumps(record, indent=2) + "\n")
         cost = traded_cost(self)
         if cost is not None:
-            from . import figures
+            from .plotting import pareto_picture, write_figures
 
-            figures.save_pictures([figures.pareto_picture(result, cost)], self.folder)
+            write_figures([pareto_picture(result, cost)], self.folder)
         wall_seconds = _last_clock(self.folder / "timings.csv")
         write_text(self.folder / "model_card.md", model_card(self, record, wall_seconds))
         return record

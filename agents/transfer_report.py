@@ -211,7 +211,7 @@ def draw_tasks(agent: MultiTask, evaluators: Mapping[str, Evaluator], out: Path)
     import matplotlib
     from matplotlib.figure import Figure
 
-    from .figures import INK, SERIES, STYLE, Picture, save_pictures
+    from .plotting import INK, SERIES, STYLE, Picture, write_figures
 
     points = projected(agent.controller.task_embedding.detach()[0].double().cpu().numpy())
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
@@ -229,7 +229,7 @@ def draw_tasks(agent: MultiTask, evaluators: Mapping[str, Evaluator], out: Path)
         right.set_xticks(range(len(names)), names, rotation=45, ha="right")
         right.set_yticks(range(len(names)), names)
         right.set_title("rank correlation of accuracies")
-        save_pictures([Picture("tasks", "Learned embeddings and true rank correlations", figure)], out)
+        write_figures([Picture("tasks", "Learned embeddings and true rank correlations", figure)], out)
 
 
 def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
@@ -237,7 +237,7 @@ def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from .figures import FLOOR, SERIES, STYLE, Picture, save_pictures
+    from .plotting import BASELINE, SERIES, STYLE, Picture, write_figures
 
     shown = [label for label in suite.entries if not label.startswith("transfer,")]
     with matplotlib.rc_context(STYLE):
@@ -249,7 +249,7 @@ def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
                 place = axes[row, column]
                 for number, label in enumerate(shown):
                     values = curve(score(found[target, label].rewards)).mean(axis=0)
-                    colour = FLOOR if label == RANDOM else SERIES[number]
+                    colour = BASELINE if label == RANDOM else SERIES[number]
                     place.plot(np.arange(1, len(values) + 1), values, color=colour, label=label)
                 place.set_title(target if row == 0 else "")
                 if column == 0:
@@ -258,4 +258,4 @@ def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
         figure.legend(
             *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(shown), frameon=False
         )
-        save_pictures([Picture("learning_curves", "Learning curves on the task left out", figure)], out)
+        write_figures([Picture("learning_curves", "Learning curves on the task left out", figure)], out)

@@ -22,7 +22,7 @@ from scipy import stats
 
 import nas_gym  # noqa: F401  # registers the environments
 from nas_gym.agents import SearchResult, make_agent
-from nas_gym.agents.figures import pareto_picture, save_pictures
+from nas_gym.agents.plotting import pareto_picture, write_figures
 
 REFERENCE = {"accuracy": 0.7, "latency": 0.007}
 Row = tuple[str, Any, dict[str, Any]]
@@ -79,7 +79,7 @@ def main(
     if picture is not None:
         drawn = pareto_picture(search(agent, task, *rows(target)[1][1:], 0), "latency")
         with tempfile.TemporaryDirectory() as folder:
-            save_pictures([drawn], Path(folder))
+            write_figures([drawn], Path(folder))
             shutil.copy(Path(folder) / f"{drawn.name}.png", picture)
 
 

@@ -22,7 +22,8 @@ from PIL import Image
 
 from nas_gym.agents import cli, statistics
 from nas_gym.agents.benchmark import AgentEntry, Environment, Problem, Suite, Trace, make_suite, open_evaluator
-from nas_gym.agents.figures import SERIES, looks, spread
+from nas_gym.agents.figures import looks
+from nas_gym.agents.plotting import SERIES, spread
 from nas_gym.agents.report import SERIES_DARK, markdown, write_report
 from nas_gym.agents.standings import Summary, command, headline, summarise
 
