@@ -366,8 +366,8 @@ def benchmark(
     from rich.progress import MofNCompleteColumn, Progress
 
     from .benchmark import make_suite, read_traces, run_benchmark
-    from .report import leaderboard, write_report
-    from .standings import headline
+    from .leaderboard import headline, leaderboard
+    from .report import write_report
     from .transfer import make_transfer_suite
 
     transfer_suite = make_transfer_suite(suite, table=table, seeds=seeds, trials=trials)

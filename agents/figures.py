@@ -27,7 +27,7 @@ from .plotting import (
     row_axes,
     single_axes,
 )
-from .standings import ByEnvironment, Standing, Summary, Tradeoff, by_environment, final_scores, pooled
+from .standings import AgentSummary, ByEnvironment, Summary, Tradeoff, by_environment, final_scores, pooled
 from .statistics import Estimate
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ def draw(summary: Summary, traces: Sequence[Trace]) -> dict[str, list[Picture]]:
 
     suite, styles = summary.suite, looks(summary.suite)
     by_agent = {s.label: by_environment(suite, traces, s.label) for s in (*summary.standings, *summary.partial)}
-    full = {standing.label: by_agent[standing.label] for standing in summary.standings}
+    full = {agent.label: by_agent[agent.label] for agent in summary.standings}
     with matplotlib.rc_context(STYLE):
         return {
             "scores": _aggregate_pictures(summary, styles),
@@ -74,16 +74,16 @@ def draw(summary: Summary, traces: Sequence[Trace]) -> dict[str, list[Picture]]:
 
 
 def _aggregate_pictures(summary: Summary, styles: Mapping[str, Look]) -> list[Picture]:
-    kinds: list[tuple[str, str, Callable[[Standing], Estimate | None]]] = [
-        ("score", "Interquartile mean, validation (higher is better)", lambda standing: standing.score),
-        ("test", "Interquartile mean, test (higher is better)", lambda standing: standing.test_score),
-        ("median", "Median of the tasks' means (higher is better)", lambda standing: standing.median),
-        ("gap", "Optimality gap (lower is better)", lambda standing: standing.optimality_gap),
+    kinds: list[tuple[str, str, Callable[[AgentSummary], Estimate | None]]] = [
+        ("score", "Interquartile mean, validation (higher is better)", lambda agent: agent.score),
+        ("test", "Interquartile mean, test (higher is better)", lambda agent: agent.test_score),
+        ("median", "Median of the tasks' means (higher is better)", lambda agent: agent.median),
+        ("gap", "Optimality gap (lower is better)", lambda agent: agent.optimality_gap),
     ]
     return [
         _interval_picture(name, title, {s.label: found for s in summary.standings if (found := value(s))}, styles)
         for name, title, value in kinds
-        if any(value(standing) for standing in summary.standings)
+        if any(value(agent) for agent in summary.standings)
     ]
 
 
@@ -101,7 +101,7 @@ def _interval_picture(name: str, title: str, estimates: Mapping[str, Estimate], 
 
 
 def _improvement_picture(summary: Summary) -> Picture:
-    labels = [standing.label for standing in summary.standings]
+    labels = [agent.label for agent in summary.standings]
     title = "Probability that a run of the row beats one of the column"
     figure, axes = single_axes(2.1 + 0.34 * len(labels), title)
     values = np.array([[summary.improvement[a][b].value if a != b else np.nan for b in labels] for a in labels])
@@ -279,14 +279,12 @@ def _front(points: Floats) -> Floats:
 
 
 def _time_picture(summary: Summary, styles: Mapping[str, Look]) -> Picture:
-    standings = sorted((*summary.standings, *summary.partial), key=lambda standing: standing.seconds)
+    standings = sorted((*summary.standings, *summary.partial), key=lambda agent: agent.seconds)
     title = "Processor seconds of a run (median)"
-    figure, axes = row_axes([standing.label for standing in standings], title)
-    for row, standing in enumerate(standings):
-        axes.plot(standing.seconds, row, "o", color=styles[standing.label].colour, markersize=6)
-        axes.annotate(
-            f"{standing.seconds:.2g}", (standing.seconds, row), (7, 0), textcoords="offset points", va="center"
-        )
+    figure, axes = row_axes([agent.label for agent in standings], title)
+    for row, agent in enumerate(standings):
+        axes.plot(agent.seconds, row, "o", color=styles[agent.label].colour, markersize=6)
+        axes.annotate(f"{agent.seconds:.2g}", (agent.seconds, row), (7, 0), textcoords="offset points", va="center")
     axes.set_xscale("log")
     fastest, slowest = (max(standings[place].seconds, 1e-4) for place in (0, -1))
     axes.set_xlim(fastest / 1.5, slowest * max(2.0, (slowest / fastest) ** 0.2))

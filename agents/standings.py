@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from nas_gym.tables import DEFAULTS
 
 from . import pareto, statistics
 from .benchmark import RANDOM, AgentEntry, Environment, Problem, Suite, Trace, open_evaluator
@@ -23,11 +20,8 @@ Floats = NDArray[np.float64]
 ByEnvironment = dict[Environment, list[Trace]]
 
 
-# ---------------------------------------------------------------------- the summary
-
-
 @dataclass(frozen=True)
-class EnvironmentStanding:
+class EnvironmentSummary:
     """How an agent did in one environment.
 
     Attributes:
@@ -70,7 +64,7 @@ class Tradeoff:
 
 
 @dataclass(frozen=True)
-class Standing:
+class AgentSummary:
     """How an agent did.
 
     Attributes:
@@ -101,7 +95,7 @@ class Standing:
     simulated_seconds: float | None
     rank: int | None
     better_than: tuple[str, ...]
-    environments: dict[str, EnvironmentStanding]
+    environments: dict[str, EnvironmentSummary]
 
     @property
     def label(self) -> str:
@@ -130,8 +124,8 @@ class Summary:
     """
 
     suite: Suite
-    standings: tuple[Standing, ...]
-    partial: tuple[Standing, ...]
+    standings: tuple[AgentSummary, ...]
+    partial: tuple[AgentSummary, ...]
     improvement: dict[str, dict[str, Estimate]]
     problems: tuple[Problem, ...]
     versions: tuple[str, ...]
@@ -146,8 +140,8 @@ def summarise(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem]
         ValueError: there is no finished run of random search in some environment.
     """
     by_agent = {entry.label: by_environment(suite, traces, entry.label) for entry in suite.agents}
-    floor = next(entry.label for entry in suite.agents if entry.name == RANDOM)
-    if missing := [str(environment) for environment in suite.environments if environment not in by_agent[floor]]:
+    baseline = next(entry.label for entry in suite.agents if entry.name == RANDOM)
+    if missing := [str(environment) for environment in suite.environments if environment not in by_agent[baseline]]:
         raise ValueError(
             f"no run of random search is finished in {', '.join(missing)}: there is nothing to compare with"
         )
@@ -155,14 +149,16 @@ def summarise(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem]
     improvement = _improvement({label: by_agent[label] for label in full})
     tradeoffs = {str(env): found for env in suite.environments if (found := _tradeoff(env, traces))}
     standings = [
-        _standing(entry, by_agent, floor, improvement, tradeoffs) for entry in suite.agents if by_agent[entry.label]
+        _agent_summary(entry, by_agent, baseline, improvement, tradeoffs)
+        for entry in suite.agents
+        if by_agent[entry.label]
     ]
-    standings.sort(key=lambda standing: -standing.score.value)
+    standings.sort(key=lambda agent: -agent.score.value)
     days = sorted(trace.finished for trace in traces)
     return Summary(
         suite,
-        tuple(standing for standing in standings if standing.rank),
-        tuple(standing for standing in standings if not standing.rank),
+        tuple(agent for agent in standings if agent.rank),
+        tuple(agent for agent in standings if not agent.rank),
         improvement,
         tuple(problems),
         tuple(sorted({trace.version for trace in traces})),
@@ -213,16 +209,16 @@ def _improvement(by_agent: Mapping[str, ByEnvironment]) -> dict[str, dict[str, E
     return found
 
 
-def _standing(
+def _agent_summary(
     entry: AgentEntry,
     by_agent: Mapping[str, ByEnvironment],
-    floor: str,
+    baseline: str,
     improvement: Mapping[str, Mapping[str, Estimate]],
     tradeoffs: Mapping[str, Tradeoff],
-) -> Standing:
+) -> AgentSummary:
     runs = by_agent[entry.label]
     traces = [trace for found in runs.values() for trace in found]
-    finals, random = final_scores(runs), final_scores(by_agent[floor], runs)
+    finals, random = final_scores(runs), final_scores(by_agent[baseline], runs)
     tests = [
         np.array([trace.test_score[-1] for trace in found if trace.test_score is not None])
         for found in runs.values()
@@ -230,12 +226,12 @@ def _standing(
     ]
     simulated = [trace.simulated_seconds[-1] for trace in traces if trace.simulated_seconds is not None]
     mine = improvement.get(entry.label)
-    return Standing(
+    return AgentSummary(
         entry,
         runs=len(traces),
         score=statistics.estimate(statistics.interquartile_mean, finals),
         gain=statistics.difference(statistics.interquartile_mean, finals, random),
-        over_random=(mine or {}).get(floor) or statistics.probability_of_improvement(finals, random),
+        over_random=(mine or {}).get(baseline) or statistics.probability_of_improvement(finals, random),
         optimality_gap=statistics.estimate(statistics.optimality_gap, finals),
         median=statistics.estimate(statistics.median, finals),
         test_score=statistics.estimate(statistics.interquartile_mean, tests) if tests else None,
@@ -244,20 +240,20 @@ def _standing(
         rank=None if mine is None else 1 + sum(other.below(0.5) for other in mine.values()),
         better_than=tuple(label for label, other in (mine or {}).items() if other.above(0.5)),
         environments={
-            str(env): _environment_standing(env, by_agent, runs[env], tradeoffs.get(str(env))) for env in runs
+            str(env): _environment_summary(env, by_agent, runs[env], tradeoffs.get(str(env))) for env in runs
         },
     )
 
 
-def _environment_standing(
+def _environment_summary(
     environment: Environment, by_agent: Mapping[str, ByEnvironment], runs: Sequence[Trace], tradeoff: Tradeoff | None
-) -> EnvironmentStanding:
+) -> EnvironmentSummary:
     (scores,) = final_scores({environment: runs})
     others = [final_scores(found, [environment]) for found in by_agent.values() if environment in found]
     beaten = any(statistics.probability_of_improvement(other, [scores]).above(0.5) for other in others)
     tests = [trace.test[-1] for trace in runs if trace.test is not None]
     volumes = [np.array([tradeoff.hypervolume(pooled([trace])) for trace in runs])] if tradeoff else []
-    return EnvironmentStanding(
+    return EnvironmentSummary(
         len(runs),
         statistics.estimate(statistics.interquartile_mean, [scores]),
         not beaten,
@@ -269,74 +265,3 @@ def _environment_standing(
 
 def _mean_deviation(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-# ---------------------------------------------------------------------- in words
-
-
-def headline(summary: Summary) -> tuple[str, list[str]]:
-    """What wins, by how much, how sure: one line, and the sentences that follow it."""
-    rivals = [standing for standing in summary.standings if not standing.is_random]
-    floor = next(standing for standing in summary.standings if standing.is_random)
-    if not rivals:
-        return "Random search alone", [f"Its score is {bracketed(floor.score)}."]
-    leader = rivals[0]
-    if math.isnan(leader.score.low):
-        return f"{leader.label} comes first in one seed, which proves nothing", [_score_sentence(leader, floor)]
-    sentences = [_score_sentence(leader, floor), _rivals_sentence(leader, rivals), _random_sentence(rivals, floor)]
-    if not any(floor.label in rival.better_than for rival in rivals):
-        return "No agent is surely better than random search", sentences
-    if len(leader.better_than) == len(summary.standings) - 1:
-        return f"{leader.label} wins", sentences
-    return f"{leader.label} leads, but not alone", sentences
-
-
-def _score_sentence(leader: Standing, floor: Standing) -> str:
-    return (
-        f"{leader.label} scores {bracketed(leader.score)}, random search {bracketed(floor.score)}, on a scale where 0 "
-        f"is the mean architecture and 1 the best of the table. A run of {leader.label} beats a run of random search "
-        f"with probability {bracketed(leader.over_random, 2)}."
-    )
-
-
-def _rivals_sentence(leader: Standing, rivals: Sequence[Standing]) -> str:
-    others = [standing.label for standing in rivals if standing is not leader]
-    beaten = [label for label in others if label in leader.better_than]
-    level = [label for label in others if label not in leader.better_than]
-    sentences = [f"It is better than {listed(beaten)}."] if beaten else []
-    sentences += [f"The runs do not tell it apart from {listed(level)}."] if level else []
-    return " ".join(sentences)
-
-
-def _random_sentence(rivals: Sequence[Standing], floor: Standing) -> str:
-    groups = {
-        "Better than random search: ": [r.label for r in rivals if floor.label in r.better_than],
-        "Not told apart from it: ": [
-            r.label for r in rivals if floor.label not in r.better_than and r.label not in floor.better_than
-        ],
-        "Worse: ": [r.label for r in rivals if r.label in floor.better_than],
-    }
-    return " ".join(f"{start}{listed(labels)}." for start, labels in groups.items() if labels)
-
-
-def listed(labels: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
-
-
-def bracketed(estimate: Estimate, digits: int = 3) -> str:
-    """``0.834 [0.816, 0.861]``."""
-    if math.isnan(estimate.low):
-        return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def command(suite: Suite) -> str:
-    """The command line that makes the benchmark again."""
-    tables = {environment.table for environment in suite.environments} - set(DEFAULTS.values())
-    if len(tables) > 1:  # which no option tells
-        return "nas-gym benchmark --suite suite.yaml --out benchmark"
-    words = ["nas-gym", "benchmark", "--agents", *(entry.text for entry in suite.agents)]
-    words += ["--envs", *map(str, suite.environments)]
-    words += [word for table in tables for word in ("--table", table)]
-    return shlex.join([*words, "--seeds", str(suite.seeds), "--trials", str(suite.trials), "--out", "benchmark"])

@@ -23,9 +23,11 @@ from PIL import Image
 from nas_gym.agents import cli, statistics
 from nas_gym.agents.benchmark import AgentEntry, Environment, Problem, Suite, Trace, make_suite, open_evaluator
 from nas_gym.agents.figures import looks
+from nas_gym.agents.leaderboard import command, headline, markdown
+from nas_gym.agents.page import SERIES_DARK
 from nas_gym.agents.plotting import SERIES, spread
-from nas_gym.agents.report import SERIES_DARK, markdown, write_report
-from nas_gym.agents.standings import Summary, command, headline, summarise
+from nas_gym.agents.report import write_report
+from nas_gym.agents.standings import Summary, summarise
 
 CORA = Environment("NAS-BenchGraph-v0", "cora", "nas-bench-graph")
 ARXIV = Environment("NAS-BenchGraph-v0", "arxiv", "nas-bench-graph")
@@ -85,7 +87,7 @@ def test_standings() -> None:
     means = {"random": 0.5, "a": 0.52, "b": 0.7}
     traces = runs(means)
     summary = summary_of(means)
-    assert [standing.label for standing in summary.standings] == ["b", "a", "random"]
+    assert [agent.label for agent in summary.standings] == ["b", "a", "random"]
     scores = {
         label: [
             np.array([t.validation_score[-1] for t in traces if (t.label, t.environment) == (label, env)])
@@ -93,18 +95,18 @@ def test_standings() -> None:
         ]
         for label in means
     }
-    for standing in summary.standings:
-        mine, random = scores[standing.label], scores["random"]
-        assert standing.runs == 20
-        assert standing.score == statistics.estimate(statistics.interquartile_mean, mine)
-        assert standing.median == statistics.estimate(statistics.median, mine)
-        assert standing.optimality_gap == statistics.estimate(statistics.optimality_gap, mine)
-        assert standing.gain == statistics.difference(statistics.interquartile_mean, mine, random)
-        assert standing.over_random.value == statistics.probability_of_improvement(mine, random).value
-        assert standing.test_score.value == pytest.approx(standing.score.value - 0.1)
-        assert standing.seconds == pytest.approx(0.125 + 0.045)
-        assert standing.simulated_seconds == pytest.approx(TRIALS * 604.5)
-        there = standing.environments[str(CORA)]
+    for agent in summary.standings:
+        mine, random = scores[agent.label], scores["random"]
+        assert agent.runs == 20
+        assert agent.score == statistics.estimate(statistics.interquartile_mean, mine)
+        assert agent.median == statistics.estimate(statistics.median, mine)
+        assert agent.optimality_gap == statistics.estimate(statistics.optimality_gap, mine)
+        assert agent.gain == statistics.difference(statistics.interquartile_mean, mine, random)
+        assert agent.over_random.value == statistics.probability_of_improvement(mine, random).value
+        assert agent.test_score.value == pytest.approx(agent.score.value - 0.1)
+        assert agent.seconds == pytest.approx(0.125 + 0.045)
+        assert agent.simulated_seconds == pytest.approx(TRIALS * 604.5)
+        there = agent.environments[str(CORA)]
         assert there.score == statistics.estimate(statistics.interquartile_mean, mine[:1])
         assert there.validation_accuracy[0] == pytest.approx(0.5 + mine[0].mean() / 4)
         assert there.validation_accuracy[1] == pytest.approx(mine[0].std(ddof=1) / 4)
@@ -117,8 +119,8 @@ def test_standings() -> None:
 
 def test_ranks_are_shared_where_intervals_do_not_tell() -> None:
     summary = summary_of({"random": 0.5, "a": 0.7, "b": 0.7, "c": 0.9})
-    assert {standing.label: standing.rank for standing in summary.standings} == {"c": 1, "a": 2, "b": 2, "random": 4}
-    assert {standing.label: set(standing.better_than) for standing in summary.standings} == {
+    assert {agent.label: agent.rank for agent in summary.standings} == {"c": 1, "a": 2, "b": 2, "random": 4}
+    assert {agent.label: set(agent.better_than) for agent in summary.standings} == {
         "c": {"a", "b", "random"},
         "a": {"random"},
         "b": {"random"},
@@ -131,7 +133,7 @@ def test_ranks_are_shared_where_intervals_do_not_tell() -> None:
 def test_an_agent_that_cannot_play_all_stands_apart() -> None:
     traces = [t for t in runs({"random": 0.5, "a": 0.7, "b": 0.9}) if (t.label, t.environment) != ("b", ARXIV)]
     summary = summarise(suite_of("a", "b"), traces)
-    assert [standing.label for standing in summary.standings] == ["a", "random"]
+    assert [agent.label for agent in summary.standings] == ["a", "random"]
     assert set(summary.improvement) == {"a", "random"}
     (partial,) = summary.partial
     assert (partial.label, partial.rank, list(partial.environments)) == ("b", None, [str(CORA)])
@@ -160,13 +162,13 @@ def test_accuracy_against_cost() -> None:
     assert (found.cost, found.highest_cost) == ("latency", most)
     assert found.worst_accuracy == pytest.approx(worst)
     assert found.volume == pytest.approx(area(pool, worst, most))
-    for standing in summary.standings:
-        shares = [area(t.points, worst, most) / area(pool, worst, most) for t in traces if t.label == standing.label]
+    for agent in summary.standings:
+        shares = [area(t.points, worst, most) / area(pool, worst, most) for t in traces if t.label == agent.label]
         expected = statistics.estimate(statistics.interquartile_mean, [np.array(shares)])
-        here = standing.environments[str(CORA)].hypervolume
+        here = agent.environments[str(CORA)].hypervolume
         assert 0 < here.low < here.value < here.high < 1
         assert dataclasses.astuple(here) == pytest.approx(dataclasses.astuple(expected))
-        assert standing.environments[str(ARXIV)].hypervolume is None
+        assert agent.environments[str(ARXIV)].hypervolume is None
 
 
 def test_without_random_search_there_is_no_summary() -> None:
@@ -227,9 +229,9 @@ def test_one_seed_proves_nothing() -> None:
 
 def test_how_much_and_how_sure() -> None:
     summary = summary_of({"random": 0.5, "a": 0.9})
-    (leader, floor) = summary.standings
+    (leader, baseline) = summary.standings
     lead = headline(summary)[1][0]
-    for estimate in (leader.score, floor.score):
+    for estimate in (leader.score, baseline.score):
         assert f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" in lead
     assert "with probability 1.00 [1.00, 1.00]" in lead
 
@@ -315,8 +317,8 @@ def test_the_page_tells_everything(report) -> None:
     assert words.count("no <curves>") == 1
     assert f"Traceback {HOSTILE}" in words
     assert "Agents with fewer runs than asked for" in words
-    for standing in (*summary.standings, *summary.partial):
-        assert f"{standing.score.value:.3f}" in words
+    for agent in (*summary.standings, *summary.partial):
+        assert f"{agent.score.value:.3f}" in words
     # Every figure but the matrix, which is a table there.
     assert found.tags["figure"] == len(list((out / "figures").glob("*.svg"))) - 1
 
@@ -345,7 +347,7 @@ def test_figures(report) -> None:
     labels = {
         element.text for element in ET.parse(out / "figures" / "score.svg").iter() if element.tag.endswith("text")
     }
-    assert {standing.label for standing in summary.standings} <= labels
+    assert {agent.label for agent in summary.standings} <= labels
 
 
 @pytest.mark.slow
