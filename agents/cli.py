@@ -241,7 +241,7 @@ def derive(
         data_dir: where data sets are looked for.
         download: download a data set that is missing.
     """
-    from .derive import Derivation, DeriveConfig, Estimate
+    from .derive import Derivation, DeriveConfig, MeanInterval
 
     config = DeriveConfig(top=top, seeds=seeds, task=task, settings=parse_pairs(settings))
     derivation = Derivation(run, config, out=out, device=device, data_dir=data_dir, download=download, console=console)
@@ -252,7 +252,7 @@ def derive(
         sys.exit(130)
     table = _table("Derived", "", "trial", "in the search", "validation accuracy", "test accuracy", "parameters")
     for number, row in enumerate(record["architectures"]):
-        accuracies = (str(Estimate(**row[split])) for split in ("valid", "test"))
+        accuracies = (str(MeanInterval(**row[split])) for split in ("valid", "test"))
         role = "winner" if number == record["winner"] else ""
         table.add_row(role, str(row["trial"]), f"{row['search_accuracy']:.4f}", *accuracies, f"{row['parameters']:,}")
     console.print(table)

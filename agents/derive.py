@@ -1,12 +1,12 @@
-"""From a search to a network to use: the best architectures trained anew at full budget, the winner exported.
+"""From a search to a usable network: the best architectures of a run, trained anew at full budget, the winner exported.
 
-What a search tells of an architecture is a proxy's word. Here the best few are trained from scratch with several seeds
-on the train split; the winner has the highest mean accuracy on the validation split. Only then, and once, the networks
-meet the test split.
+A search ranks architectures by a proxy. Here the best few are trained from scratch on the train split, with several
+seeds each; the winner has the highest mean accuracy on the validation split. Only then, and once, the networks are
+evaluated on the test split.
 
-The folder holds config.yaml (what was asked for), a pair of files for each training that is done, which makes the
-command resumable, and in the end derived.json, model_card.md, and the winner: network.safetensors, its weights, and
-network.pt2, the whole program, which PyTorch alone loads and runs.
+The folder holds config.yaml (the settings) and two files for each finished training, so that the command can be
+resumed; at the end also derived.json, model_card.md, and the winner: its weights as network.safetensors, and the whole
+program as network.pt2, which needs only PyTorch to load and run.
 """
 
 from __future__ import annotations
@@ -21,23 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from safetensors.torch import load_file
 from scipy import stats
-from torch import Tensor, nn
 
 from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
 from nas_gym.evaluators.training import TrainingSettings, fit, score
-from nas_gym.files import replacing, write_text
+from nas_gym.files import write_text
 from nas_gym.networks import Network, NetworkSettings
 from nas_gym.spaces import Architecture
-from nas_gym.tasks import Task
 
 from .agent import SearchResult
+from .derive_export import export
 from .model_card import bullets, pairs, versions
 from .runs import environment_arguments, load_best, read_config, read_trials, save_pictures, save_weights
 
@@ -46,15 +44,15 @@ FULL = FromScratchSettings(network=NetworkSettings(), training=TrainingSettings(
 
 @dataclass(frozen=True)
 class DeriveConfig:
-    """What is derived from a run; with the run, all that the results depend on.
+    """Settings of a derivation. Together with the run they determine its results.
 
     Attributes:
-        top: how many architectures are trained, the best of the run that compute different things.
-        seeds: of the trainings of each.
+        top: number of architectures to train: the best of the run that compute different functions.
+        seeds: of the trainings of each architecture.
         task: name of the task; None takes the run's.
-        settings: fields of `FromScratchSettings`, nested, where they differ from the whole task, 16 channels and 20
-            epochs (DARTS, section 3.2, on a GPU: 36 channels, 20 cells, 600 epochs, cutout 16, drop path 0.2, auxiliary
-            classifier 0.4).
+        settings: fields of `FromScratchSettings`, nested, that differ from the defaults: the whole task, 16 channels,
+            20 epochs (DARTS, section 3.2, on a GPU: 36 channels, 20 cells, 600 epochs, cutout 16, drop path 0.2,
+            auxiliary classifier 0.4).
     """
 
     top: int = 3
@@ -68,17 +66,17 @@ class DeriveConfig:
         seeds = tuple(self.seeds)
         object.__setattr__(self, "seeds", seeds)
         if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError(f"seeds must be different numbers, none negative, at least one; got {seeds}")
+            raise ValueError(f"seeds must be one or more distinct non-negative integers, got {seeds}")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The mean over seeds with Student's 95 % interval, which takes two seeds at least.
+class MeanInterval:
+    """The mean accuracy over seeds with Student's 95 % confidence interval, clipped to [0, 1].
 
     Attributes:
         mean: of the accuracies.
-        low: the interval's lower end, None of one accuracy.
-        high: its upper end.
+        low: lower bound; None for a single accuracy.
+        high: upper bound; None for a single accuracy.
     """
 
     mean: float
@@ -86,8 +84,8 @@ class Estimate:
     high: float | None
 
     @classmethod
-    def of(cls, accuracies: Sequence[float]) -> Estimate:
-        """Estimates the mean of what the accuracies are drawn from."""
+    def of(cls, accuracies: Sequence[float]) -> MeanInterval:
+        """The mean and its interval from one accuracy per seed."""
         mean = float(np.mean(accuracies))
         if len(accuracies) < 2:
             return cls(mean, None, None)
@@ -99,23 +97,23 @@ class Estimate:
 
 
 class Derivation:
-    """The best architectures of a run, trained anew.
+    """Trains the best architectures of a run from scratch and exports the winner.
 
     Args:
         run: the run's folder.
-        config: what to do.
+        config: the settings.
         out: where the results go; ``derived`` in the run's folder by default.
-        device: ``"auto"`` takes CUDA if there is one.
-        data_dir: where data sets are looked for; the run's by default.
-        download: whether a data set that is missing may be downloaded.
+        device: ``"auto"`` uses CUDA if available.
+        data_dir: the folder of the data sets; the run's by default.
+        download: whether a missing data set may be downloaded.
         console: where progress is shown.
 
     Attributes:
-        trials: the run's trials that are trained, best first.
+        trials: indices of the run's trials that are trained, best first.
 
     Raises:
-        ValueError: no run in the folder, no trial that has not failed, a task or a space without image networks,
-            unknown settings, or a folder with results of others.
+        ValueError: the folder holds no run, all trials have failed, the task or the space has no image networks, a
+            setting is unknown, or `out` holds results of other settings.
     """
 
     def __init__(
@@ -138,20 +136,20 @@ class Derivation:
         self.evaluator = FromScratchEvaluator(
             space,
             config.task or _task_of(self.run),
-            seed=searched.seed,  # the split of the search, so that its validation images are no test either
+            seed=searched.seed,  # the split of the search: its validation images are not used for testing
             device=device,
             data_dir=data_dir or searched.data_dir,
             download=download or searched.download,
             **_settings(config.settings),
         )
         self.task = self.evaluator.proxy
-        _claim(self.out, {**dataclasses.asdict(config), "trials": self.trials})
+        _reserve(self.out, {**dataclasses.asdict(config), "trials": self.trials})
 
     def execute(self) -> dict[str, Any]:
-        """Does what is left to do.
+        """Runs the remaining trainings, chooses the winner and writes the results.
 
         Returns:
-            What derived.json holds.
+            The content of derived.json.
 
         Raises:
             ValueError: every training has failed.
@@ -163,7 +161,7 @@ class Derivation:
             winner = record["architectures"][record["winner"]]
             self._export(winner)
             write_text(self.out / "model_card.md", self._card(record))
-            write_text(path, json.dumps(record, indent=2) + "\n")  # last: with it everything is there
+            write_text(path, json.dumps(record, indent=2) + "\n")  # last: it marks the derivation as complete
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
@@ -179,7 +177,7 @@ class Derivation:
         return self.evaluator.new_network(self._architecture(trial), self.task, seed)
 
     def _train(self) -> None:
-        """Trains what is not on file; a training counts as done when its accuracy is."""
+        """Runs the trainings that have no result file yet; the file is written after the weights."""
         wanted = [(trial, seed) for trial in self.trials for seed in self.config.seeds]
         steps = max(len(self.task.train) // self.evaluator.settings.training.batch_size, 1)
         steps *= self.evaluator.settings.training.epochs
@@ -205,10 +203,10 @@ class Derivation:
         means = [row["valid"]["mean"] for row in rows]
         if max(means) == 0:
             reasons = ", ".join(sorted({training["failed"] or "at chance" for training in rows[0]["trainings"]}))
-            raise ValueError(f"every training has failed ({reasons}); other settings, or another device, may help")
-        for trial, row in zip(self.trials, rows, strict=True):  # the one look at the test split
+            raise ValueError(f"every training has failed ({reasons}); try other settings or another device")
+        for trial, row in zip(self.trials, rows, strict=True):  # the only use of the test split
             accuracies = [self._test_accuracy(trial, training) for training in row["trainings"]]
-            row["test"] = dataclasses.asdict(Estimate.of(accuracies))
+            row["test"] = dataclasses.asdict(MeanInterval.of(accuracies))
             for training, accuracy in zip(row["trainings"], accuracies, strict=True):
                 training["test_accuracy"] = accuracy
         return {"winner": int(np.argmax(means)), "task": self.task.name, "architectures": rows}
@@ -224,7 +222,7 @@ class Derivation:
             "search_accuracy": float(self.result.metrics["accuracy"][trial]),
             "parameters": count_parameters(network),
             "flops": count_flops(network, self.task.image_shape),
-            "valid": dataclasses.asdict(Estimate.of([one["valid_accuracy"] or 0.0 for one in trainings])),
+            "valid": dataclasses.asdict(MeanInterval.of([one["valid_accuracy"] or 0.0 for one in trainings])),
             "trainings": trainings,
         }
 
@@ -241,7 +239,7 @@ class Derivation:
     # ------------------------------------------------------------------ the winner
 
     def _export(self, winner: Mapping[str, Any]) -> None:
-        """The winner's training of the highest validation accuracy, as weights and as a program."""
+        """Writes the winner's training with the highest validation accuracy, as weights and as a program."""
         chosen = max(winner["trainings"], key=lambda training: training["valid_accuracy"] or 0.0)
         network = self._trained(winner["trial"], chosen["seed"])
         about = {
@@ -266,19 +264,19 @@ class Derivation:
         images = {f"{name} images": len(getattr(self.task, name)) for name in ("train", "valid", "test")}
         return "\n".join(
             [
-                f"# A network for {record['task']}, derived from a search",
+                f"# A network for {record['task']} from architecture search",
                 "",
                 "![The architecture](architecture.png)",
                 "",
                 "## Result",
                 "",
-                "| | trial | in the search | validation accuracy | test accuracy | parameters | flops |",
+                "| | trial | accuracy in the search | validation accuracy | test accuracy | parameters | flops |",
                 "|---|---|---|---|---|---|---|",
                 *(_card_row(row, row is winner) for row in rows),
                 "",
-                f"Means over the seeds {', '.join(map(str, self.config.seeds))}, with Student's 95 % interval where "
-                "there are several; a training that failed counts as 0. The winner is chosen by validation accuracy; "
-                "the test split was looked up once, when all trainings were over.",
+                f"Means over the seeds {', '.join(map(str, self.config.seeds))}, with Student's 95 % confidence "
+                "interval if there are several; a failed training counts as 0. The winner is chosen by validation "
+                "accuracy; the test split was used once, after all trainings.",
                 "",
                 "```text",
                 winner["text"],
@@ -286,8 +284,8 @@ class Derivation:
                 "",
                 "## Use",
                 "",
-                f"`network.pt2` takes uint8 images [N, {', '.join(map(str, self.task.image_shape))}] and gives logits "
-                f"[N, {self.task.num_classes}]. It needs PyTorch and nothing else:",
+                f"`network.pt2` maps uint8 images [N, {', '.join(map(str, self.task.image_shape))}] to logits "
+                f"[N, {self.task.num_classes}]. It needs only PyTorch:",
                 "",
                 "```python",
                 "import torch",
@@ -296,8 +294,8 @@ class Derivation:
                 "logits = program.module()(images)",
                 "```",
                 "",
-                f"The classes: {', '.join(self.task.classes)}. `network.safetensors` holds the weights alone, and in "
-                "its metadata the architecture.",
+                f"Classes: {', '.join(self.task.classes)}. `network.safetensors` holds the weights, with the "
+                "architecture in its metadata.",
                 "",
                 "## Training",
                 "",
@@ -318,7 +316,11 @@ class Derivation:
 
 
 def best_trials(result: SearchResult, top: int) -> list[int]:
-    """The best trials of the highest fidelity, one for each class of architectures that compute the same.
+    """Indices of the best trials of the highest fidelity, without architectures that compute the same function.
+
+    Args:
+        result: of the search.
+        top: maximum number of trials.
 
     Raises:
         ValueError: all trials have failed.
@@ -334,49 +336,8 @@ def best_trials(result: SearchResult, top: int) -> list[int]:
     return list(found.values())
 
 
-class Classifier(nn.Module):
-    """From pixels to logits: a network with the normalisation of its task.
-
-    Args:
-        network: of one architecture.
-        task: what it was trained on.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, network: Network, task: Task) -> None:
-        super().__init__()
-        mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (task.mean, task.std))
-        self.network = network
-        self.register_buffer("scale", (1 / (255 * std)).float())
-        self.register_buffer("shift", (-mean / std).float())
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits float[N, classes] of uint8[N, C, H, W]."""
-        logits: Tensor = self.network(images.to(torch.float32) * self.scale + self.shift)
-        return logits
-
-
-def export(network: Network, task: Task, path: Path, about: Mapping[str, str]) -> None:
-    """Writes a network as a program for any number of images, which PyTorch alone can run.
-
-    Args:
-        network: of one architecture, on the CPU.
-        task: what it was trained on.
-        path: the file, by custom .pt2.
-        about: what is told of it, by the name of a file within.
-    """
-    classifier = Classifier(network, task).eval().to(memory_format=torch.contiguous_format)  # as files have it
-    images = torch.zeros(2, *task.image_shape, dtype=torch.uint8)
-    with torch.no_grad():
-        program = torch.export.export(classifier, (images,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},))
-    with replacing(path) as temporary:
-        torch.export.save(program, temporary, extra_files=dict(about))
-
-
 def command(run: Path, config: DeriveConfig) -> str:
-    """The command line of a derivation."""
+    """The command line that reproduces a derivation."""
     words = ["nas-gym", "derive", str(run), "--top", str(config.top), "--seeds", *map(str, config.seeds)]
     if config.task is not None:
         words += ["--task", config.task]
@@ -385,20 +346,17 @@ def command(run: Path, config: DeriveConfig) -> str:
     return shlex.join(words)
 
 
-# ---------------------------------------------------------------------- parts
-
-
 def _task_of(run: Path) -> str:
     """The task that a run searched on."""
     config = read_config(run)
     task = config.task or environment_arguments(config).get("task")
     if task is None:
-        raise ValueError(f"{str(run)!r} was searched on no task of its own; give the name of one")
+        raise ValueError(f"the search in {str(run)!r} has no task; give the name of one")
     return str(task)
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of an evaluator: a full budget, but for what is given."""
+    """The evaluator's arguments: those of the full budget, updated with the given ones."""
     known = {known.name: getattr(FULL, known.name) for known in dataclasses.fields(FULL)}
     nested = {
         name: dataclasses.asdict(known[name]) | dict(given[name])
@@ -408,10 +366,10 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**known, **given, **nested}
 
 
-def _claim(out: Path, what: Mapping[str, Any]) -> None:
-    """Notes what a folder is for: trainings of other settings must not meet in one."""
+def _reserve(out: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the settings to the folder, or checks that its results are of the same ones."""
     path = out / "config.yaml"
-    wanted = json.loads(json.dumps(what))
+    wanted = json.loads(json.dumps(settings))
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
         write_text(path, yaml.safe_dump(wanted, sort_keys=False))
@@ -424,8 +382,8 @@ def _card_row(row: Mapping[str, Any], wins: bool) -> str:
         "winner" if wins else "",
         str(row["trial"]),
         f"{row['search_accuracy']:.4f}" if math.isfinite(row["search_accuracy"]) else "-",
-        str(Estimate(**row["valid"])),
-        str(Estimate(**row["test"])),
+        str(MeanInterval(**row["valid"])),
+        str(MeanInterval(**row["test"])),
         f"{row['parameters']:,}",
         f"{row['flops']:,}",
     ]

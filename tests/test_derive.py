@@ -19,7 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nas_gym.agents import SearchResult, cli, derive
-from nas_gym.agents.derive import Classifier, Derivation, DeriveConfig, Estimate, best_trials, export
+from nas_gym.agents.derive import Derivation, DeriveConfig, MeanInterval, best_trials
+from nas_gym.agents.derive_export import Classifier, export
 from nas_gym.agents.runs import Run, RunConfig
 from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.networks import NetworkSettings, make_network
@@ -116,7 +117,7 @@ def test_the_winner_has_the_best_validation_accuracy(derived) -> None:
         assert row["valid"]["mean"] == mean
     card = (derived.out / "model_card.md").read_text()
     winner = found["architectures"][found["winner"]]
-    assert f"| winner | {winner['trial']} | {winner['search_accuracy']:.4f} | {Estimate(**winner['valid'])}" in card
+    assert f"| winner | {winner['trial']} | {winner['search_accuracy']:.4f} | {MeanInterval(**winner['valid'])}" in card
     assert winner["text"] in card
 
 
@@ -150,11 +151,11 @@ def test_all_failed_is_said(searched, tmp_path) -> None:
 
 def test_student_s_interval() -> None:
     """Against the tables: t = 4.3027 for two degrees of freedom."""
-    estimate = Estimate.of([0.7, 0.8, 0.9])
+    estimate = MeanInterval.of([0.7, 0.8, 0.9])
     assert estimate.mean == pytest.approx(0.8)
     assert estimate.high == pytest.approx(min(0.8 + 4.30265 * 0.1 / np.sqrt(3), 1.0))
     assert estimate.low == pytest.approx(0.8 - 4.30265 * 0.1 / np.sqrt(3), abs=1e-5)
-    assert str(Estimate.of([0.5])) == "0.5000"
+    assert str(MeanInterval.of([0.5])) == "0.5000"
     assert str(estimate) == "0.8000 [0.5516, 1.0000]"
 
 
@@ -318,8 +319,8 @@ def test_the_command(searched, derived, tmp_path, monkeypatch, capsys) -> None:
     ("changes", "message"),
     [
         ({"top": 0}, "top must be at least 1, got 0"),
-        ({"seeds": ()}, r"seeds must be different numbers, none negative, at least one; got \(\)"),
-        ({"seeds": (1, 1)}, "seeds must be different numbers"),
+        ({"seeds": ()}, r"seeds must be one or more distinct non-negative integers, got \(\)"),
+        ({"seeds": (1, 1)}, "seeds must be one or more distinct"),
         ({"task": "pets"}, "unknown task 'pets'"),
         ({"settings": {"epochs": 3}}, r"from-scratch has no setting \['epochs'\]"),
         ({"settings": {"network": {"width": 3}}}, r"network has no field \['width'\]"),
