@@ -1,9 +1,9 @@
-"""What the runs of a benchmark tell about agents, and how surely.
+"""Statistics of benchmark runs: point estimates of agents with bootstrap confidence intervals.
 
 The measures are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice":
-interquartile mean, median, optimality gap, probability of improvement and performance profile of normalised scores. The
-intervals are percentiles of a stratified bootstrap, in which the runs of each task are drawn again, with replacement,
-among themselves: the tasks are given, the seeds are a sample.
+interquartile mean, median, optimality gap, probability of improvement and performance profile of normalised scores.
+Intervals are percentile intervals of a stratified bootstrap, which resamples the runs of each task with replacement:
+the tasks are fixed, the seeds are a sample.
 
 The runs of an agent are a list of tasks, each a float64[runs] of scores: 1 is the optimum, higher is better.
 """
@@ -23,18 +23,18 @@ Floats = NDArray[np.float64]
 Runs = Sequence[Floats]
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000  # Agarwal et al.'s own for quick looks; the bounds then move by less than a tenth of the interval
-SEED = 0  # of every bootstrap: equal runs give equal intervals
+RESAMPLES = 2000  # as in Agarwal et al.'s examples; bounds vary by less than a tenth of the interval
+SEED = 0  # of every bootstrap, so that equal runs give equal intervals
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and the bounds of its 95 % interval, which are NaN where a task has only one run.
+    """A statistic and its 95 % bootstrap interval.
 
     Attributes:
-        value: of the runs at hand.
-        low: lower bound.
-        high: upper bound.
+        value: of the observed runs.
+        low: lower bound; NaN if a task has only one run.
+        high: upper bound; NaN if a task has only one run.
     """
 
     value: float
@@ -42,11 +42,11 @@ class Estimate:
     high: float
 
     def above(self, threshold: float) -> bool:
-        """Whether the whole interval lies above a threshold; without an interval nothing does."""
+        """Whether the whole interval lies above a threshold; False without an interval."""
         return self.low > threshold
 
     def below(self, threshold: float) -> bool:
-        """Whether the whole interval lies below a threshold."""
+        """Whether the whole interval lies below a threshold; False without an interval."""
         return self.high < threshold
 
 
@@ -54,17 +54,17 @@ class Estimate:
 
 
 def interquartile_mean(*runs: Any, axis: int = -1) -> Any:
-    """The mean of the middle half of the runs of all tasks together."""
+    """The mean of the middle half of all runs, tasks pooled."""
     return stats.trim_mean(np.concatenate(runs, axis=axis), 0.25, axis=axis)
 
 
 def median(*runs: Any, axis: int = -1) -> Any:
-    """The median over tasks of the mean of a task's runs."""
+    """The median over tasks of the mean over a task's runs."""
     return np.median([np.mean(task, axis=axis) for task in runs], axis=0)
 
 
 def optimality_gap(*runs: Any, axis: int = -1) -> Any:
-    """How far the runs of all tasks together fall short of 1, in the mean; what lies above 1 makes up for nothing."""
+    """The mean shortfall of all runs from 1, tasks pooled; scores above 1 count as 1."""
     return np.mean(1.0 - np.minimum(np.concatenate(runs, axis=axis), 1.0), axis=axis)
 
 
@@ -72,8 +72,8 @@ def estimate(statistic: Callable[..., Any], runs: Runs) -> Estimate:
     """A statistic of an agent's runs with its interval.
 
     Args:
-        statistic: `interquartile_mean`, `median`, `optimality_gap`, or another that takes the tasks as its arguments,
-            and `axis`.
+        statistic: `interquartile_mean`, `median`, `optimality_gap`, or another function that takes one array per task
+            and the keyword `axis`.
         runs: of the agent.
     """
     low, high = _interval(statistic, runs)
@@ -84,7 +84,7 @@ def curve(runs: Runs, resamples: int = 500) -> tuple[Floats, Floats, Floats]:
     """The interquartile mean at each of P points of a search, with pointwise bounds.
 
     Args:
-        runs: float64[runs, P] for each task.
+        runs: float64[runs, P] per task.
         resamples: of the bootstrap; bands in a figure need fewer than numbers in a table.
 
     Returns:
@@ -115,14 +115,18 @@ def _interval(
 
 
 def performance_profile(runs: Runs, thresholds: Floats) -> tuple[Floats, Floats, Floats]:
-    """The share of runs whose score is above each threshold, the mean over tasks, with pointwise bounds.
+    """The share of runs whose score exceeds each threshold, averaged over tasks, with pointwise bounds.
+
+    Args:
+        runs: of the agent.
+        thresholds: float64[P].
 
     Returns:
-        Share, lower and upper bound, each of the thresholds' shape.
+        Share, lower and upper bound, float64[P] each.
     """
     rng = np.random.default_rng(SEED)
     shares = [(task[:, None] > thresholds).mean(axis=0) for task in runs]
-    # How many of n runs drawn again are above a threshold is binomial.
+    # The number of resampled runs above a threshold is binomial.
     drawn = [
         rng.binomial(len(task), share, (RESAMPLES, len(share))) / len(task)
         for task, share in zip(runs, shares, strict=True)
@@ -135,7 +139,7 @@ def performance_profile(runs: Runs, thresholds: Floats) -> tuple[Floats, Floats,
 
 
 def difference(statistic: Callable[..., Any], first: Runs, second: Runs) -> Estimate:
-    """By how much a statistic of the first agent's runs exceeds that of the second's, on the same tasks."""
+    """The first agent's statistic minus the second's, on the same tasks in the same order."""
 
     def gap(*runs: Any, axis: int = -1) -> Any:
         return statistic(*runs[: len(first)], axis=axis) - statistic(*runs[len(first) :], axis=axis)
@@ -144,15 +148,15 @@ def difference(statistic: Callable[..., Any], first: Runs, second: Runs) -> Esti
 
 
 def probability_of_improvement(first: Runs, second: Runs) -> Estimate:
-    """How probably a run of the first agent is better than one of the second on the same task, the mean over tasks.
+    """The probability that a run of the first agent beats one of the second on the same task, averaged over tasks.
 
-    On each task this is the Mann-Whitney U statistic over the number of pairs; a tie counts half.
+    On each task this is the Mann-Whitney U statistic divided by the number of pairs; ties count half.
     """
     values, drawn = [], []
     for task, (ours, theirs) in enumerate(zip(first, second, strict=True)):
         wins = (ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)
         values.append(wins.mean())
-        # How often each run is drawn again is all that a resample is.
+        # A resample only weights each run by how often it is drawn.
         drawn.append(((_shares(len(ours), task, 0) @ wins) * _shares(len(theirs), task, 1)).sum(axis=1))
     low, high = _bounds(np.mean(drawn, axis=0)) if _enough([*first, *second]) else (np.nan, np.nan)
     return Estimate(float(np.mean(values)), float(low), float(high))
@@ -160,7 +164,7 @@ def probability_of_improvement(first: Runs, second: Runs) -> Estimate:
 
 @functools.cache
 def _shares(n: int, *stream: int) -> Floats:
-    """The share of each of n runs in resamples of n, float64[RESAMPLES, n]; other streams are other draws."""
+    """The weight of each of n runs in each bootstrap resample, float64[RESAMPLES, n]; streams are independent."""
     return np.random.default_rng([SEED, *stream]).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
 
 

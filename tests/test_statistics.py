@@ -52,7 +52,7 @@ def median_by_hand(tasks: list[np.ndarray]) -> float:
 
 
 def bounds_by_hand(statistic, groups: list[list[np.ndarray]], resamples: int = 2000) -> tuple[float, float]:
-    """Percentiles of a statistic of groups of tasks, each task drawn again by itself."""
+    """Percentiles of a statistic of groups of tasks, each task resampled on its own."""
     rng = np.random.default_rng(123)
     drawn = []
     for _ in range(resamples):
@@ -63,7 +63,7 @@ def bounds_by_hand(statistic, groups: list[list[np.ndarray]], resamples: int = 2
 
 
 def assert_bounds(found: Estimate, low: float, high: float) -> None:
-    """Two bootstraps of other random numbers differ by a small part of the interval."""
+    """Two bootstraps with different random numbers differ by a small part of the interval."""
     tolerance = 0.09 * (high - low)
     assert found.low == pytest.approx(low, abs=tolerance)
     assert found.high == pytest.approx(high, abs=tolerance)
@@ -81,7 +81,7 @@ def test_values(tasks) -> None:
 
 
 def test_published_definitions() -> None:
-    """The worked values: eight runs lose two at each end; scores above 1 make up for nothing."""
+    """Worked values: of eight runs two are discarded at each end; scores above 1 count as 1."""
     runs = [np.array([0.0, 0.1, 0.2, 0.3]), np.array([0.4, 0.5, 0.6, 9.0])]
     assert interquartile_mean(*runs) == pytest.approx(0.35)
     assert optimality_gap(np.array([0.5, 3.0])) == pytest.approx(0.25)
@@ -105,8 +105,8 @@ def test_the_interval_of_a_mean() -> None:
     assert found.high == pytest.approx(found.value + 1.96 * error, abs=0.15 * error)
 
 
-def test_tasks_are_not_drawn_again() -> None:
-    """Tasks that differ, of runs that do not: all resamples are the same."""
+def test_tasks_are_not_resampled() -> None:
+    """With equal runs within each task, all resamples are the same, however much tasks differ."""
     runs = [np.full(8, 0.1), np.full(8, 0.5), np.full(8, 0.9)]
     for statistic in BY_HAND:
         found = estimate(statistic, runs)
@@ -125,7 +125,7 @@ def test_differences() -> None:
 @given(st.lists(st.tuples(RUNS, RUNS), min_size=1, max_size=4))
 @settings(deadline=None, max_examples=30)
 def test_probability_of_improvement(pairs) -> None:
-    """Of a task it is Mann and Whitney's U over the number of pairs."""
+    """For one task it is Mann and Whitney's U divided by the number of pairs."""
     first, second = [list(runs) for runs in zip(*pairs, strict=True)]
     u = [mannwhitneyu(x, y, method="asymptotic").statistic / (len(x) * len(y)) for x, y in pairs]
     found = probability_of_improvement(first, second)
@@ -147,14 +147,14 @@ def test_the_interval_of_the_probability_of_improvement() -> None:
     assert_bounds(probability_of_improvement(first, second), *bounds_by_hand(improvement_by_hand, [first, second]))
 
 
-def test_agents_without_a_difference_are_seldom_told_apart() -> None:
+def test_agents_without_a_difference_are_seldom_called_different() -> None:
     rng = np.random.default_rng(0)
-    told = 0
+    different = 0
     for _ in range(300):
         first, second = ([rng.normal(size=20) for _ in range(2)] for _ in range(2))
         found = probability_of_improvement(first, second)
-        told += found.above(0.5) or found.below(0.5)
-    assert 3 <= told <= 30  # 15 expected
+        different += found.above(0.5) or found.below(0.5)
+    assert 3 <= different <= 30  # 15 expected
 
 
 def test_profiles() -> None:
@@ -172,7 +172,7 @@ def test_profiles() -> None:
 
 
 def test_curves() -> None:
-    """At each point of a curve stands what the runs at that point give."""
+    """Each point of a curve is the estimate of the runs at that point."""
     rng = np.random.default_rng(8)
     runs = [rng.normal(size=(10, 3)).cumsum(axis=1), rng.normal(size=(6, 3)).cumsum(axis=1)]
     middle, low, high = curve(runs, resamples=2000)
@@ -195,7 +195,7 @@ def test_one_run_has_no_interval() -> None:
     assert np.isnan(performance_profile(runs, np.zeros(2))[1]).all()
 
 
-def test_above_and_below_want_the_whole_interval() -> None:
+def test_above_and_below_need_the_whole_interval() -> None:
     assert Estimate(0.6, 0.51, 0.7).above(0.5)
     assert not Estimate(0.6, 0.5, 0.7).above(0.5)
     assert Estimate(0.4, 0.3, 0.49).below(0.5)
@@ -203,7 +203,7 @@ def test_above_and_below_want_the_whole_interval() -> None:
 
 
 def test_equal_runs_give_equal_intervals() -> None:
-    """Whatever was computed before, and without a look at the global generator."""
+    """Regardless of earlier computations, and without using the global generator."""
     runs, others = sample(9, 5, 6), sample(10, 5, 6)
     before = [estimate(interquartile_mean, runs), probability_of_improvement(runs, others)]
     statistics._shares.cache_clear()
