@@ -366,7 +366,7 @@ def benchmark(
     from rich.progress import MofNCompleteColumn, Progress
 
     from .benchmark import make_suite, read_traces, run_benchmark
-    from .leaderboard import headline, leaderboard
+    from .leaderboard import footnotes, headline, leaderboard
     from .report import write_report
     from .transfer import make_transfer_suite
 
@@ -403,7 +403,7 @@ def benchmark(
     for row in rows:
         shown.add_row(*(row[column] for column in columns))
     console.print(shown)
-    console.print(*filter(None, sentences), sep="\n", highlight=False, markup=False)
+    console.print(*filter(None, sentences), *footnotes(summary), sep="\n", highlight=False, markup=False)
     console.print(f"wrote {folder / 'report.html'}", highlight=False)
     sys.exit(1 if failed else 0)
 

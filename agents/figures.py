@@ -1,4 +1,4 @@
-"""The figures of a benchmark's report, each of a size that a phone shows whole."""
+"""The figures of a benchmark's report."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from .statistics import Estimate
 
 Floats = NDArray[np.float64]
 
-POINTS = 60  # of a curve
-BANDS = 6  # more than so many bands in one figure hide each other
+POINTS = 60  # per curve
+BANDS = 6  # with more lines than this, bands would hide each other
 
 
 def looks(suite: Suite) -> dict[str, Look]:
@@ -50,7 +50,7 @@ def looks(suite: Suite) -> dict[str, Look]:
 
 
 def draw(summary: Summary, traces: Sequence[Trace]) -> dict[str, list[Picture]]:
-    """All figures, by section of the page."""
+    """All figures by section of the page."""
     import matplotlib
 
     suite, styles = summary.suite, looks(summary.suite)
@@ -102,7 +102,7 @@ def _interval_picture(name: str, title: str, estimates: Mapping[str, Estimate], 
 
 def _improvement_picture(summary: Summary) -> Picture:
     labels = [agent.label for agent in summary.standings]
-    title = "Probability that a run of the row beats one of the column"
+    title = "Probability that the row's agent beats the column's"
     figure, axes = single_axes(2.1 + 0.34 * len(labels), title)
     values = np.array([[summary.improvement[a][b].value if a != b else np.nan for b in labels] for a in labels])
     axes.imshow(values, cmap="BrBG", vmin=0, vmax=1, aspect="auto")
@@ -110,7 +110,7 @@ def _improvement_picture(summary: Summary) -> Picture:
     axes.set_yticks(range(len(labels)), labels)
     axes.grid(visible=False)
     for row, column in zip(*np.nonzero(~np.isnan(values)), strict=True):
-        sure = not math.isclose(values[row, column], 0.5) and labels[column] in _told_apart(summary, labels[row])
+        sure = not math.isclose(values[row, column], 0.5) and labels[column] in _significant(summary, labels[row])
         dark = abs(values[row, column] - 0.5) > 0.3
         axes.text(
             column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=9.5,
@@ -119,7 +119,8 @@ def _improvement_picture(summary: Summary) -> Picture:
     return Picture("improvement", f"{title}; bold where the interval excludes one half", figure)
 
 
-def _told_apart(summary: Summary, label: str) -> list[str]:
+def _significant(summary: Summary, label: str) -> list[str]:
+    """The agents whose difference from the given one is significant."""
     others = summary.improvement[label]
     return [other for other, estimate in others.items() if estimate.above(0.5) or estimate.below(0.5)]
 
@@ -155,7 +156,7 @@ def _trial_pictures(by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, 
 
 
 def _second_pictures(suite: Suite, by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]) -> list[Picture]:
-    """Against simulated time, which is a scale of each table's own."""
+    """Curves over simulated time, one figure per environment: tables differ in their training times."""
     pictures = []
     for environment in suite.environments:
         runs = {label: found[environment] for label, found in by_agent.items() if environment in found}
@@ -170,7 +171,7 @@ def _second_pictures(suite: Suite, by_agent: Mapping[str, ByEnvironment], styles
 
 
 def _line_in_time(runs: Sequence[Trace], split: str) -> Line | None:
-    """From when all runs have a trial to when the first of them ends."""
+    """The curve from the time when all runs have finished a trial to the time when the first run ends."""
     scores = [trace.validation_score if split == "validation" else trace.test_score for trace in runs]
     clocks = [trace.simulated_seconds for trace in runs if trace.simulated_seconds is not None]
     first, last = max(clock[0] for clock in clocks), min(clock[-1] for clock in clocks)
@@ -192,12 +193,12 @@ def _line_picture(name: str, title: str, unit: str, lines: Mapping[str, Line], s
     for label, line in lines.items():
         look = styles[label]
         axes.plot(line.x, line.middle, color=look.colour, linestyle=look.dash, linewidth=look.width)
-        # A search that is over keeps what it has found.
+        # A finished search keeps its best architecture.
         axes.plot([line.x[-1], right], [line.middle[-1]] * 2, color=look.colour, linestyle=(0, (1, 3)), linewidth=1)
         if label in _banded(lines, styles):
             axes.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.13, linewidth=0)
     axes.set(xlabel=unit, ylabel="score", xlim=(0, right))
-    # The first trials are a leap from nowhere; what follows is what differs.
+    # The steep rise of the first trials would hide the differences that follow it.
     low = min(float(np.interp(0.04 * right, line.x, line.middle)) for line in lines.values())
     high = max(float(line.middle[-1]) for line in lines.values())
     high = max([high, *(float(lines[label].high[-1]) for label in _banded(lines, styles))])
@@ -207,7 +208,7 @@ def _line_picture(name: str, title: str, unit: str, lines: Mapping[str, Line], s
 
 
 def _banded(lines: Mapping[str, Any], styles: Mapping[str, Look]) -> set[str]:
-    """The lines that are drawn with a band: all if they are few, else the first and that of random search."""
+    """The labels whose lines get a band: all if there are few, else only the first and random search."""
     labels = list(lines)
     return set(labels if len(labels) <= BANDS else [labels[0], *(s for s in labels if styles[s].colour == BASELINE)])
 
@@ -238,14 +239,14 @@ def _distribution_picture(
         axes.plot(found, heights, "o", color=styles[label].colour, markersize=3.2, alpha=0.55, markeredgewidth=0)
         middle = statistics.interquartile_mean(found)
         axes.plot([middle, middle], [row - 0.36, row + 0.36], color=INK, linewidth=1.6)
-    axes.set_xlabel("score of each run; stroke: interquartile mean")
+    axes.set_xlabel("score per run; line: interquartile mean")
     return Picture(f"distribution_{file_name(str(environment))}", f"Scores in {environment}", figure)
 
 
 def _tradeoff_picture(
     environment: Environment, tradeoff: Tradeoff, by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]
 ) -> Picture:
-    """The Pareto front of each agent, of the trials of all seeds; the cheap ones of low accuracy lie below."""
+    """The Pareto front of each agent over the trials of all seeds; the axis may cut off its least accurate quarter."""
     from matplotlib.ticker import LogLocator
 
     fronts = {label: _front(pooled(runs[environment])) for label, runs in by_agent.items() if environment in runs}
@@ -273,14 +274,14 @@ def _tradeoff_picture(
 
 
 def _front(points: Floats) -> Floats:
-    """The Pareto front of accuracies and costs, float64[n, 2], the cheapest first."""
+    """The Pareto front of accuracies and costs, float64[n, 2], cheapest first."""
     front = np.unique(points[pareto.nondominated(points * [1, -1])], axis=0)
     return front[np.argsort(front[:, 1])]
 
 
 def _time_picture(summary: Summary, styles: Mapping[str, Look]) -> Picture:
     standings = sorted((*summary.standings, *summary.partial), key=lambda agent: agent.seconds)
-    title = "Processor seconds of a run (median)"
+    title = "CPU seconds per run (median)"
     figure, axes = row_axes([agent.label for agent in standings], title)
     for row, agent in enumerate(standings):
         axes.plot(agent.seconds, row, "o", color=styles[agent.label].colour, markersize=6)

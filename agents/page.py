@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from . import statistics
 from .benchmark import Environment, Suite, open_evaluator, run_config
 from .figures import looks
-from .leaderboard import RANK_NOTE, command, counts, days, headline, listed, partial_table
+from .leaderboard import RANK_NOTE, command, counts, days, footnotes, headline, listed, marked, partial_table
 from .plotting import BASELINE, FAINT, GRID, INK, SERIES, Picture
 from .standings import AgentSummary, Summary
 
@@ -59,6 +59,7 @@ def page(summary: Summary, drawn: Mapping[str, Sequence[Picture]], written: Mapp
             days=days(summary),
             command=command(suite),
             rank_note=RANK_NOTE,
+            footnotes=footnotes(summary),
             resamples=statistics.RESAMPLES,
             light=SERIES,
             dark=SERIES_DARK,
@@ -92,21 +93,20 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters["fixed"] = lambda number, digits: f"{number:.{digits}f}"
-    templates.filters["listed"] = listed
+    templates.filters |= {"fixed": lambda number, digits: f"{number:.{digits}f}", "listed": listed, "marked": marked}
     templates.tests["nan"] = math.isnan
     return templates
 
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval as a small picture, 120 units wide.
+    """Geometry of a small picture of an interval, 120 units wide.
 
     Attributes:
         low: left end of the interval.
         width: of the interval.
-        middle: place of the value.
-        baseline: place of random search.
+        middle: position of the value.
+        baseline: position of random search.
     """
 
     low: float
@@ -143,7 +143,7 @@ def _environment_header(environments: Sequence[Environment], costs: Sequence[str
 
 
 def _refused(summary: Summary) -> list[tuple[str, list[str], str]]:
-    """Agent, environments and reason of the runs that do not apply, one entry per agent and reason."""
+    """Agent, environments and reason of the runs that are not applicable, one entry per agent and reason."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for problem in summary.problems:
         if not problem.traceback:
@@ -161,7 +161,7 @@ def _table(environment: Environment) -> tuple[str, str, str]:
 
 
 def _hyperparameters(suite: Suite) -> Iterator[tuple[str, str, str]]:
-    """Label, environments and values of every agent; one entry for all environments with equal values."""
+    """Label, environments and values of every agent, one entry per distinct set of values."""
     for entry in suite.agents:
         found: dict[str, list[str]] = {}
         for environment in suite.environments:
@@ -173,7 +173,7 @@ def _hyperparameters(suite: Suite) -> Iterator[tuple[str, str, str]]:
 
 
 def _inline(picture: Picture, svg: str) -> Markup:
-    """A figure as part of the page: colours as variables, unique identifiers, and the width of the page."""
+    """A figure to embed in the page: colours as CSS variables, identifiers unique in the page, scaled to its width."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{picture.name}-", svg)

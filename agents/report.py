@@ -1,4 +1,4 @@
-"""The report of a benchmark: tables, figures, and one HTML page that holds them all and needs nothing else."""
+"""The report of a benchmark: tables, figures, and a self-contained HTML page with all of them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .standings import Summary, summarise
 
 
 def write_report(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem], out: Path) -> Summary:
-    """Writes everything that the folder of a benchmark has beside its runs.
+    """Writes report.html, leaderboard.md, summary.json, results.csv and the figures.
 
     Args:
-        suite: what was asked for.
+        suite: the suite that was run.
         traces: the finished runs.
-        problems: those that are not counted.
+        problems: runs that are excluded.
         out: the folder.
 
     Raises:
-        ValueError: there is no finished run of random search in some environment.
+        ValueError: an environment has no finished run of random search.
     """
     summary = summarise(suite, traces, problems)
     drawn = draw(summary, traces)
@@ -42,7 +42,7 @@ def write_report(suite: Suite, traces: Sequence[Trace], problems: Sequence[Probl
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
-    """The summary as JSON has it, NaN as null."""
+    """The summary as a JSON object, with NaN as null."""
     title, sentences = headline(summary)
     found = {
         "headline": title,

@@ -1,6 +1,6 @@
-"""How the agents of a benchmark stand: who is better than whom, by how much, and how surely, in numbers and in words.
+"""The standings of a benchmark in numbers: scores, intervals, pairwise comparisons and ranks of its agents.
 
-"Better" is said of two agents only where the 95 % interval of the probability of improvement lies above one half.
+One agent is called better than another only if the 95 % interval of the probability of improvement lies above one half.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ ByEnvironment = dict[Environment, list[Trace]]
 
 @dataclass(frozen=True)
 class EnvironmentSummary:
-    """How an agent did in one environment.
+    """Results of an agent in one environment.
 
     Attributes:
-        runs: how many are finished.
+        runs: number of finished runs.
         score: interquartile mean of the normalised validation accuracies.
-        among_best: no other agent is better there.
-        validation_accuracy: mean and standard deviation.
-        test_accuracy: the same; None where the table has none.
-        hypervolume: interquartile mean of the runs' shares of `Tradeoff.volume`; None where the table tells no cost.
+        among_best: whether no other agent is better in this environment.
+        validation_accuracy: mean and standard deviation over runs.
+        test_accuracy: mean and standard deviation over runs; None if the table has no test accuracies.
+        hypervolume: interquartile mean over runs, as a share of `Tradeoff.volume`; None if the table has no cost.
     """
 
     runs: int
@@ -43,12 +43,12 @@ class EnvironmentSummary:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """Accuracy against cost in one environment, from a reference point that no trial is worse than.
+    """Accuracy against cost in one environment, relative to a reference point that is at least as bad as every trial.
 
     Attributes:
-        cost: the metric.
-        worst_accuracy: of the table, by validation: the reference point's.
-        highest_cost: of all trials of all agents: the reference point's.
+        cost: name of the metric.
+        worst_accuracy: the table's lowest validation accuracy; the accuracy of the reference point.
+        highest_cost: the highest cost among all trials of all agents; the cost of the reference point.
         volume: hypervolume of all trials of all agents together.
     """
 
@@ -58,29 +58,30 @@ class Tradeoff:
     volume: float
 
     def hypervolume(self, points: Floats) -> float:
-        """What accuracies and costs, float64[n, 2], dominate beyond the reference point, as a share of `volume`."""
+        """The hypervolume of accuracies and costs, float64[n, 2], as a share of `volume`."""
         found = pareto.hypervolume(points * [1, -1], [self.worst_accuracy, -self.highest_cost])
         return found / self.volume
 
 
 @dataclass(frozen=True)
 class AgentSummary:
-    """How an agent did.
+    """Results of an agent over all environments that it played.
 
     Attributes:
         entry: the agent.
-        runs: how many are finished.
+        runs: number of finished runs.
         score: interquartile mean of the normalised validation accuracies.
-        gain: by how much that exceeds random search's in the same environments.
-        over_random: the probability that a run is better than one of random search.
-        optimality_gap: how far the scores fall short of the optimum, in the mean.
-        median: of the environments' mean scores.
-        test_score: interquartile mean of the normalised test accuracies; None where no table has them.
-        seconds: of processor time that a run takes, median.
-        simulated_seconds: that the trainings of a run would have taken, mean; None unless all tables tell.
-        rank: 1 and one more for each agent that is better; None unless it played every environment.
+        gain: score minus that of random search in the same environments.
+        over_random: probability that a run beats one of random search.
+        optimality_gap: mean shortfall of the scores from the optimum, 1.
+        median: median over environments of the mean score.
+        test_score: interquartile mean of the normalised test accuracies; None if no table has them.
+        seconds: CPU seconds per run, median.
+        simulated_seconds: training time that a run would have taken without the tables, mean; None unless all of them
+            record training times.
+        rank: 1 plus the number of agents that are better; None unless the agent played every environment.
         better_than: labels of the agents that it is better than.
-        environments: by environment, those that it played.
+        environments: results by environment.
     """
 
     entry: AgentEntry
@@ -110,17 +111,17 @@ class AgentSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a benchmark says.
+    """Results of a benchmark.
 
     Attributes:
-        suite: what was asked for.
-        standings: of the agents that played every environment, the highest score first.
-        partial: of those that could not.
+        suite: the suite that was run.
+        standings: agents that played every environment, highest score first.
+        partial: agents that could not play every environment.
         improvement: by two labels of `standings`, the probability that a run of the first beats one of the second.
-        problems: runs that are not counted.
-        versions: of nas_gym, those that the runs were made with.
-        dates: days of the first and of the last run.
-        tradeoffs: by environment, those whose tables tell a cost.
+        problems: runs that are excluded.
+        versions: of nas_gym that the runs were made with.
+        dates: days of the first and the last run.
+        tradeoffs: by environment, for tables with a cost metric.
     """
 
     suite: Suite
@@ -134,16 +135,21 @@ class Summary:
 
 
 def summarise(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem] = ()) -> Summary:
-    """Computes everything that is told in numbers.
+    """Computes all numbers of the report.
+
+    Args:
+        suite: the suite that was run.
+        traces: the finished runs.
+        problems: runs that are excluded.
 
     Raises:
-        ValueError: there is no finished run of random search in some environment.
+        ValueError: an environment has no finished run of random search.
     """
     by_agent = {entry.label: by_environment(suite, traces, entry.label) for entry in suite.agents}
     baseline = next(entry.label for entry in suite.agents if entry.name == RANDOM)
     if missing := [str(environment) for environment in suite.environments if environment not in by_agent[baseline]]:
         raise ValueError(
-            f"no run of random search is finished in {', '.join(missing)}: there is nothing to compare with"
+            f"random search has no finished run in {', '.join(missing)}, but the report compares all agents with it"
         )
     full = [entry.label for entry in suite.agents if len(by_agent[entry.label]) == len(suite.environments)]
     improvement = _improvement({label: by_agent[label] for label in full})
@@ -168,7 +174,7 @@ def summarise(suite: Suite, traces: Sequence[Trace], problems: Sequence[Problem]
 
 
 def by_environment(suite: Suite, traces: Sequence[Trace], label: str) -> ByEnvironment:
-    """The agent's runs in the environments that it has any in."""
+    """An agent's runs by environment, without environments that have none."""
     found = {env: [t for t in traces if t.label == label and t.environment == env] for env in suite.environments}
     return {environment: runs for environment, runs in found.items() if runs}
 
@@ -176,15 +182,15 @@ def by_environment(suite: Suite, traces: Sequence[Trace], label: str) -> ByEnvir
 def final_scores(
     runs: Mapping[Environment, Sequence[Trace]], wanted: Iterable[Environment] | None = None
 ) -> list[Floats]:
-    """The final validation scores, an array for each environment."""
+    """The final validation scores, one float64[runs] per environment."""
     return [np.array([trace.validation_score[-1] for trace in runs[environment]]) for environment in wanted or runs]
 
 
 def _tradeoff(environment: Environment, traces: Sequence[Trace]) -> Tradeoff | None:
-    """None where nothing can be traded: no cost is told, or no trial is both cheaper and better than the reference."""
-    told = [trace for trace in traces if trace.environment == environment and trace.points is not None]
-    points = pooled(told)
-    if not len(points) or (cost := told[0].cost) is None:
+    """None if no trial has a cost, or none is both cheaper and better than the reference point."""
+    costed = [trace for trace in traces if trace.environment == environment and trace.points is not None]
+    points = pooled(costed)
+    if not len(points) or (cost := costed[0].cost) is None:
         return None
     _, _, worst = open_evaluator(environment).reference()
     most = float(points[:, 1].max())
@@ -193,7 +199,7 @@ def _tradeoff(environment: Environment, traces: Sequence[Trace]) -> Tradeoff | N
 
 
 def pooled(runs: Iterable[Trace]) -> Floats:
-    """Accuracies and costs of the trials of all runs, float64[n, 2]."""
+    """Accuracies and costs of the trials of all runs together, float64[n, 2]."""
     return np.concatenate([np.empty((0, 2)), *(trace.points for trace in runs if trace.points is not None)])
 
 

@@ -1,4 +1,4 @@
-"""What a transfer benchmark came to: tables, a file of numbers, and the learning curves."""
+"""The report of a transfer benchmark: tables, a file of numbers, and learning curves."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ TITLES = {
     "trials_to_best": "trials to the best of scratch",
     "trials_to_mean": "trials to the mean of scratch",
     "jumpstart": "jumpstart",
-    "last": "mean in the end",
-    "asymptote": "best in the end",
+    "last": "final mean",
+    "asymptote": "final best",
 }
 COUNTS = ("trials_to_best", "trials_to_mean")
 SCRATCH_TRIALS = {"trials_to_best": "speed-up (best)", "trials_to_mean": "speed-up (mean)"}
@@ -50,12 +50,13 @@ Found = Mapping[tuple[str, str], Searches]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """An entry on a task, or on all of them.
+    """Results of an entry on one task or on all tasks.
 
     Attributes:
-        task: its name; None for all.
-        entry: the label.
-        estimates: by measure, and by the values of `SCRATCH_TRIALS`: how many times fewer trials than from scratch.
+        task: name of the task; None for all.
+        entry: label of the entry.
+        estimates: by measure, and by the values of `SCRATCH_TRIALS`: the ratio of trials from scratch to trials of the
+            entry.
     """
 
     task: str | None
@@ -64,8 +65,10 @@ class Row:
 
 
 def summarise(suite: TransferSuite, found: Found) -> list[Row]:
-    """All rows: of each task, and of all tasks together. Of trials the median over seeds, else the mean over seeds;
-    over tasks the median."""
+    """All rows: for all tasks together and for each task.
+
+    Numbers of trials are medians over seeds, other measures means over seeds; over tasks, all are medians.
+    """
     measured: dict[tuple[str, str], Measures] = {}
     for target in suite.tasks:
         score = scores_of(suite, target)
@@ -92,12 +95,12 @@ def _estimates(measured: Mapping[tuple[str, str], Measures], tasks: tuple[str, .
 
 
 def _median(*runs: Any, axis: int = -1) -> Any:
-    """The median over tasks of the median of a task's runs."""
+    """The median over tasks of the median over a task's runs."""
     return np.median([np.median(task, axis=axis) for task in runs], axis=0)
 
 
 def _speed_up(*runs: Any, axis: int = -1) -> Any:
-    """The median over tasks of how many times fewer trials, in the median, the first half of the runs takes."""
+    """The median over tasks of the speed-up: the second half of `runs`, in median trials, over the first half."""
     medians = np.array([np.median(task, axis=axis) for task in runs])
     ours, theirs = np.split(medians, 2)
     return np.median(theirs / ours, axis=0)
@@ -107,7 +110,7 @@ def _speed_up(*runs: Any, axis: int = -1) -> Any:
 
 
 def write_transfer_report(suite: TransferSuite, found: Found, out: Path) -> list[Row]:
-    """Writes transfer.md, transfer.csv, summary.json and the learning curves; returns what they say."""
+    """Writes transfer.md, transfer.csv, summary.json and the learning curves; returns the rows of the tables."""
     rows = summarise(suite, found)
     write_text(out / "transfer.md", markdown(suite, rows))
     flat = [
@@ -123,20 +126,20 @@ def write_transfer_report(suite: TransferSuite, found: Found, out: Path) -> list
 
 
 def markdown(suite: TransferSuite, rows: list[Row]) -> str:
-    """The tables of all tasks together and of each task."""
+    """The tables of all tasks together and of each task, as Markdown."""
     lines = [
-        "# Transfer to a task left out",
+        "# Transfer to a held-out task",
         "",
-        f"{len(suite.tasks)} tasks of {suite.base}, each left out in turn; {suite.seeds} seeds; {suite.source_trials} "
-        f"trials of pretraining on each of the others, then {suite.trials} on the one left out.",
+        f"{len(suite.tasks)} tasks of {suite.base}, each held out in turn; {suite.seeds} seeds; pretraining with "
+        f"{suite.source_trials} trials on each of the other tasks, then {suite.trials} trials on the held-out one.",
         "",
         *verdict(suite, rows),
         "",
-        "Trials: until the best so far, or the mean of the last "
-        f"{WINDOW}, is what it is from scratch after {suite.trials} trials in the median; medians over seeds, "
-        f"{suite.trials + 1} where that is never. Speed-up: how many times fewer trials than from scratch; below 1 the "
-        "transfer is negative. Jumpstart: the mean score of the first "
-        f"{WINDOW} trials. In brackets 95 % intervals, of the seeds. Over tasks: the median.",
+        "Trials: the number until the best score so far, or the mean score of the last "
+        f"{WINDOW} trials, reaches the median that searching from scratch attains after {suite.trials} trials; median "
+        f"over seeds, counted as {suite.trials + 1} if never. Speed-up: trials from scratch over trials of the entry; "
+        f"below 1 the transfer is negative. Jumpstart: mean score of the first {WINDOW} trials. Brackets: 95 % "
+        "intervals over seeds. All tasks: medians over tasks.",
     ]
     for task in (None, *suite.tasks):
         own = [row for row in rows if row.task == task]
@@ -161,25 +164,27 @@ def _cell(name: str, estimate: Estimate, trials: int) -> str:
 
 
 def verdict(suite: TransferSuite, rows: list[Row]) -> list[str]:
-    """In words, whether transfer beats starting from scratch and copying, by either count of trials."""
+    """One sentence per count of trials: whether transfer beats searching from scratch and copying."""
     overall = {row.entry: row.estimates for row in rows if row.task is None}
     if TRANSFER not in overall:
         return []
     sentences = []
     for name, speed_up in SCRATCH_TRIALS.items():
         ours = overall[TRANSFER]
-        text = f"- {TITLES[name]}: transfer takes {_cell(name, ours[name], suite.trials)}, "
-        text += f"{ours[speed_up].value:.1f} times fewer than from scratch"
+        text = f"- {TITLES[name]}: transfer takes {_cell(name, ours[name], suite.trials)} trials, "
+        text += f"a speed-up of {ours[speed_up].value:.1f} over searching from scratch"
         for label in (COPY, COPY_MEAN):
             if label in overall:
                 theirs = overall[label][name]
                 surely = ours[name].high < theirs.low
-                fewer = "fewer" if ours[name].value < theirs.value else "not fewer"
+                fewer = "fewer" if ours[name].value < theirs.value else "no fewer"
                 text += f"; {fewer} than {label}" + (", intervals disjoint" if surely else "")
         negative = [
             row.task for row in rows if row.task and row.entry == TRANSFER and row.estimates[speed_up].value < 1
         ]
-        text += f". Negative, with more trials than from scratch, on: {', '.join(filter(None, negative)) or 'no task'}."
+        text += (
+            f". Negative transfer (more trials than from scratch): {', '.join(filter(None, negative)) or 'no task'}."
+        )
         sentences.append(text)
     return sentences
 
@@ -188,7 +193,7 @@ def verdict(suite: TransferSuite, rows: list[Row]) -> list[str]:
 
 
 def rank_correlations(evaluators: Mapping[str, Evaluator], samples: int = 2000) -> Floats:
-    """Spearman's rank correlation of the tasks' accuracies, float64[K, K], over architectures drawn uniformly."""
+    """Spearman's rank correlation between tasks, float64[K, K], of the accuracies of uniformly drawn architectures."""
     space = next(iter(evaluators.values())).space
     tokens = space.sample(np.random.default_rng(0), samples)
     accuracies = [evaluator.evaluate(tokens).accuracy for evaluator in evaluators.values()]
@@ -198,7 +203,7 @@ def rank_correlations(evaluators: Mapping[str, Evaluator], samples: int = 2000) 
 
 
 def projected(embeddings: Floats) -> Floats:
-    """Points float64[K, D] on their first two principal components, float64[K, 2]."""
+    """Projects points, float64[K, D], onto their first two principal components, float64[K, 2]."""
     centred = embeddings - embeddings.mean(axis=0)
     left, scales, _ = np.linalg.svd(centred, full_matrices=False)
     points = np.zeros((len(embeddings), 2))
@@ -207,7 +212,7 @@ def projected(embeddings: Floats) -> Floats:
 
 
 def draw_tasks(agent: MultiTask, evaluators: Mapping[str, Evaluator], out: Path) -> None:
-    """Draws the learned embeddings of the tasks beside the true rank correlations of the tasks that are on hand."""
+    """Draws the learned task embeddings next to the rank correlations of the tasks that have an evaluator."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -233,7 +238,7 @@ def draw_tasks(agent: MultiTask, evaluators: Mapping[str, Evaluator], out: Path)
 
 
 def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
-    """Mean of the last trials above, best so far below, a column for each task."""
+    """Draws one column per task: the mean of the last trials above, the best so far below."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -258,4 +263,4 @@ def _draw_curves(suite: TransferSuite, found: Found, out: Path) -> None:
         figure.legend(
             *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(shown), frameon=False
         )
-        write_figures([Picture("learning_curves", "Learning curves on the task left out", figure)], out)
+        write_figures([Picture("learning_curves", "Learning curves on the held-out task", figure)], out)

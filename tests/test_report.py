@@ -1,4 +1,4 @@
-"""Reports of benchmarks: that words say what intervals say, and that the page stands by itself."""
+"""Reports of benchmarks: the text agrees with the intervals, and the page is self-contained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from PIL import Image
 from nas_gym.agents import cli, statistics
 from nas_gym.agents.benchmark import AgentEntry, Environment, Problem, Suite, Trace, make_suite, open_evaluator
 from nas_gym.agents.figures import looks
-from nas_gym.agents.leaderboard import command, headline, markdown
+from nas_gym.agents.leaderboard import command, footnotes, headline, leaderboard, markdown
 from nas_gym.agents.page import SERIES_DARK
 from nas_gym.agents.plotting import SERIES, spread
 from nas_gym.agents.report import write_report
@@ -35,7 +35,7 @@ HOSTILE = "<script>alert('&')</script>"
 TRIALS = 8
 
 
-def trace(environment: Environment, label: str, seed: int, score: float, told: bool = True) -> Trace:
+def trace(environment: Environment, label: str, seed: int, score: float, costs: bool = True) -> Trace:
     """A run that climbs to a score in equal steps."""
     climb = np.linspace(score - 0.7, score, TRIALS)
     return Trace(
@@ -46,15 +46,15 @@ def trace(environment: Environment, label: str, seed: int, score: float, told: b
         validation_score=climb,
         test=0.4 + climb / 4,
         test_score=climb - 0.1,
-        simulated_seconds=np.cumsum(np.full(TRIALS, 600.0 + seed)) if told else None,
+        simulated_seconds=np.cumsum(np.full(TRIALS, 600.0 + seed)) if costs else None,
         unique_architectures=TRIALS,
         failed=0,
         wall_seconds=0.25,
         cpu_seconds=0.125 + 0.01 * seed,
         finished=f"2030-01-0{1 + seed % 3}T00:00:00+00:00",
         version="9.9.9",
-        cost="latency" if told else None,
-        points=np.random.default_rng([seed, *label.encode()]).random((TRIALS, 2)) if told else None,
+        cost="latency" if costs else None,
+        points=np.random.default_rng([seed, *label.encode()]).random((TRIALS, 2)) if costs else None,
     )
 
 
@@ -117,7 +117,7 @@ def test_standings() -> None:
     assert (summary.versions, summary.dates) == (("9.9.9",), ("2030-01-01", "2030-01-03"))
 
 
-def test_ranks_are_shared_where_intervals_do_not_tell() -> None:
+def test_ranks_are_shared_without_a_significant_difference() -> None:
     summary = summary_of({"random": 0.5, "a": 0.7, "b": 0.7, "c": 0.9})
     assert {agent.label: agent.rank for agent in summary.standings} == {"c": 1, "a": 2, "b": 2, "random": 4}
     assert {agent.label: set(agent.better_than) for agent in summary.standings} == {
@@ -130,7 +130,7 @@ def test_ranks_are_shared_where_intervals_do_not_tell() -> None:
     assert marked == {"c": True, "a": False, "b": False, "random": False}
 
 
-def test_an_agent_that_cannot_play_all_stands_apart() -> None:
+def test_an_agent_that_cannot_play_every_environment_is_partial() -> None:
     traces = [t for t in runs({"random": 0.5, "a": 0.7, "b": 0.9}) if (t.label, t.environment) != ("b", ARXIV)]
     summary = summarise(suite_of("a", "b"), traces)
     assert [agent.label for agent in summary.standings] == ["a", "random"]
@@ -172,7 +172,7 @@ def test_accuracy_against_cost() -> None:
 
 
 def test_without_random_search_there_is_no_summary() -> None:
-    with pytest.raises(ValueError, match="no run of random search is finished in NAS-BenchGraph-v0:arxiv"):
+    with pytest.raises(ValueError, match="random search has no finished run in NAS-BenchGraph-v0:arxiv"):
         summarise(suite_of("a"), [t for t in runs({"random": 0.5, "a": 0.7}) if t.environment == CORA])
 
 
@@ -184,25 +184,34 @@ def test_without_random_search_there_is_no_summary() -> None:
     [
         (
             {"random": 0.5, "a": 0.7, "b": 0.9},
-            "b wins",
+            "b is better than every other agent",
             ["It is better than a.", "Better than random search: b and a."],
-            ["apart"],
+            ["significant"],
         ),
         (
             {"random": 0.5, "a": 0.9, "b": 0.9, "c": 0.7},
-            "a leads, but not alone",
-            ["It is better than c. The runs do not tell it apart from b.", "Better than random search: a, b and c."],
-            ["wins"],
+            "a scores highest, but is not better than every other agent",
+            [
+                "It is better than c. The difference from b is not significant.",
+                "Better than random search: a, b and c.",
+            ],
+            ["differences", "Not significantly"],
         ),
         (
             {"random": 0.7, "a": 0.7, "b": 0.5},
-            "No agent is surely better than random search",
-            ["It is better than b.", "Not told apart from it: a. Worse: b."],
+            "No agent is significantly better than random search",
+            ["It is better than b.", "Not significantly different from random search: a. Worse than random search: b."],
             ["Better than random"],
+        ),
+        (
+            {"random": 0.5, "a": 0.9, "b": 0.9, "c": 0.9},
+            "a scores highest, but is not better than every other agent",
+            ["The differences from c and b are not significant."],
+            ["It is better"],
         ),
         ({"random": 0.5}, "Random search alone", ["Its score is 0.500"], ["better"]),
     ],
-    ids=["alone", "shared", "none", "random"],
+    ids=["alone", "shared", "none", "all-level", "random"],
 )
 def test_headlines(means, title, said, unsaid) -> None:
     found, sentences = headline(summary_of(means))
@@ -212,22 +221,22 @@ def test_headlines(means, title, said, unsaid) -> None:
     assert not any(part in text for part in unsaid), text
 
 
-def test_the_first_need_not_be_the_surest() -> None:
-    """Half of its runs are lucky, which lifts the mean; the second is a little better than random search every time."""
+def test_the_highest_score_need_not_be_significant() -> None:
+    """Half of its runs are lucky, which raises the mean; the second always beats random search by a little."""
     traces = runs({"random": 0.5, "a": 0.5, "b": 0.6})
     traces = [trace(t.environment, "a", t.seed, 0.9 if t.seed % 2 else 0.4) if t.label == "a" else t for t in traces]
     found, sentences = headline(summarise(suite_of("a", "b"), traces))
-    assert found == "a leads, but not alone"
-    assert sentences[2] == "Better than random search: b. Not told apart from it: a."
+    assert found == "a scores highest, but is not better than every other agent"
+    assert sentences[2] == "Better than random search: b. Not significantly different from random search: a."
 
 
-def test_one_seed_proves_nothing() -> None:
+def test_one_seed_allows_no_conclusion() -> None:
     found, sentences = headline(summary_of({"random": 0.5, "a": 0.9}, seeds=1))
-    assert found == "a comes first in one seed, which proves nothing"
+    assert found == "a scores highest, but one seed allows no conclusion"
     assert not any(word in " ".join(sentences) for word in ("[", "etter than", "nan"))
 
 
-def test_how_much_and_how_sure() -> None:
+def test_scores_and_probability_in_the_headline() -> None:
     summary = summary_of({"random": 0.5, "a": 0.9})
     (leader, baseline) = summary.standings
     lead = headline(summary)[1][0]
@@ -241,7 +250,7 @@ def test_how_much_and_how_sure() -> None:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, list[Trace], Path]:
-    """A report with everything in it: a partial agent, problems, simulated time, names that are not nice."""
+    """A report with everything in it: a partial agent, problems, simulated time, labels with special characters."""
     out = tmp_path_factory.mktemp("report")
     suite = suite_of(HOSTILE.replace("=", ""), "b", "some | label")
     traces = runs({"random": 0.5, HOSTILE: 0.9, "b": 0.9, "some | label": 0.55})
@@ -292,7 +301,7 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_needs_nothing_from_elsewhere(report) -> None:
+def test_the_page_is_self_contained(report) -> None:
     text = (report[2] / "report.html").read_text()
     found = Page(text)
     assert found.open == []
@@ -304,19 +313,19 @@ def test_the_page_needs_nothing_from_elsewhere(report) -> None:
     assert set(re.findall(r"var\((--\w+)\)", text)) <= set(re.findall(r"(--\w+):", text))
 
 
-def test_the_page_tells_everything(report) -> None:
+def test_the_page_shows_everything(report) -> None:
     summary, _, out = report
     found = Page((out / "report.html").read_text())
     words = " ".join(" ".join(found.words).split())
     title, sentences = headline(summary)
     for said in (title, *sentences, command(summary.suite), "2030-01-01 to 2030-01-03", "nas_gym 9.9.9"):
         assert said in words, said
-    assert "4 agents, 2 environments, 10 seeds, 8 trials a run" in words
-    assert "few seeds: a claim should rest on 50" in words
+    assert "4 agents, 2 environments, 10 seeds, 8 trials per run" in words
+    assert "few seeds: 50 or more are needed to support a claim" in words
     assert "b in NAS-BenchGraph-v0-arxiv: no <curves>" in words
     assert words.count("no <curves>") == 1
     assert f"Traceback {HOSTILE}" in words
-    assert "Agents with fewer runs than asked for" in words
+    assert "Agents with fewer finished runs than seeds" in words
     for agent in (*summary.standings, *summary.partial):
         assert f"{agent.score.value:.3f}" in words
     # Every figure but the matrix, which is a table there.
@@ -408,6 +417,20 @@ def test_markdown(report) -> None:
     assert command(summary.suite) in text
 
 
+def test_successive_halving_has_a_footnote(report, tmp_path) -> None:
+    """Its trials are not full trainings; reports without it have no such note."""
+    suite = Suite((AgentEntry("random"), AgentEntry("successive-halving", {}, "halving")), (CORA,), 10, TRIALS)
+    summary = summarise(suite, [t for t in runs({"random": 0.5, "halving": 0.7}) if t.environment == CORA])
+    (note,) = footnotes(summary)
+    assert "each counts as one trial" in note
+    assert [row[1] for row in leaderboard(summary)[1]] == [f"halving {note[0]}", "random"]
+    write_report(suite, [t for t in runs({"random": 0.5, "halving": 0.7}) if t.environment == CORA], [], tmp_path)
+    for name in ("report.html", "leaderboard.md"):
+        assert (tmp_path / name).read_text().count(note) == 1
+        assert f"halving {note[0]}" in (tmp_path / name).read_text()
+        assert note[0] not in (report[2] / name).read_text()
+
+
 def test_no_number_is_nan(tmp_path) -> None:
     """One seed, no test split, no simulated time."""
     traces = [trace(env, label, 0, 0.5, False) for env in (CORA, ARXIV) for label in ("random", "a")]
@@ -425,7 +448,7 @@ def test_no_number_is_nan(tmp_path) -> None:
 # ------------------------------------------------------------------ the command line
 
 
-def test_the_command_makes_the_suite_again(monkeypatch) -> None:
+def test_the_command_reproduces_the_suite(monkeypatch) -> None:
     agents = [
         "local-search",
         {
@@ -465,12 +488,12 @@ def test_spread(places) -> None:
         assert moved == pytest.approx(places)
 
 
-def test_spread_moves_as_little_as_it_must() -> None:
+def test_spread_moves_as_little_as_possible() -> None:
     assert spread(np.array([0.5, 0.5]), 0.1, 1.0) == pytest.approx([0.45, 0.55])
     assert spread(np.array([0.5, 0.9, 0.52]), 0.1, 1.0) == pytest.approx([0.46, 0.9, 0.56])
 
 
-def test_every_agent_has_a_look_of_its_own() -> None:
+def test_every_agent_has_its_own_look() -> None:
     suite = suite_of(*(f"agent {number}" for number in range(2 * len(SERIES))))
     found = looks(suite)
     assert len({(look.colour, str(look.dash)) for look in found.values()}) == len(suite.agents)
