@@ -5,29 +5,51 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .agent import AGENTS, Agent, Callback, SearchResult, agent_class, load_hyperparameters, make_agent, play
+from .agent import Agent, make_agent
+from .budget import Budget
+from .callback import Callback
+from .play import play
+from .policy import PolicyAgent
+from .registry import AGENTS, agent_class, agent_name, load_hyperparameters, register_agent
+from .result import SearchResult
+from .trial import Proposal, Trials
 
 if TYPE_CHECKING:
-    from .controllers import LSTMController
-    from .eas import EAS
-    from .local_search import LocalSearch
-    from .ppo import PPO
-    from .random_search import RandomSearch
-    from .regularized_evolution import RegularizedEvolution
-    from .reinforce import Reinforce
-    from .successive_halving import SuccessiveHalving
-    from .tournament_evolution import TournamentEvolution
+    from .baselines.local_search import LocalSearch
+    from .baselines.random_search import RandomSearch
+    from .baselines.successive_halving import SuccessiveHalving
+    from .controllers.controller import Controller
+    from .controllers.lstm import LSTMController
+    from .controllers.softmaxes import IndependentSoftmaxes
+    from .evolution.regularized_evolution import RegularizedEvolution
+    from .evolution.tournament_evolution import TournamentEvolution
+    from .policy_gradient.eas import EAS
+    from .policy_gradient.multitask import MultiTask
+    from .policy_gradient.ppo import PPO
+    from .policy_gradient.reinforce import Reinforce
+    from .stable_baselines.off_policy import SB3DQN, SB3QRDQN
+    from .stable_baselines.on_policy import SB3A2C, SB3PPO, SB3TRPO, SB3MaskablePPO, SB3RecurrentPPO
 
 _LAZY = {
-    "EAS": ".eas",
-    "LSTMController": ".controllers",
-    "LocalSearch": ".local_search",
-    "PPO": ".ppo",
-    "RandomSearch": ".random_search",
-    "RegularizedEvolution": ".regularized_evolution",
-    "Reinforce": ".reinforce",
-    "SuccessiveHalving": ".successive_halving",
-    "TournamentEvolution": ".tournament_evolution",
+    "Controller": ".controllers.controller",
+    "EAS": ".policy_gradient.eas",
+    "IndependentSoftmaxes": ".controllers.softmaxes",
+    "LSTMController": ".controllers.lstm",
+    "LocalSearch": ".baselines.local_search",
+    "MultiTask": ".policy_gradient.multitask",
+    "PPO": ".policy_gradient.ppo",
+    "RandomSearch": ".baselines.random_search",
+    "RegularizedEvolution": ".evolution.regularized_evolution",
+    "Reinforce": ".policy_gradient.reinforce",
+    "SB3A2C": ".stable_baselines.on_policy",
+    "SB3DQN": ".stable_baselines.off_policy",
+    "SB3MaskablePPO": ".stable_baselines.on_policy",
+    "SB3PPO": ".stable_baselines.on_policy",
+    "SB3QRDQN": ".stable_baselines.off_policy",
+    "SB3RecurrentPPO": ".stable_baselines.on_policy",
+    "SB3TRPO": ".stable_baselines.on_policy",
+    "SuccessiveHalving": ".baselines.successive_halving",
+    "TournamentEvolution": ".evolution.tournament_evolution",
 }
 
 
@@ -41,18 +63,34 @@ __all__ = [
     "AGENTS",
     "EAS",
     "PPO",
+    "SB3A2C",
+    "SB3DQN",
+    "SB3PPO",
+    "SB3QRDQN",
+    "SB3TRPO",
     "Agent",
+    "Budget",
     "Callback",
+    "Controller",
+    "IndependentSoftmaxes",
     "LSTMController",
     "LocalSearch",
+    "MultiTask",
+    "PolicyAgent",
+    "Proposal",
     "RandomSearch",
     "RegularizedEvolution",
     "Reinforce",
+    "SB3MaskablePPO",
+    "SB3RecurrentPPO",
     "SearchResult",
     "SuccessiveHalving",
     "TournamentEvolution",
+    "Trials",
     "agent_class",
+    "agent_name",
     "load_hyperparameters",
     "make_agent",
     "play",
+    "register_agent",
 ]

@@ -16,7 +16,7 @@ BENEFITS = ("accuracy", "reward")
 """Columns of a search of which more is better; of all others, which are costs, less is."""
 
 COSTS = ("latency", "parameters", "flops")
-"""Metrics that accuracy is held against in reports: the first that is told."""
+"""Metrics that accuracy is held against in reports: the first that is available."""
 
 
 def signs(names: Sequence[str]) -> Floats:

@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 import tyro
 from scipy import stats
+from tuning import learn_seeds
 
 from nas_gym.agents import load_hyperparameters
-from nas_gym.agents.reinforce import Reinforce
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.spaces import make_space
 
@@ -63,9 +62,7 @@ def usual_loop(evaluator: TabularEvaluator, seed: int, trials: int, learning_rat
 def searches(evaluator: TabularEvaluator, seeds: int, trials: int, options: dict[str, Any]) -> list[float]:
     """The best accuracies of `reinforce`, all seeds in one program."""
     settings = load_hyperparameters("reinforce", ENVIRONMENT, options)
-    results = Reinforce.learn_seeds(
-        lambda n: gym.make_vec(ENVIRONMENT, num_envs=n, evaluator=evaluator), range(seeds), trials, settings
-    )
+    results = learn_seeds("reinforce", evaluator, range(seeds), trials, settings, ENVIRONMENT)
     return [result.best_reward for result in results]
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import tyro
 
 from nas_gym.agents import Agent, Callback, SearchResult, make_agent
-from nas_gym.agents.asynchronous import learn_asynchronously
 from nas_gym.evaluators import DistributedEvaluator, Evaluations, Evaluator, FunctionEvaluator
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator
+from nas_gym.experiments.run.asynchronous import learn_asynchronously
 from nas_gym.spaces import Tokens, make_space
 
 SPACE = make_space("bench201")

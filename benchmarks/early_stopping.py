@@ -21,7 +21,7 @@ import tyro
 from scipy import stats
 
 from nas_gym.evaluators import Evaluator, make_evaluator
-from nas_gym.evaluators.evaluator import joined
+from nas_gym.evaluators.evaluator import concatenate
 from nas_gym.evaluators.learning_curve import EarlyStoppingEvaluator
 from nas_gym.spaces import make_space
 
@@ -65,9 +65,9 @@ def outcomes(
         evaluator = copy.copy(first)
         evaluator.settings = dataclasses.replace(first.settings, threshold=threshold)
         batches = [evaluator.evaluate(tokens[row : row + BATCH]) for row in range(complete, architectures, BATCH)]
-        later = joined(batches)
+        later = concatenate(batches)
         seconds = learning + time.process_time() - start
-        told = joined([before, later])
+        told = concatenate([before, later])
         found.append(
             Outcome(
                 saved=evaluator.saved,

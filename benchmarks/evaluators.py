@@ -27,7 +27,7 @@ from scipy import stats
 
 from nas_gym.evaluators import Evaluations, Evaluator
 from nas_gym.evaluators.cost import count_parameters
-from nas_gym.evaluators.evaluator import joined
+from nas_gym.evaluators.evaluator import concatenate
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator
 from nas_gym.evaluators.learning_curve import EarlyStoppingEvaluator
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
@@ -150,7 +150,7 @@ def stopped(tokens: Tokens, curves: Floats, threshold: float) -> tuple[list[Floa
         order = np.random.default_rng(seed).permutation(len(tokens))
         evaluator = EarlyStoppingEvaluator(replay, seed=seed, complete=COMPLETE, threshold=threshold)
         batches = [evaluator.evaluate(tokens[order[first : first + 5]]) for first in range(0, len(tokens), 5)]
-        told.append(joined(batches).accuracy[np.argsort(order)])
+        told.append(concatenate(batches).accuracy[np.argsort(order)])
         spent.append(1 - evaluator.saved)
         kept += bool(evaluator.best == curves[:, -1].max())
     return told, float(np.mean(spent)), kept

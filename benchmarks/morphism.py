@@ -17,17 +17,8 @@ import tyro
 
 from nas_gym.networks.layers import LayerNetwork
 from nas_gym.networks.morphism import transform
-from nas_gym.spaces.layers import (
-    Action,
-    Convolution,
-    Deepen,
-    FullyConnected,
-    GlobalPool,
-    Layers,
-    LayerSpace,
-    Pool,
-    Widen,
-)
+from nas_gym.spaces.layer_space import Action, Deepen, LayerSpace, Widen
+from nas_gym.spaces.layers import Convolution, FullyConnected, GlobalPool, Layers, Pool
 
 LARGE = Layers(
     (

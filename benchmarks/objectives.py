@@ -22,7 +22,7 @@ from scipy import stats
 
 import nas_gym  # noqa: F401  # registers the environments
 from nas_gym.agents import SearchResult, make_agent
-from nas_gym.agents.plotting import pareto_picture, write_figures
+from nas_gym.experiments.plotting import pareto_picture, write_figures
 
 REFERENCE = {"accuracy": 0.7, "latency": 0.007}
 Row = tuple[str, Any, dict[str, Any]]

@@ -16,7 +16,8 @@ import numpy as np
 import tyro
 from scipy import stats
 
-from nas_gym.agents.runs import Run, RunConfig
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.run import Run
 
 
 def differences(run: Run, trials: int = 100) -> tuple[float, float]:

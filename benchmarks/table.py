@@ -25,7 +25,7 @@ import tyro
 
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.tables import TABLES, open_table
-from nas_gym.tables.importers import import_nats_bench
+from nas_gym.tables.nats_bench import import_nats_bench
 
 BATCHES = (1, 1_000, 10_000, 100_000)
 

@@ -23,7 +23,7 @@ from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.networks import make_network
 from nas_gym.spaces import SearchSpace, make_space
 from nas_gym.tables.builder import BuildSettings
-from nas_gym.tasks import Split, Task
+from nas_gym.tasks import ImageTask, Split, Task
 
 PROXY = BuildSettings()
 
@@ -33,7 +33,7 @@ def random_task(images: int, size: int, device: torch.device) -> Task:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (images, 1, size, size), generator=generator).to(torch.uint8)
     split = Split(noise, torch.arange(images) % 10)
-    task = Task("noise", tuple("0123456789"), split, split, split, (0.5,), (0.3,))
+    task = ImageTask("noise", split, split, split, tuple("0123456789"), (0.5,), (0.3,))
     return task.to(device)
 
 
@@ -42,7 +42,7 @@ def architectures_per_second(
 ) -> tuple[float, int]:
     """The rate, and how many were trained together: fewer than all of them where memory did not suffice."""
     networks = [
-        make_network(space.architecture(row), task.image_shape, task.num_classes, PROXY.network, seed)
+        make_network(space.architecture(row), task.input_shape, task.num_outputs, PROXY.network, seed)
         for seed, row in enumerate(space.sample(np.random.default_rng(0), count))
     ]
     cuda = task.device.type == "cuda"

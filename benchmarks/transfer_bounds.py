@@ -27,7 +27,9 @@ import tyro
 from numpy.typing import NDArray
 from scipy import stats
 
-from nas_gym.agents.transfer import SCRATCH, TransferSuite, make_transfer_suite, pretrain, run_transfer, running_best
+from nas_gym.experiments.transfer.measures import running_best
+from nas_gym.experiments.transfer.searches import pretrain, run_transfer
+from nas_gym.experiments.transfer.suite import SCRATCH, TransferSuite, make_transfer_suite
 from nas_gym.tables import open_table
 
 Floats = NDArray[np.float64]

@@ -29,7 +29,8 @@ import tyro
 from numpy.typing import NDArray
 from scipy import stats
 
-from nas_gym.agents import agent_class, load_hyperparameters
+from nas_gym.agents import Reinforce, SearchResult, agent_class, load_hyperparameters
+from nas_gym.agents.registry import batch_size_of
 from nas_gym.evaluators import Evaluations, Evaluator
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.spaces import Tokens, make_space
@@ -134,6 +135,31 @@ def draw(grid: dict[str, list[Any]], rng: np.random.Generator, agent: str) -> di
         return settings
 
 
+def learn_seeds(
+    agent: str, evaluator: Evaluator, seeds: Sequence[int], trials: int, settings: Any, env_id: str = ENVIRONMENT
+) -> list[SearchResult]:
+    """Searches once from each seed: REINFORCE in one program, other agents one search after another.
+
+    Args:
+        agent: its name.
+        evaluator: of the architectures.
+        seeds: of the searches.
+        trials: of each search.
+        settings: an instance of the agent's `Hyperparameters`.
+        env_id: the environment.
+
+    Returns:
+        The history of each search, equal to that of an agent of its seed alone, with a batch for each update.
+    """
+    made = agent_class(agent)
+    together = issubclass(made, Reinforce)
+    num_envs = batch_size_of(made, settings) * (len(seeds) if together else 1)
+    env = gym.make_vec(env_id, num_envs=num_envs, evaluator=evaluator)
+    if together:
+        return Reinforce(env, seeds, settings).learn_each(trials)
+    return [made(env, seed, settings).learn(trials) for seed in seeds]
+
+
 def score(agent: str, settings: dict[str, Any], on: str, first_seed: int, seeds: int) -> float:
     """The mean over the tasks of the interquartile mean over the seeds of the normalised best reward."""
     torch.set_num_threads(1)
@@ -141,12 +167,7 @@ def score(agent: str, settings: dict[str, Any], on: str, first_seed: int, seeds:
     scores = []
     for task in TASKS if on == "each" else (on,):
         table = evaluator(task)
-        results = agent_class(agent).learn_seeds(
-            lambda n, table=table: gym.make_vec(ENVIRONMENT, num_envs=n, evaluator=table),
-            range(first_seed, first_seed + seeds),
-            TRIALS,
-            made,
-        )
+        results = learn_seeds(agent, table, range(first_seed, first_seed + seeds), TRIALS, made)
         best = table.normalised_score([result.best_reward for result in results])
         scores.append(float(stats.trim_mean(best, 0.25)))
     return float(np.mean(scores))

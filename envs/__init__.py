@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .construction import ConstructionEnv
-from .construction_vector import ConstructionVectorEnv
-from .multitask import MultiTaskEnv
-from .multitask_vector import MultiTaskVectorEnv
-from .sampling import masked_sample
-from .transformation import TransformationEnv
-from .transformation_vector import TransformationVectorEnv
-from .wrappers import MaskedObservation, VectorReward
+from nas_gym.envs.construction import ConstructionEnv
+from nas_gym.envs.construction_vector import ConstructionVectorEnv
+from nas_gym.envs.multitask import MultiTaskEnv
+from nas_gym.envs.multitask_vector import MultiTaskVectorEnv
+from nas_gym.envs.sampling import masked_sample
+from nas_gym.envs.transformation import TransformationEnv
+from nas_gym.envs.transformation_vector import TransformationVectorEnv
+from nas_gym.envs.wrappers import MaskedObservation, VectorReward
 
 __all__ = [
     "ConstructionEnv",

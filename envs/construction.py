@@ -16,7 +16,7 @@ from nas_gym.evaluators import Evaluator, Objective, Schedule, make_evaluator, m
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, make_space
 
 if TYPE_CHECKING:
-    from .rendering import Window
+    from nas_gym.envs.rendering import Window
 
 OBSERVATIONS = ("onehot", "tokens")
 ON_INVALID = ("remap", "penalise")
@@ -61,6 +61,9 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     `reset(options={"fidelity": share})` evaluates the architecture of this episode with a share of the full budget, in
     (0, 1], rounded to the nearest of `evaluator.fidelities`. A table with learning curves offers the numbers of epochs
     that it has recorded.
+
+    `reset(options={"parent": architecture})` has the architecture of this one episode inherit the weights of another,
+    T integers, where the evaluator offers inheritance (`"morphism"`); other evaluators do not read it.
 
     ## Rewards
 
@@ -148,16 +151,14 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         on_invalid: str = "remap",
         render_mode: str | None = None,
     ) -> None:
-        _one_of("observation", observation, OBSERVATIONS)
-        _one_of("on_invalid", on_invalid, ON_INVALID)
-        _one_of("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        one_of("observation", observation, OBSERVATIONS)
+        one_of("on_invalid", on_invalid, ON_INVALID)
+        one_of("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         if isinstance(schedule, Schedule):
             if isinstance(evaluator, Evaluator) and evaluator is not schedule.evaluator:
                 raise ValueError(f"evaluator {evaluator!r} is not the schedule's own, {schedule.evaluator!r}; give one")
             evaluator = schedule.evaluator
-        if table is not None:
-            evaluator, evaluator_kwargs = "table", {**(evaluator_kwargs or {}), "table": table}
-        self.evaluator = make_evaluator(evaluator, make_space(space), task, evaluator_kwargs)
+        self.evaluator = make_evaluator(evaluator, make_space(space), task, evaluator_kwargs, table)
         self.search_space = self.evaluator.space  # a table's space may differ in its fields
         self.schedule = make_schedule(schedule, self.evaluator)
         self.objective = make_objective(objective)
@@ -177,6 +178,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._onehot = np.zeros(self._length * self._width, dtype=np.float32)
         self._observed: NDArray[Any] = self._onehot if observation == "onehot" else self._tokens[0]
         self._fidelity: float | None = None
+        self._parents: Tokens | None = None
         self._position = self._length  # as after the end of an episode, until the first reset
         self._stops: list[int] = self.search_space.stop_choices.tolist()
         self._window: Window | None = None
@@ -208,6 +210,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     def _begin(self, options: Mapping[str, Any]) -> None:
         """Sets the state of a new episode other than its decisions."""
         self._fidelity = self.evaluator.nearest_fidelity(options.get("fidelity"))
+        self._parents = parent_of(self.search_space, options)
 
     def step(self, action: SupportsIndex) -> tuple[NDArray[Any], SupportsFloat, bool, bool, dict[str, Any]]:
         """Takes the current decision.
@@ -233,7 +236,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._decide(choice)
         if self._position < self._length:
             return self._observed.copy(), self._nothing(), False, False, self._info(invalid)
-        evaluations = self._scorer().score(self._tokens.copy(), self._fidelity)
+        evaluations = self._scorer().score(self._tokens.copy(), self._fidelity, self._parents)
         evaluation = {name: float(column[0]) for name, column in evaluations.columns().items()}
         return self._end(self.objective(evaluations)[0], evaluation, invalid)
 
@@ -269,7 +272,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         if self.render_mode is None:
             gymnasium.logger.warn(f"render() needs a render_mode among {', '.join(self.metadata['render_modes'])}")
             return None
-        from .rendering import Window, decisions_text, draw_rgb
+        from nas_gym.envs.rendering import Window, decisions_text, draw_rgb
 
         if self.render_mode == "ansi":
             return decisions_text(self.search_space, tokens)
@@ -361,6 +364,28 @@ def starting_prefix(space: SearchSpace, options: Mapping[str, Any] | None) -> li
     return decided
 
 
-def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+def parent_of(space: SearchSpace, options: Mapping[str, Any]) -> Tokens | None:
+    """The architecture int64[1, T] that `options["parent"]` has an episode's architecture inherit from; None without.
+
+    Raises:
+        ValueError: it is no architecture of the space.
+    """
+    parent = options.get("parent")
+    if parent is None:
+        return None
+    tokens = np.asarray(parent)
+    if tokens.shape != (space.length,) or tokens.dtype.kind not in "iu":
+        raise ValueError(f"options['parent'] must be {space.length} integers, an architecture; got {parent!r}")
+    tokens = tokens.astype(np.int64)[None]
+    space.check(tokens)
+    return tokens
+
+
+def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    """Complains of an argument that is none of the known values.
+
+    Raises:
+        ValueError: it is not.
+    """
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")

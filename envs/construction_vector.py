@@ -11,10 +11,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from nas_gym.envs.checks import checked_actions, checked_mode
+from nas_gym.envs.columns import column, only
+from nas_gym.envs.construction import ConstructionEnv, announce_vector_rewards, parent_of, starting_prefix
 from nas_gym.evaluators import Schedule
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
-
-from .construction import ConstructionEnv, announce_vector_rewards, starting_prefix
 
 Bools = NDArray[np.bool_]
 Step = tuple[NDArray[Any], NDArray[np.float64], Bools, Bools, dict[str, Any]]
@@ -56,7 +57,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         if single.render_mode == "human":
             raise ValueError("render_mode 'human' shows one environment; a vector of them takes 'ansi' or 'rgb_array'")
         self.num_envs = num_envs
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.autoreset_mode = checked_mode(autoreset_mode)
         modes = [mode for mode in single.metadata["render_modes"] if mode != "human"]
         self.metadata = {**single.metadata, "render_modes": modes, "autoreset_mode": self.autoreset_mode}
         self.render_mode = single.render_mode
@@ -79,6 +80,8 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._position: int | NDArray[np.int64] = self._length
         # The share of the full budget for each episode; None while all are evaluated in full.
         self._fidelities: NDArray[np.float64] | None = None
+        # The architecture that each episode's inherits weights from, -1 where none is given; None while none is at all.
+        self._parents: Tokens | None = None
         self._started = False
         self._rows = np.arange(num_envs)
         self._cells = self._rows * (self._length * self._width)  # the offset of each row of the one-hot array
@@ -127,7 +130,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._move_to(np.where(mask, len(prefix), self._position))
         self._started = True
         infos = self._infos(np.zeros(self.num_envs, dtype=bool))
-        return self._observe(), {key: _only(column, mask) for key, column in infos.items()}
+        return self._observe(), {key: only(values, mask) for key, values in infos.items()}
 
     def step(self, actions: ArrayLike) -> Step:
         """Takes the current decision in each sub-environment.
@@ -143,7 +146,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             ValueError: the actions have another shape, type or range.
             ResetNeeded: before the first reset, or after the end of an episode under DISABLED.
         """
-        choices, invalid = self._choices(self._checked_actions(actions))
+        choices, invalid = self._choices(checked_actions(actions, self.num_envs, self._width))
         terminations = self._advance(choices, invalid)
         rewards = self.objective.zeros(self.num_envs)
         truncations = np.zeros(self.num_envs, dtype=bool)
@@ -255,21 +258,27 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             rewards[penalised] = self.objective.worst
         for together, fidelity in self._batches(scored):
             rows = slice(None) if together.all() else together
-            evaluations = self._scorer(together).score(np.array(self._tokens[rows]), fidelity)
+            parents = None if self._parents is None else self._parents[rows]
+            parents = None if parents is None or (parents < 0).all() else parents
+            evaluations = self._scorer(together).score(np.array(self._tokens[rows]), fidelity, parents)
             rewards[rows] = self.objective(evaluations)
-            for name, column in evaluations.columns().items():
-                columns.setdefault(name, np.zeros(self.num_envs))[rows] = column
+            for name, values in evaluations.columns().items():
+                columns.setdefault(name, np.zeros(self.num_envs))[rows] = values
                 present[name] = present.get(name, False) | together
-        evaluation = {key: value for name in columns for key, value in _column(name, columns[name], present[name])}
-        architecture = _only(self._tokens, ended)
-        return dict((*_column("architecture", architecture, ended), *_column("evaluation", evaluation, ended)))
+        evaluation = {key: value for name in columns for key, value in column(name, columns[name], present[name])}
+        architecture = only(self._tokens, ended)
+        return dict((*column("architecture", architecture, ended), *column("evaluation", evaluation, ended)))
 
     def _batches(self, scored: Bools) -> list[tuple[Bools, float | None]]:
         """Which sub-environments are evaluated together, and with which share of the full budget."""
-        if self._fidelities is None:
-            return [(scored, None)] if scored.any() else []
-        shares = np.unique(self._fidelities[scored]).tolist()
-        return [(scored & (self._fidelities == share), None if share == 1 else share) for share in shares]
+        batches: list[tuple[Bools, float | None]] = [(scored, None)]
+        if self._fidelities is not None:
+            shares = np.unique(self._fidelities[scored]).tolist()
+            batches = [(scored & (self._fidelities == share), None if share == 1 else share) for share in shares]
+        if self._parents is not None:
+            inherits = self._parents[:, 0] >= 0
+            batches = [(rows & part, share) for rows, share in batches for part in (inherits, ~inherits)]
+        return [(rows, share) for rows, share in batches if rows.any()]
 
     def _scorer(self, together: Bools) -> Schedule:
         """The schedule that scores the architectures of these sub-environments."""
@@ -277,6 +286,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     def _begin(self, mask: Bools, options: Mapping[str, Any]) -> None:
         """Sets the state of new episodes of the masked sub-environments, other than their decisions."""
+        self._inherit(mask, parent_of(self.search_space, options))
         fidelity = self.evaluator.nearest_fidelity(options.get("fidelity"))
         if self._fidelities is None:
             if fidelity is None:
@@ -286,10 +296,20 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         if (self._fidelities == 1.0).all():
             self._fidelities = None
 
+    def _inherit(self, mask: Bools, parent: Tokens | None) -> None:
+        """Notes the architecture int64[1, T] that those of the masked sub-environments inherit from."""
+        if self._parents is None and parent is None:
+            return
+        if self._parents is None:
+            self._parents = np.full_like(self._tokens, UNDECIDED)
+        self._parents[mask] = UNDECIDED if parent is None else parent
+        if (self._parents < 0).all():
+            self._parents = None
+
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
         """Starts the next episodes in the same step; the final results of the ended ones go into `final_*`."""
         observed: NDArray[Any] = self._tokens if self._onehot is None else self._onehot
-        final_info = {key: _only(column, ended) for key, column in self._infos(invalid).items()}
+        final_info = {key: only(values, ended) for key, values in self._infos(invalid).items()}
         if isinstance(self._position, int):
             final_obs = observed  # all have ended: new arrays cost less than a copy
             self._tokens = np.full_like(self._tokens, UNDECIDED)
@@ -297,12 +317,12 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
                 self._onehot = np.zeros(self._onehot.shape, dtype=np.float32)
             self._move_to(0)
         else:  # the masks of running episodes are up to date
-            final_obs = _only(observed, ended)
+            final_obs = only(observed, ended)
             self._clear(ended)
             self._position[ended] = 0
             self._masks[ended] = self._first_mask
         self._begin(ended, {})
-        final = (*_column("final_obs", final_obs, ended), *_column("final_info", {**final_info, **ending}, ended))
+        final = (*column("final_obs", final_obs, ended), *column("final_info", {**final_info, **ending}, ended))
         return {**self._infos(invalid & ~ended), **dict(final)}
 
     def _clear(self, mask: Bools, prefix: list[int] | None = None) -> None:
@@ -351,19 +371,6 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     # ------------------------------------------------------------------ inputs
 
-    def _checked_actions(self, actions: ArrayLike) -> NDArray[np.int64]:
-        given = np.asarray(actions)
-        if given.shape != (self.num_envs,) or given.dtype.kind not in "iu":
-            raise ValueError(
-                f"actions must be integers of shape ({self.num_envs},), got {given.dtype} of shape {given.shape}"
-            )
-        checked = given.astype(np.int64, copy=False)
-        # Interpreted as unsigned, negative numbers are huge.
-        if checked.view(np.uint64).max() >= self._width:
-            row = int(np.argmax((checked < 0) | (checked >= self._width)))
-            raise ValueError(f"actions must be in [0, {self._width}), got actions[{row}] = {given[row]}")
-        return checked
-
     def _check_waiting(self, waiting: Bools) -> None:
         if not self._started or self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise ResetNeeded(f"no episode is running in sub-environments {np.flatnonzero(waiting).tolist()}: reset()")
@@ -386,25 +393,3 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             raise ValueError(f"options['reset_mask'] must be a bool[{self.num_envs}] with a True in it; got {mask!r}")
         checked: Bools = mask
         return checked
-
-
-def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        known = ", ".join(repr(known.value) for known in AutoresetMode)
-        raise ValueError(f"autoreset_mode must be an AutoresetMode or one of {known}; got {mode!r}") from None
-
-
-def _column(name: str, value: Any, present: Bools) -> tuple[tuple[str, Any], tuple[str, Bools]]:
-    """A column of Gymnasium's vector infos, with the mask of the rows that have it."""
-    return (name, value), (f"_{name}", present.copy())
-
-
-def _only(column: NDArray[Any], mask: Bools) -> NDArray[Any]:
-    """A copy with zeros where the mask is False, as Gymnasium's vector infos have for absent rows."""
-    if mask.all():
-        return column.copy()
-    present = np.zeros(column.shape, dtype=column.dtype)
-    present[mask] = column[mask]
-    return present

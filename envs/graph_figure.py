@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from nas_gym.envs.architecture_text import node_label, node_note
+from nas_gym.envs.graph_layout import FONT, MARGIN, RADIUS, TITLE_HEIGHT, layout
 from nas_gym.spaces import ArchitectureGraph
 from nas_gym.spaces.graph import CONCAT, INPUT, NONE, OUTPUT, SKIP, SUM
-
-from .architecture_text import node_label, node_note
-from .graph_layout import FONT, MARGIN, RADIUS, TITLE_HEIGHT, layout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

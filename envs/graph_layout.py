@@ -11,10 +11,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nas_gym.envs.architecture_text import label, node_note
 from nas_gym.spaces import ArchitectureGraph, Node
 from nas_gym.spaces.graph import SUM
-
-from .architecture_text import label, node_note
 
 # Inches, of a picture at its natural size.
 FONT = 9.0  # points

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
+from nas_gym.envs.construction import ConstructionEnv, one_of
 from nas_gym.evaluators import (
     Evaluator,
     MultiTaskEvaluator,
@@ -18,10 +18,8 @@ from nas_gym.evaluators import (
     make_evaluator,
     make_schedule,
 )
-from nas_gym.registration import ENTRY_POINT, ENVIRONMENTS
+from nas_gym.registration import ENTRY_POINT, ENVIRONMENTS, environment_spec
 from nas_gym.spaces import SearchSpace, make_space
-
-from .construction import ConstructionEnv, _one_of
 
 OBSERVATIONS = ("onehot", "tokens", "dict")
 
@@ -101,7 +99,7 @@ class MultiTaskEnv(ConstructionEnv):
         observation: str = "onehot",
         **arguments: Any,
     ) -> None:
-        _one_of("observation", observation, OBSERVATIONS)
+        one_of("observation", observation, OBSERVATIONS)
         self.tasks = _checked_tasks(tasks)
         self._cumulative = _cumulative(weights, len(self.tasks))
         if "task" in arguments:
@@ -148,7 +146,7 @@ class MultiTaskEnv(ConstructionEnv):
         """
         if options.get("task") is None:
             return None
-        _one_of("options['task']", options["task"], self.tasks)
+        one_of("options['task']", options["task"], self.tasks)
         return self.tasks.index(options["task"])
 
     def task_of(self, share: Any) -> Any:
@@ -184,7 +182,10 @@ def base_arguments(base: str) -> dict[str, Any]:
     Raises:
         ValueError: `base` is not the id of a construction environment.
     """
-    spec = gymnasium.registry.get(base)
+    try:
+        spec = environment_spec(base)
+    except (ValueError, AttributeError):
+        spec = None
     if spec is None or spec.entry_point != ENTRY_POINT:
         known = ", ".join(spec.id for spec in ENVIRONMENTS if spec.entry_point == ENTRY_POINT)
         raise ValueError(f"base must be the id of a construction environment, such as {known}; got {base!r}")
@@ -224,16 +225,14 @@ def _schedule(
         return schedule
     if isinstance(schedule, Schedule):
         raise ValueError(f"schedule must be a name, a mapping or a MultiTaskSchedule, got {schedule!r}")
-    if table is not None:
-        evaluator, evaluator_kwargs = "table", {**(evaluator_kwargs or {}), "table": table}
-    if isinstance(evaluator, MultiTaskEvaluator):
+    if isinstance(evaluator, MultiTaskEvaluator) and table is None:
         _check_own(tasks, "evaluator", evaluator)
         evaluators = evaluator.evaluators
-    elif isinstance(evaluator, Evaluator) and evaluator.stateful:
+    elif isinstance(evaluator, Evaluator) and evaluator.stateful and table is None:
         raise ValueError(f"evaluator must be a name or a MultiTaskEvaluator, or have no state; got {evaluator!r}")
     else:
         made = make_space(space)
-        evaluators = {task: make_evaluator(evaluator, made, task, evaluator_kwargs) for task in tasks}
+        evaluators = {task: make_evaluator(evaluator, made, task, evaluator_kwargs, table) for task in tasks}
     MultiTaskEvaluator(evaluators)  # raises if the spaces differ
     return MultiTaskSchedule({task: make_schedule(schedule, evaluators[task]) for task in tasks})
 

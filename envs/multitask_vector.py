@@ -11,10 +11,10 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from nas_gym.envs.columns import column, only
+from nas_gym.envs.construction_vector import Bools, ConstructionVectorEnv
+from nas_gym.envs.multitask import MultiTaskEnv
 from nas_gym.evaluators import Schedule
-
-from .construction_vector import Bools, ConstructionVectorEnv, _column, _only
-from .multitask import MultiTaskEnv
 
 
 class MultiTaskVectorEnv(ConstructionVectorEnv):
@@ -89,20 +89,20 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
 
     def _score(self, ended: Bools, penalised: Bools, rewards: NDArray[np.float64]) -> dict[str, Any]:
         ending = super()._score(ended, penalised, rewards)
-        tasks = _only(self._tasks.astype(np.float64), ended)
-        return {**ending, "evaluation": {**ending["evaluation"], **dict(_column("task", tasks, ended))}}
+        tasks = only(self._tasks.astype(np.float64), ended)
+        return {**ending, "evaluation": {**ending["evaluation"], **dict(column("task", tasks, ended))}}
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
         final = self._observe()  # the next episodes may be on other tasks
         infos = super()._restart_at_once(ended, invalid, ending)
-        shown = {key: _only(part, ended) for key, part in final.items()} if isinstance(final, dict) else None
-        return {**infos, "final_obs": _only(final, ended) if shown is None else shown}
+        shown = {key: only(part, ended) for key, part in final.items()} if isinstance(final, dict) else None
+        return {**infos, "final_obs": only(final, ended) if shown is None else shown}
 
     def _observe(self) -> Any:
         return self._single.observe(super()._observe(), self._tasks.copy())
 
     def _infos(self, invalid: Bools) -> dict[str, Any]:
-        told = _column("task", self._tasks.copy(), np.ones(self.num_envs, dtype=bool))
+        told = column("task", self._tasks.copy(), np.ones(self.num_envs, dtype=bool))
         return {**super()._infos(invalid), **dict(told)}
 
     # ------------------------------------------------------------------ state

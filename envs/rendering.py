@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.envs.architecture_text import decisions_text, to_text
+from nas_gym.envs.graph_figure import graph_figure
+from nas_gym.envs.graph_layout import layout
 from nas_gym.spaces import UNDECIDED, Architecture, ArchitectureGraph, SearchSpace, Tokens
-
-from .architecture_text import decisions_text, to_text
-from .graph_figure import graph_figure
-from .graph_layout import layout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

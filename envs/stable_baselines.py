@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from .construction_vector import ConstructionVectorEnv
+from nas_gym.envs.construction_vector import ConstructionVectorEnv
 
 METHODS = ("action_masks", "render")
 

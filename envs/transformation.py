@@ -9,12 +9,11 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
+from nas_gym.envs.construction import ConstructionEnv, one_of
 from nas_gym.evaluators import Evaluator, Objective
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
 from nas_gym.spaces.layers import Layers
 from nas_gym.spaces.transformation import TransformationSpace
-
-from .construction import ConstructionEnv, _one_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,8 +158,8 @@ class TransformationEnv(ConstructionEnv):
         restart_after: int | None = None,
         **arguments: Any,
     ) -> None:
-        _one_of("observation", observation, OBSERVATIONS)
-        _one_of("reward", reward, REWARDS)
+        one_of("observation", observation, OBSERVATIONS)
+        one_of("reward", reward, REWARDS)
         super().__init__(space, evaluator=evaluator, objective=objective, observation="tokens", **arguments)
         if not isinstance(self.search_space, TransformationSpace):
             raise ValueError(f"space must be a TransformationSpace, such as 'transformation'; got {self.search_space}")
@@ -238,7 +237,7 @@ class TransformationEnv(ConstructionEnv):
         picture = growth_picture(self.search_space.layer_space.start, network)
         if self.render_mode == "rgb_array":
             return picture
-        from .rendering import Window
+        from nas_gym.envs.rendering import Window
 
         self._window = self._window or Window(self.search_space.name)
         self._window.show(picture, seconds=1 / self.metadata["render_fps"])
@@ -296,7 +295,7 @@ class Restarts:
 
 def growth_picture(start: Layers, grown: Layers, size: tuple[int, int] = (1600, 800)) -> NDArray[np.uint8]:
     """Draws a network and its grown form side by side, uint8[rows, columns, 3] with `size` = (rows, columns)."""
-    from .rendering import draw
+    from nas_gym.envs.rendering import draw
 
     rows, columns = size
     picture = np.full((rows, columns, 3), 255, dtype=np.uint8)

@@ -9,10 +9,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
+from nas_gym.envs.columns import only
+from nas_gym.envs.construction_vector import Bools, ConstructionVectorEnv, Step
+from nas_gym.envs.transformation import TransformationEnv
 from nas_gym.spaces import UNDECIDED
-
-from .construction_vector import Bools, ConstructionVectorEnv, Step, _only
-from .transformation import TransformationEnv
 
 
 class TransformationVectorEnv(ConstructionVectorEnv):
@@ -103,7 +103,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         infos = super()._restart_at_once(ended, invalid, ending)
         self._start(ended)
         parts = final if isinstance(final, dict) else {"": final}
-        shown = {key: _only(part, ended) for key, part in parts.items()}
+        shown = {key: only(part, ended) for key, part in parts.items()}
         return {**infos, **self._infos(invalid & ~ended), "final_obs": shown.get("", shown)}
 
     def _observe(self) -> Any:

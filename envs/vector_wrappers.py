@@ -12,9 +12,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from nas_gym.envs.wrappers import announce_rewards, masked_space, vector_rewards
 from nas_gym.evaluators.objective import VectorObjective
-
-from .wrappers import announce_rewards, masked_space, vector_rewards
 
 Vector = VectorEnv[Any, Any, Any]
 Step = tuple[Any, Any, Any, Any, dict[str, Any]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gymnasium as gym
 
 import nas_gym  # noqa: F401  # registers the environments
-from nas_gym.agents import load_hyperparameters, make_agent
+from nas_gym.agents import Agent, MultiTask, make_agent
 from nas_gym.tables.bench_graph import TASKS
 
 
@@ -22,10 +22,13 @@ def main(new_task: str = "photo", source_trials: int = 300, trials: int = 50) ->
     agent.save("pretrained.pt")
 
     means = {}
-    for name, changes in {"from scratch": {}, "transfer": {"pretrained": "pretrained.pt"}}.items():
-        env = gym.make_vec("NAS-BenchGraph-v0", num_envs=10, task=new_task)
-        settings = load_hyperparameters("multitask", "NAS-BenchGraph-v0", changes)
-        result = make_agent("multitask", env, 0, settings).learn(trials)
+    env = gym.make_vec("NAS-BenchGraph-v0", num_envs=10, task=new_task)
+    agents: dict[str, Agent] = {
+        "from scratch": MultiTask(env, seed=0),
+        "transfer": MultiTask.from_pretrained("pretrained.pt", env, seed=0),
+    }
+    for name, agent in agents.items():
+        result = agent.learn(trials)
         means[name] = float(result.rewards[:10].mean())
         print(
             f"{new_task}, {name}: the first ten architectures have a mean accuracy of {means[name]:.4f}, "

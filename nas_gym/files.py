@@ -28,6 +28,23 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Raises:
+        ValueError: it does not.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{str(path)!r} must hold a mapping, got {values!r}")
+    return values
+
+
 def load_tensors(path: str | os.PathLike[str]) -> Any:
     """Reads what `torch.save` wrote, on the CPU: tensors, and plain data alone.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 ENTRY_POINT = "nas_gym.envs.construction:ConstructionEnv"
 VECTOR_ENTRY_POINT = "nas_gym.envs.construction_vector:ConstructionVectorEnv"
@@ -144,6 +146,43 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         **MULTI_TASK,
     ),
 )
+
+
+def environment_spec(id: str) -> EnvSpec:
+    """Gymnasium's record of an environment.
+
+    Args:
+        id: the id, or ``module:ID``, where importing the module registers the environment. Environments of installed
+            packages are found too (see `nas_gym.registry`).
+
+    Raises:
+        ValueError: there is no such environment, or the module cannot be imported.
+    """
+    from nas_gym.registry import register_installed  # not needed to register
+
+    module, _, name = id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        elif name not in gymnasium.registry:
+            from nas_gym.registry import register_installed  # not needed where all ids are this package's
+
+            register_installed()
+        return gymnasium.spec(name)
+    except ImportError as error:
+        raise ValueError(f"environment {id!r} is not found: {error}") from error
+    except gymnasium.error.Error as error:
+        known = ", ".join(spec.id for spec in ENVIRONMENTS)
+        raise ValueError(f"unknown environment {id!r}; known: {known}") from error
+
+
+def environment_specs() -> list[EnvSpec]:
+    """Gymnasium's records of all environments of this package's classes, those of other packages included."""
+    from nas_gym.registry import register_installed
+
+    register_installed()
+    classes = {spec.entry_point for spec in ENVIRONMENTS}
+    return [spec for spec in gymnasium.registry.values() if spec.entry_point in classes]
 
 
 def register_all() -> None:

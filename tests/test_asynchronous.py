@@ -12,22 +12,26 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from nas_gym.agents import Callback, SearchResult, make_agent
-from nas_gym.agents.asynchronous import STALENESS, learn_asynchronously
-from nas_gym.agents.reinforce import Reinforce
-from nas_gym.evaluators import Evaluations, Evaluator, FunctionEvaluator, StoredEvaluator
+from nas_gym.agents import AGENTS, Callback, Proposal, SearchResult, Trials, make_agent
+from nas_gym.agents.policy_gradient.reinforce import Reinforce
+from nas_gym.evaluators import Evaluations, Evaluator, FunctionEvaluator, MultiTaskEvaluator, StoredEvaluator
+from nas_gym.experiments.run.asynchronous import learn_asynchronously
 from nas_gym.spaces import Bench201Space, Tokens
 
 SPACE = Bench201Space()
+ABLE = [name for name in AGENTS if AGENTS[name].staleness != 0]
 
 
 class Threaded(Evaluator):
     """Evaluates in threads; those numbered in `slow`, in the order of asking, take as long as `slow` says.
 
     Attributes:
+        shares: the shares of the budget that were asked for, in the order of asking.
         most: evaluations that ran at once.
         finished: the order in which they ended, by number.
     """
+
+    fidelities = (1 / 9, 1 / 3, 1.0)
 
     def __init__(self, workers: int, slow: dict[int, float] | None = None, quick: float = 0.002) -> None:
         super().__init__(SPACE)
@@ -36,11 +40,13 @@ class Threaded(Evaluator):
         self.number = self.active = self.most = 0
         self.finished: list[int] = []
         self.begun: list[Future[Any]] = []
+        self.shares: list[float | None] = []
 
     def fingerprint(self) -> dict[str, Any]:
         return {"evaluator": "threaded"}
 
     def begin(self, tokens: Tokens, *, fidelity: float | None = None) -> Future[Any]:
+        self.shares.append(fidelity)
         self.begun.append(self.pool.submit(self._take_time, self.number))
         self.number += 1
         return self.begun[-1]
@@ -63,9 +69,14 @@ def agent_on(name: str, evaluator: Evaluator, num_envs: int = 1, **hyperparamete
     return make_agent(name, env, 0, hyperparameters)
 
 
-@pytest.mark.parametrize("name", STALENESS)
+def test_who_can() -> None:
+    wanted = ["random", "multitask", "ppo", "regularized-evolution", "reinforce", "successive-halving", "tournament"]
+    assert wanted == ABLE
+
+
+@pytest.mark.parametrize("name", ABLE)
 def test_every_agent_that_can_makes_all_its_trials(name: str) -> None:
-    evaluator = Threaded(3)
+    evaluator = Threaded(3, quick=0.05)  # longer than any agent takes to propose
     agent = agent_on(name, evaluator)
     result = learn_asynchronously(agent, 25)
     assert len(result) == len(evaluator.begun) == evaluator.number == 25
@@ -113,23 +124,23 @@ class Watched(Reinforce):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.asked: dict[bytes, int] = {}
+        self.asked: dict[int, int] = {}
         self.stale: list[int] = []
 
-    def ask(self, n: int) -> Tokens:
-        tokens = super().ask(n)
-        assert not set(map(bytes, tokens)) & set(self.asked), "no architecture is asked for twice"
-        self.asked |= dict.fromkeys(map(bytes, tokens), self.updates)
-        return tokens
+    def ask(self, n: int) -> Proposal:
+        proposal = super().ask(n)
+        assert not set(proposal.ids.tolist()) & set(self.asked), "each proposal has an identity of its own"
+        self.asked |= dict.fromkeys(proposal.ids.tolist(), self.updates)
+        return proposal
 
-    def tell(self, tokens: Tokens, rewards: Any) -> dict[str, float]:
-        self.stale += [self.updates - self.asked[bytes(row)] for row in tokens]
-        return super().tell(tokens, rewards)
+    def tell(self, trials: Trials) -> dict[str, float]:
+        self.stale += [self.updates - self.asked.pop(number) for number in trials.ids.tolist()]
+        return super().tell(trials)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 def test_nothing_is_learned_later_than_the_limit(limit: int) -> None:
-    slow = {1: 0.25, 2: 0.1, 30: 0.1, 31: 0.2}
+    slow = {1: 1.0, 2: 0.1, 30: 0.1, 31: 0.2}
     evaluator = Threaded(3, slow)
     agent = Watched(gym.make_vec("NAS-Bench201-v0", num_envs=1, evaluator=evaluator), 0, {"batch_size": 4})
     learn_asynchronously(agent, 80, staleness=limit)
@@ -139,6 +150,42 @@ def test_nothing_is_learned_later_than_the_limit(limit: int) -> None:
     else:
         assert max(agent.stale) > 3, "without the limit, a straggler is told long after it was asked"
     assert evaluator.finished.index(1) > 10, "the workers went on meanwhile"
+
+
+# ------------------------------------------------------------------ fidelities and tasks
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_successive_halving_keeps_its_fidelities(workers: int) -> None:
+    """Of nine the best three, of these the best one, whatever the order in which they end."""
+    slow = {number: 0.01 * (number * 7 % 5) for number in range(200)}
+    evaluator = Threaded(workers, slow)
+    result = learn_asynchronously(agent_on("successive-halving", evaluator), 13 * 4 + 8 * (workers > 1))
+    shares = result.fidelities
+    assert sorted(1.0 if share is None else share for share in evaluator.shares) == sorted(shares.tolist())
+    counts = [int((shares == share).sum()) for share in (1 / 9, 1 / 3, 1.0)]
+    assert counts[0] >= 3 * counts[1] >= 9 * counts[2] >= 27
+    # Each bracket promotes by reward: what is on a rung was on the one before, and was among its best.
+    for lower, upper in ((1 / 9, 1 / 3), (1 / 3, 1.0)):
+        below, above = (SPACE.index(result.tokens[shares == share]).tolist() for share in (lower, upper))
+        assert set(above) <= set(below)
+        rewards = {share: result.rewards[shares == share] for share in (lower, upper)}
+        assert rewards[upper].mean() > rewards[lower].mean()
+
+
+def test_each_is_evaluated_on_its_task() -> None:
+    """The agent's tasks are those of the trials, in the order of the proposals."""
+    tasks = {
+        name: FunctionEvaluator(SPACE, lambda tokens, k=k: (tokens == k).mean(axis=1)) for k, name in enumerate("ab")
+    }
+    env = gym.make_vec(
+        "NAS-MultiTask-v0", num_envs=1, base="NAS-Bench201-v0", tasks=("a", "b"), evaluator=MultiTaskEvaluator(tasks)
+    )
+    result = learn_asynchronously(make_agent("multitask", env, 0), 20)
+    assert result.metrics["task"].tolist() == [0.0, 1.0] * 10
+    for number in (0, 1):
+        rows = result.metrics["task"] == number
+        np.testing.assert_array_equal(result.rewards[rows], (result.tokens[rows] == number).mean(axis=1))
 
 
 # ------------------------------------------------------------------ budgets, stores, refusals
@@ -173,8 +220,8 @@ def test_a_store_spares_the_workers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(*(np.sort(SPACE.index(result.tokens)) for result in results))
 
 
-def test_who_cannot_is_told() -> None:
-    with pytest.raises(ValueError, match=r"agent 'local-search' cannot ask before it is told; those that can"):
+def test_who_cannot_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"agent 'local-search' cannot search asynchronously: it needs the trials of"):
         learn_asynchronously(agent_on("local-search", FunctionEvaluator(SPACE)), 5)
     with pytest.raises(ValueError, match=r"staleness must be at least 1, got 0"):
         learn_asynchronously(agent_on("reinforce", FunctionEvaluator(SPACE)), 5, staleness=0)

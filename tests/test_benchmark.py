@@ -20,24 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nas_gym.agents import AGENTS, Agent, SearchResult, benchmark, cli, make_agent
-from nas_gym.agents.benchmark import (
-    SUITES,
-    AgentEntry,
-    Environment,
-    Suite,
-    _points,
-    incumbents,
-    make_suite,
-    missing_jobs,
-    open_evaluator,
-    read_traces,
-    run_benchmark,
-    run_folder,
-)
-from nas_gym.agents.random_search import RandomSearch
-from nas_gym.agents.runs import Run, load_best, read_config, read_trials
+from nas_gym.agents import AGENTS, Agent, SearchResult, make_agent
+from nas_gym.agents.baselines.random_search import RandomSearch
 from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.experiments.benchmark.execution import SEEDS_PER_JOB, missing_jobs, run_benchmark
+from nas_gym.experiments.benchmark.jobs import run_folder
+from nas_gym.experiments.benchmark.results import _points, incumbents, read_results
+from nas_gym.experiments.benchmark.suite import SUITES, AgentEntry, Environment, Suite, make_suite, open_evaluator
+from nas_gym.experiments.cli.benchmark import _agent_entry
+from nas_gym.experiments.run.config import RunConfig, read_config
+from nas_gym.experiments.run.run import Run, load_best
+from nas_gym.experiments.run.trials import read_trials
 from nas_gym.spaces import make_space
 from nas_gym.tables import TaskTable, save_table
 
@@ -136,14 +129,14 @@ def test_options_take_precedence(tmp_path, table) -> None:
     ("values", "message"),
     [
         ("fast", "'fast' is neither a file nor one of full, quick"),
-        ({"agent": ["random"]}, "has no agent; known: agents, environments"),
+        ({"agent": ["random"]}, "a suite has no key 'agent'; known: agents, environments"),
         ({"agents": ["rand"]}, "unknown agent 'rand'; known: random"),
         ({"agents": [{"nam": "random"}]}, "no entry of a suite"),
         ({"agents": [{"name": "random", "label": "a=b"}]}, "without = and @, got 'a=b'"),
         ({"agents": ["random", "random"]}, "all different.*random, random"),
         ({"environments": [f"{GRAPH}:cora", f"{GRAPH}:cora"]}, "all different.*cora.*cora"),
         ({"environments": ["NAS-Cell-v0"]}, "'NAS-Cell-v0' has no table"),
-        ({"environments": ["NAS-Nothing-v0"]}, "'NAS-Nothing-v0' has no table"),
+        ({"environments": ["NAS-Nothing-v0"]}, "unknown environment 'NAS-Nothing-v0'"),
         ({"environments": [f"{GRAPH}:dora"]}, "'dora' is not in"),
         ({"table": "nowhere.npz"}, "'nowhere.npz' is neither a file"),
         ({"seeds": 0}, "seeds must be a positive integer, got 0"),
@@ -175,22 +168,22 @@ VALUES |= st.dictionaries(st.sampled_from(["x", "y"]), SCALARS)
 )
 def test_entries_as_text(hyperparameters, label) -> None:
     entry = AgentEntry("sb3:ppo" if "sb3:ppo" in AGENTS else "random", hyperparameters, label)
-    assert AgentEntry(**cli._agent_entry(entry.text)) == entry
+    assert AgentEntry(**_agent_entry(entry.text)) == entry
 
 
 def test_entries_from_the_command_line(tmp_path) -> None:
-    assert cli._agent_entry("random") == {"name": "random", "hyperparameters": {}, "label": ""}
-    found = cli._agent_entry("small=regularized-evolution@population_size:10,sample_size:3")
+    assert _agent_entry("random") == {"name": "random", "hyperparameters": {}, "label": ""}
+    found = _agent_entry("small=regularized-evolution@population_size:10,sample_size:3")
     assert found["hyperparameters"] == {"population_size": 10, "sample_size": 3}
     assert (found["name"], found["label"]) == ("regularized-evolution", "small")
     path = tmp_path / "small.yaml"
     path.write_text("population_size: 10\n")
-    found = cli._agent_entry(f"regularized-evolution@{path}")
+    found = _agent_entry(f"regularized-evolution@{path}")
     assert found["hyperparameters"] == {"population_size": 10}
     assert found["label"] == "regularized-evolution small"
     for text in ("=random", "random@", "random@x"):
         with pytest.raises(ValueError, match="expected"):
-            cli._agent_entry(text)
+            _agent_entry(text)
 
 
 def test_hyperparameters_are_checked_before_anything_runs(table, tmp_path) -> None:
@@ -213,7 +206,7 @@ SMALL = "regularized-evolution@population_size:4,sample_size:2"
 
 def small_suite(table: str, seeds: int = 3) -> Suite:
     suite = suite_of(table, "local-search", "reinforce", seeds=seeds)
-    return dataclasses.replace(suite, agents=(*suite.agents, AgentEntry(**cli._agent_entry(f"small={SMALL}"))))
+    return dataclasses.replace(suite, agents=(*suite.agents, AgentEntry(**_agent_entry(f"small={SMALL}"))))
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +224,7 @@ def finished(table: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suit
 def test_a_run_is_what_the_agent_does_alone(finished) -> None:
     suite, out = finished
     hyperparameters = {"small": {"population_size": 4, "sample_size": 2}}
-    for trace in read_traces(suite, out):
+    for trace in read_results(suite, out):
         (entry,) = (entry for entry in suite.agents if entry.label == trace.label)
         evaluator = TabularEvaluator(BENCH, table=trace.environment.table, task=trace.environment.task)
         num_envs = 5 if entry.name == "reinforce" else 1
@@ -245,7 +238,7 @@ def test_a_run_is_what_the_agent_does_alone(finished) -> None:
 
 def test_traces(finished, table) -> None:
     suite, out = finished
-    traces = read_traces(suite, out)
+    traces = read_results(suite, out)
     assert len(traces) == 2 * 4 * 3
     for trace in traces:
         evaluator = open_evaluator(trace.environment)
@@ -297,6 +290,25 @@ def test_run_folders_are_those_of_runs(finished, tmp_path) -> None:
         assert load_best(folder) == read_trials(folder / "trials.csv", BENCH).best
 
 
+def test_train_finds_what_the_benchmark_finds(finished, table, tmp_path) -> None:
+    """The same agent, environment and seed, with everything else left at its default."""
+    suite, out = finished
+    environment = suite.environments[0]
+    for entry in suite.agents:
+        config = RunConfig(
+            env=environment.id,
+            agent=entry.name,
+            trials=suite.trials,
+            task=environment.task,
+            seed=2,
+            env_kwargs={"table": table},
+            hyperparameters=dict(entry.hyperparameters),
+        )
+        Run(tmp_path / entry.label, config, Console(quiet=True)).execute()
+        folder = run_folder(out, environment, entry, 2)
+        assert (tmp_path / entry.label / "trials.csv").read_bytes() == (folder / "trials.csv").read_bytes()
+
+
 def test_the_test_split_is_looked_up_afterwards(table, tmp_path, monkeypatch) -> None:
     def refuse(*args, **kwargs):
         raise AssertionError("a search looked at the test split")
@@ -305,7 +317,7 @@ def test_the_test_split_is_looked_up_afterwards(table, tmp_path, monkeypatch) ->
     with monkeypatch.context() as patch:
         patch.setattr(TabularEvaluator, "test", refuse)
         assert run_benchmark(suite, tmp_path, 1) == []
-    assert all(trace.test is not None for trace in read_traces(suite, tmp_path))
+    assert all(trace.test is not None for trace in read_results(suite, tmp_path))
 
 
 def test_what_is_done_is_not_done_again(finished, table, tmp_path) -> None:
@@ -336,7 +348,7 @@ def test_a_run_without_its_last_file_is_done_again(finished, table, tmp_path) ->
     cut = run_folder(tmp_path, suite.environments[0], suite.agents[1], 1)
     (cut / "run.json").unlink()
     (cut / "trials.csv").write_text("trial,tok")
-    assert len(read_traces(suite, tmp_path)) == 3
+    assert len(read_results(suite, tmp_path)) == 3
     (job,) = missing_jobs(suite, tmp_path)
     assert job.folders == (cut,)
     run_benchmark(suite, tmp_path, 1)
@@ -352,11 +364,11 @@ def test_results_do_not_depend_on_the_number_of_workers(finished, tmp_path) -> N
 
 PROGRAM = """
 import signal, sys
-from nas_gym.agents import cli
+from nas_gym.experiments.cli.main import main
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     sys.argv = ["nas-gym", *sys.argv[1:]]
-    cli.main()
+    main()
 """
 
 
@@ -386,7 +398,7 @@ def test_killed_for_real_it_goes_on(finished, table, tmp_path) -> None:
     with (out / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     clocks = ("wall_seconds", "cpu_seconds")
-    wanted = [trace.row() for trace in read_traces(suite, reference)]
+    wanted = [trace.row() for trace in read_results(suite, reference)]
     assert [{key: row[key] for key in row if key not in clocks} for row in rows] == [
         {key: "" if value is None else str(value) for key, value in row.items() if key not in clocks} for row in wanted
     ]
@@ -410,7 +422,7 @@ def test_interrupted_it_ends_soon(table, tmp_path) -> None:
     assert process.returncode == 130
     assert "stopped; the same command goes on" in output
     # A job a worker, and those that are handed out beforehand.
-    assert before <= len(list(out.rglob("run.json"))) <= before + 10 * benchmark.SEEDS_PER_JOB
+    assert before <= len(list(out.rglob("run.json"))) <= before + 10 * SEEDS_PER_JOB
     assert not _remaining(process.pid, deadline)
 
 
@@ -441,10 +453,8 @@ def _group(leader: int) -> list[int]:
 class Broken(RandomSearch):
     """Fails in the middle of its search, but for even seeds."""
 
-    name = "broken"
-
     def __init__(self, env, seed=0, hyperparameters=None, device="cpu") -> None:
-        super().__init__(env, seed, self.Hyperparameters(), device)
+        super().__init__(env, seed, hyperparameters, device)
         self.seed = seed
 
     def ask(self, n):
@@ -456,20 +466,16 @@ class Broken(RandomSearch):
 class Choosy(RandomSearch):
     """Plays one of the two tasks only."""
 
-    name = "choosy"
-
-    def __init__(self, env: gym.vector.VectorEnv, seed=0, hyperparameters=None, device="cpu") -> None:
-        super().__init__(env, seed, self.Hyperparameters(), device)
-        if env.unwrapped.evaluator.task == "two":
+    def __init__(self, env, seed=0, hyperparameters=None, device="cpu") -> None:
+        super().__init__(env, seed, hyperparameters, device)
+        if self.problem.evaluator.task == "two":
             raise ValueError("choosy does not play two")
 
 
 @pytest.fixture
 def odd_agents(monkeypatch: pytest.MonkeyPatch) -> None:
     for agent in (Broken, Choosy):
-        monkeypatch.setitem(AGENTS, agent.name, f"{__name__}:{agent.__name__}")
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[Broken.__module__])
-    monkeypatch.setattr(benchmark, "load_hyperparameters", lambda *arguments: RandomSearch.Hyperparameters())
+        monkeypatch.setitem(AGENTS._places, agent.__name__.lower(), agent)
 
 
 def test_a_failed_run_is_told_and_tried_again(odd_agents, table, tmp_path, monkeypatch) -> None:
@@ -481,13 +487,13 @@ def test_a_failed_run_is_told_and_tried_again(odd_agents, table, tmp_path, monke
         assert problem.reason == f"ZeroDivisionError: seed {seed} <broke>"
         assert "in ask" in problem.traceback
         assert (problem.folder / "failure.txt").read_text() == problem.traceback
-    counted = [(trace.label, trace.seed) for trace in read_traces(suite, tmp_path)]
+    counted = [(trace.label, trace.seed) for trace in read_results(suite, tmp_path)]
     assert counted == [*(("random", seed) for seed in range(4)), ("broken", 0), ("broken", 2)]
     assert [job.folders for job in missing_jobs(suite, tmp_path)] == [(folders[1], folders[3])]
     monkeypatch.setattr(Broken, "ask", RandomSearch.ask)
     assert run_benchmark(suite, tmp_path, 1) == []
     assert not (folders[1] / "failure.txt").exists()
-    assert len(read_traces(suite, tmp_path)) == 8
+    assert len(read_results(suite, tmp_path)) == 8
 
 
 def test_what_an_agent_cannot_play_is_no_failure(odd_agents, table, tmp_path) -> None:
@@ -498,7 +504,7 @@ def test_what_an_agent_cannot_play_is_no_failure(odd_agents, table, tmp_path) ->
         ("seed1", "choosy does not play two", ""),
     ]
     assert not problems[0].folder.exists()
-    played = {str(trace.environment) for trace in read_traces(suite, tmp_path) if trace.label == "choosy"}
+    played = {str(trace.environment) for trace in read_results(suite, tmp_path) if trace.label == "choosy"}
     assert played == {"NAS-Bench201-v0:one"}
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from nas_gym.agents.cli import _seed_classes, main
 from nas_gym.evaluators.training import TrainingSettings, fit
+from nas_gym.experiments.cli.main import main
+from nas_gym.experiments.cli.tables import _seed_classes
 from nas_gym.networks import NetworkBatch, NetworkSettings, make_network
 from nas_gym.spaces import PRESETS, Bench201Space
 from nas_gym.tables import builder
@@ -217,7 +218,7 @@ def test_a_failed_training_is_not_a_number() -> None:
 @pytest.mark.slow
 def test_the_command(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "table.npz"
-    monkeypatch.setattr("nas_gym.spaces.PRESETS", {**PRESETS, "tiny": SPACE})
+    monkeypatch.setitem(PRESETS._places, "tiny", SPACE)
     settings = ["image_size:null", "train_images:60", "score_images:40", "network.channels:4", "network.reductions:1"]
     settings += ["training.epochs:2", "training.batch_size:20", "training.learning_rate:0.05"]
     settings += ["training.augment:true"]
@@ -232,8 +233,8 @@ def test_the_command(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 3}, r"BuildSettings has no field \['epochs'\]; fields: image_size"),
-        ({"training": {"epoch": 3}}, r"TrainingSettings has no field \['epoch'\]; fields: augment"),
+        ({"epochs": 3}, "BuildSettings has no field 'epochs'; known: image_size"),
+        ({"training": {"epoch": 3}}, "TrainingSettings has no field 'epoch'; known: augment"),
         ({"training": {"epochs": 0}}, "epochs must be at least 1, got 0"),
     ],
 )

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from nas_gym.agents import AGENTS, agent_class, cli
-from nas_gym.agents.cli import parse_pairs
-from nas_gym.agents.runs import read_config
+from nas_gym.agents import AGENTS, agent_class
+from nas_gym.experiments.cli.app import console
+from nas_gym.experiments.cli.main import main
+from nas_gym.experiments.run.config import read_config
+from nas_gym.experiments.run.pairs import parse_pairs
 from nas_gym.registration import ENVIRONMENTS
 from nas_gym.spaces import PRESETS, Architecture, make_space
 from nas_gym.tasks.names import TASKS
@@ -32,10 +33,10 @@ class Command:
     def __call__(self, *arguments: str | Path) -> tuple[int, str]:
         """The exit code, and what was printed."""
         self.monkeypatch.setattr(sys, "argv", ["nas-gym", *map(str, arguments)])
-        self.monkeypatch.setattr(cli, "console", Console(width=400))
+        self.monkeypatch.setattr(console, "width", 400)
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as error:
             code = int(error.code or 0)
         captured = self.capsys.readouterr()
@@ -81,7 +82,7 @@ def test_answers_at_once(arguments) -> None:
     """In a process of its own, without the libraries that take seconds to load."""
     code = f"""
 import sys
-from nas_gym.agents.cli import main
+from nas_gym.experiments.cli.main import main
 sys.argv = ["nas-gym", *{arguments!r}]
 try:
     main()
@@ -114,7 +115,7 @@ def test_train(command, tmp_path) -> None:
     assert "run folder: there" in output
     record = json.loads((tmp_path / "there" / "best.json").read_text())
     table = {row[0]: row[1:] for row in cells(output)}
-    assert table == {role: [str(row["trial"]), "0.5000", "-", "-"] for role, row in record.items()}
+    assert table == {"best": [str(record["best"]["trial"]), "0.5000", "-", "-"], "random": ["-"] * 4}
     config = read_config(tmp_path / "there")
     assert (config.env, config.agent, config.trials, config.seed) == ("NAS-Bench201-v0", "random", 5, 4)
     assert (config.num_envs, config.retrain_epochs) == (2, 0)
@@ -210,12 +211,14 @@ def test_show_what_best_json_says(command, tmp_path) -> None:
         (["train", *QUICK, "space:nowhere"], "unknown space 'nowhere'; known: cell"),
         (["train", *QUICK, "colour:red"], "environment 'NAS-Bench201-v0' cannot be made with"),
         (["train", *QUICK, "objective:luck"], "unknown objective 'luck'"),
-        (["train", *QUICK, "--params", "speed:1"], "agent 'reinforce' has no hyperparameter ['speed']; known: adam"),
+        (["train", *QUICK, "--params", "speed:1"], "agent 'reinforce' has no hyperparameter 'speed'; known: adam"),
         (["train", *QUICK, "--params", "batch_size:0"], "batch_size must be a positive integer, got 0"),
-        (["train", *QUICK, "--params", "batch_size"], "expected key:value, got 'batch_size'"),
         (["train", "--env-params", "schedule:never"], "unknown schedule 'never'; known: interleaved"),
         (["train", "--env-params", "evaluator_kwargs.colour:1"], "shared-weights has no setting ['colour']"),
-        (["train", "--env-params", "schedule.colour:1"], "schedule 'interleaved' has no field among ['colour']"),
+        (
+            ["train", "--env-params", "schedule.colour:1"],
+            "schedule 'interleaved' has no field 'colour'; known: ",
+        ),
         (["train", *QUICK, "--run-dir", "file"], "file"),
         (["resume", "nothing"], "'nothing' holds no run: there is no config.yaml in it"),
         (["show", "nothing"], "'nothing' is no run's folder and no JSON; an architecture as text needs --space"),
@@ -256,6 +259,18 @@ def test_an_occupied_folder(command) -> None:
 def test_a_command_that_is_unknown(command) -> None:
     assert command("trian")[0] == 2
     assert command("train", "--trails", "3")[0] == 2
+
+
+def test_values_that_cannot_be_read(command, tmp_path) -> None:
+    for words, message in (
+        (["--params", "batch_size"], "--params: expected key:value, got 'batch_size'"),
+        (["--env-params", "a:1", "a.b:2"], "--env-params: 'a.b:2' puts a key under a value given before"),
+        (["--trials", "many"], "--trials: invalid literal for int()"),
+    ):
+        code, output = command("train", *words)
+        assert code == 2
+        assert message in output
+    assert not (tmp_path / "runs").exists()
 
 
 # ------------------------------------------------------------------ pairs

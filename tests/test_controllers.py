@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from nas_gym.agents.controllers import ChoiceBias, Controller, IndependentSoftmaxes, LSTMController
+from nas_gym.agents.controllers.controller import ChoiceBias, Controller
+from nas_gym.agents.controllers.lstm import LSTMController
+from nas_gym.agents.controllers.softmaxes import IndependentSoftmaxes
 from nas_gym.spaces import ArchitectureGraph, Bench201Space, CellSpace, Decision, SearchSpace, make_space
 
 TINY_BENCH = Bench201Space(nodes=3, operations=("none", "skip_connect", "avg_pool_3x3"))

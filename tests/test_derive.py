@@ -18,11 +18,15 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nas_gym.agents import SearchResult, cli, derive
-from nas_gym.agents.derive import Derivation, DeriveConfig, MeanInterval, best_trials
-from nas_gym.agents.derive_export import Classifier, export
-from nas_gym.agents.runs import Run, RunConfig
+from nas_gym.agents import SearchResult
 from nas_gym.evaluators.training import TrainingSettings, fit
+from nas_gym.experiments.cli.app import console
+from nas_gym.experiments.cli.main import main
+from nas_gym.experiments.derive import derivation as derive
+from nas_gym.experiments.derive.derivation import Derivation, DeriveConfig, MeanInterval, best_trials
+from nas_gym.experiments.derive.export import Classifier, export
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.run import Run
 from nas_gym.networks import NetworkSettings, make_network
 from nas_gym.spaces import Architecture, make_space
 from nas_gym.tasks import make_task
@@ -209,7 +213,7 @@ def test_the_program_runs_without_the_package(derived, tmp_path) -> None:
     seed = max(winner["trainings"], key=lambda one: one["valid_accuracy"])["seed"]
     task = make_task("digits", seed=0, train_limit=100)
     network = derived._trained(winner["trial"], seed)
-    images = task.test.images[:37]
+    images = task.test.inputs[:37]
     with torch.no_grad():
         wanted = network(task.normalise(images))
     torch.save(images, tmp_path / "images.pt")
@@ -276,7 +280,7 @@ def test_every_kind_of_network_is_exported(name, tmp_path) -> None:
     module = torch.export.load(tmp_path / "network.pt2").module()
     with torch.no_grad():
         for n in (1, 5):
-            images = task.test.images[:n]
+            images = task.test.inputs[:n]
             torch.testing.assert_close(module(images), network(task.normalise(images)), atol=1e-5, rtol=1e-4)
 
 
@@ -289,7 +293,7 @@ def test_a_network_of_layers_is_exported(tmp_path) -> None:
         space.architecture(space.sample(np.random.default_rng(0), 1)[0]), evaluator.proxy, 0
     ).eval()
     export(network, evaluator.proxy, tmp_path / "network.pt2", {})
-    images = evaluator.proxy.test.images[:3]
+    images = evaluator.proxy.test.inputs[:3]
     with torch.no_grad():
         wanted = Classifier(network, evaluator.proxy)(images)
     torch.testing.assert_close(torch.export.load(tmp_path / "network.pt2").module()(images), wanted)
@@ -305,8 +309,8 @@ def test_the_command(searched, derived, tmp_path, monkeypatch, capsys) -> None:
     words = shlex.split(line)
     assert words[:3] == ["nas-gym", "derive", str(searched)]
     monkeypatch.setattr(sys, "argv", [*words, "--device", "cpu", "--out", str(tmp_path / "out")])
-    monkeypatch.setattr(cli, "console", Console(width=200))
-    cli.main()
+    monkeypatch.setattr(console, "width", 200)
+    main()
     assert "winner" in capsys.readouterr().out
     assert (tmp_path / "out" / "model_card.md").read_text() == card
     assert (tmp_path / "out" / "config.yaml").read_text() == (derived.out / "config.yaml").read_text()

@@ -17,9 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nas_gym.agents import Agent, Callback, benchmark, make_agent, runs
-from nas_gym.agents.asynchronous import learn_asynchronously
-from nas_gym.agents.runs import Run, RunConfig, read_trials
+from nas_gym.agents import Agent, Callback, make_agent
 from nas_gym.evaluators import (
     DistributedEvaluator,
     Evaluations,
@@ -29,6 +27,13 @@ from nas_gym.evaluators import (
     StoredEvaluator,
 )
 from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.experiments.benchmark.execution import missing_jobs, run_benchmark
+from nas_gym.experiments.benchmark.suite import make_suite
+from nas_gym.experiments.run.asynchronous import learn_asynchronously
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.recorder import Recorder
+from nas_gym.experiments.run.run import Run
+from nas_gym.experiments.run.trials import read_trials
 from nas_gym.spaces import Bench201Space, Tokens
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'nas-gym[ray]'")
@@ -337,18 +342,18 @@ def test_an_asynchronous_run_goes_on_from_its_checkpoint(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut off after some trials, whose last ones the checkpoint does not have."""
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
-    append = runs.Recorder._append
+    monkeypatch.setattr("nas_gym.experiments.run.recorder.CHECKPOINT_SECONDS", 0.0)
+    append = Recorder._append
 
     def cut_off(recorder: Any, trials: Any) -> None:
         append(recorder, trials)
         if recorder.recorded > 12:
             raise Enough
 
-    monkeypatch.setattr(runs.Recorder, "_append", cut_off)
+    monkeypatch.setattr(Recorder, "_append", cut_off)
     with pytest.raises(Enough):
         run_of(tmp_path / "run", workers=2, asynchronous=True)
-    monkeypatch.setattr(runs.Recorder, "_append", append)
+    monkeypatch.setattr(Recorder, "_append", append)
     before = (tmp_path / "run" / "trials.csv").read_text().splitlines()
     Run(tmp_path / "run", console=Console(quiet=True)).execute()
     after = (tmp_path / "run" / "trials.csv").read_text().splitlines()
@@ -360,7 +365,7 @@ def test_an_asynchronous_run_goes_on_from_its_checkpoint(
 
 
 def test_a_benchmark_on_the_cluster_is_that_of_processes_here(cluster: Any, tmp_path: Path) -> None:
-    suite = benchmark.make_suite(
+    suite = make_suite(
         {
             "agents": ["random", {"name": "successive-halving"}],
             "environments": ["NAS-Bench201-v0"],
@@ -370,8 +375,8 @@ def test_a_benchmark_on_the_cluster_is_that_of_processes_here(cluster: Any, tmp_
     )
     told: list[tuple[int, int]] = []
     problems = [
-        benchmark.run_benchmark(suite, tmp_path / "here", 1),
-        benchmark.run_benchmark(suite, tmp_path / "there", None, lambda *counts: told.append(counts), cluster.address),
+        run_benchmark(suite, tmp_path / "here", 1),
+        run_benchmark(suite, tmp_path / "there", None, lambda *counts: told.append(counts), cluster.address),
     ]
     assert problems[1] == problems[0] == []
     assert told[0] == (0, 4)
@@ -381,7 +386,7 @@ def test_a_benchmark_on_the_cluster_is_that_of_processes_here(cluster: Any, tmp_
         assert twin.exists()
         if path.name != "run.json":
             assert twin.read_text() == path.read_text()
-    assert benchmark.missing_jobs(suite, tmp_path / "there") == []
+    assert missing_jobs(suite, tmp_path / "there") == []
 
 
 @pytest.mark.parametrize(
@@ -392,7 +397,7 @@ def test_a_benchmark_on_the_cluster_is_that_of_processes_here(cluster: Any, tmp_
         ({"ray_address": "auto"}, r"ray_address is for runs with workers"),
         (
             {"workers": 2, "asynchronous": True, "agent": "eas"},
-            r"agent 'eas' cannot search asynchronously; can: random,",
+            r"agent 'eas' cannot search asynchronously: it must be told of each batch",
         ),
         (
             {"workers": 2, "asynchronous": True, "num_envs": 3},

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from agent_checks import answered, foreign
 from rich.console import Console
 from torch.nn import functional
 
-from nas_gym.agents import EAS, Agent, load_hyperparameters, make_agent, runs
-from nas_gym.agents.eas import DeeperRound, EASHyperparameters, Episode, WiderRound
-from nas_gym.agents.runs import Recorder, Run, RunConfig, read_trials
+from nas_gym.agents import EAS, Agent, load_hyperparameters, make_agent
+from nas_gym.agents.policy_gradient.eas import DeeperRound, EASHyperparameters, Growth, WiderRound
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.envs.transformation import TransformationEnv
 from nas_gym.envs.transformation_vector import TransformationVectorEnv
 from nas_gym.evaluators import FunctionEvaluator
+from nas_gym.experiments.run import recorder
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.recorder import Recorder
+from nas_gym.experiments.run.run import Run
+from nas_gym.experiments.run.trials import read_trials
 from nas_gym.spaces import Tokens, TransformationSpace
-from nas_gym.spaces.layers import Convolution, Deepen, FullyConnected, GlobalPool, Layers, Pool, Widen
+from nas_gym.spaces.layer_space import Deepen, Widen
+from nas_gym.spaces.layers import Convolution, FullyConnected, GlobalPool, Layers, Pool
 
 SPACE = TransformationSpace(widths=(16, 32, 64), units=(64, 128), depth=3, max_transformations=20)
 # Limits that are met within an episode: widths, depth, and the number of parameters.
@@ -65,7 +70,7 @@ def make(
 
 
 @torch.no_grad()
-def probability(agent: EAS, episode: Episode) -> float:
+def probability(agent: EAS, episode: Growth) -> float:
     """The log-probability of an episode's decisions, from its actions' meaning, one network and decision at a time."""
     space, controller = agent.space, agent.controller
     total = 0.0
@@ -108,9 +113,11 @@ def test_rounds_are_the_actions(name: str) -> None:
     """Played by hand, the decisions lead to the actions; only decisions that could have an effect count."""
     space = SPACES[name]
     agent = make(space)
-    tokens = agent.ask(12)
+    proposal = agent.ask(12)
+    tokens = proposal.tokens
     space.check(tokens)
-    for row, episode in zip(tokens, agent._asked, strict=True):
+    for row, number in zip(tokens, proposal.ids.tolist(), strict=True):
+        episode = agent._asked[number]
         assert episode.tokens.tolist() == row.tolist()
         network, actions = space.layer_space.start, list[int]()
         wider = [each for each in episode.rounds if isinstance(each, WiderRound)]
@@ -138,7 +145,7 @@ def test_rounds_are_the_actions(name: str) -> None:
 
 def test_the_number_of_transformations_is_a_limit() -> None:
     space = dataclasses.replace(SPACE, max_transformations=3)
-    tokens = make(space).ask(20)
+    tokens = make(space).ask(20).tokens
     space.check(tokens)
     assert max(len(space.taken(row)) for row in tokens) == 3
 
@@ -147,42 +154,11 @@ def test_the_number_of_transformations_is_a_limit() -> None:
 def test_log_probabilities(name: str) -> None:
     agent = make(SPACES[name])
     agent.ask(6)
-    found, entropy = agent._evaluate(agent._asked)
-    expected = [probability(agent, episode) for episode in agent._asked]
+    asked = list(agent._asked.values())
+    found, entropy = agent._evaluate(asked)
+    expected = [probability(agent, episode) for episode in asked]
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-4)
     assert 0 < entropy.item() < np.log(5)
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_policy_is_what_is_asked(name: str) -> None:
-    """The chain rule of single actions gives the share of the sequences that `ask` proposes."""
-    space, n = SPACES[name], 1500
-    agent = make(space, **FEW)
-    tokens = agent.ask(n)
-    for length in (0, 1, 2):
-        counts = Counter(tuple(row[:length].tolist()) for row in tokens)
-        prefix, times = counts.most_common(1)[0]
-        row = np.full((1, space.length), -1)
-        row[0, :length] = prefix
-        probabilities = agent.policy(row, np.array([length]))[0]
-        assert probabilities.sum() == pytest.approx(1)
-        assert (probabilities[~space.legal(row, length)[0]] == 0).all()
-        alike = (tokens[:, :length] == prefix).all(axis=1)
-        shares = np.bincount(tokens[alike, length], minlength=space.num_choices) / times
-        error = np.sqrt(probabilities * (1 - probabilities) / times)
-        assert (np.abs(shares - probabilities) <= 4.5 * error + 1e-9).all()
-
-
-def test_policy_of_actions_that_it_never_takes() -> None:
-    """After what does not follow the rounds, all that is legal; after a stop, to stop."""
-    agent = make()
-    row = np.full((2, SPACE.length), -1)
-    row[0, :2] = [SPACE.actions.index(Deepen(0, 0, 3)), SPACE.actions.index(Widen(0))]
-    row[1, :1] = SPACE.stop
-    found = agent.policy(row, np.array([2, 1]))
-    legal = SPACE.legal(row[:1], 2)[0]
-    np.testing.assert_allclose(found[0], legal / legal.sum())
-    assert found[1, SPACE.stop] == 1
 
 
 # ---------------------------------------------------------------------- learning
@@ -190,30 +166,52 @@ def test_policy_of_actions_that_it_never_takes() -> None:
 
 def test_an_update_is_a_step_of_adam_on_the_papers_loss() -> None:
     agent, other = make(batch_size=6, entropy_weight=0.1), make(batch_size=6, entropy_weight=0.1)
-    tokens = agent.ask(6)
-    assert other.ask(6).tolist() == tokens.tolist()
+    proposal = agent.ask(6)
+    assert other.ask(6).tokens.tolist() == proposal.tokens.tolist()
     rewards = np.array([0.1, 0.5, 0.2, 0.9, 0.3, 0.4])
-    statistics = agent.tell(tokens, rewards)
+    statistics = agent.tell(answered(proposal, rewards))
     weights = 0.95 ** np.arange(5, -1, -1)
     baseline = (weights * rewards).sum() / weights.sum()
     assert statistics["train/baseline"] == pytest.approx(baseline)
-    log_probs, entropy = other._evaluate(other._asked)
+    log_probs, entropy = other._evaluate(list(other._asked.values()))
     loss = -sum((r - baseline) * log_probs[i] for i, r in enumerate(rewards)) / 6 - 0.1 * entropy
     optimizer = torch.optim.Adam(other.controller.parameters(), lr=2e-3)
     loss.backward()
     optimizer.step()
     for one, two in zip(agent.controller.parameters(), other.controller.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
-    assert agent._asked == agent._told == []
+    assert (agent._asked, agent._told) == ({}, [])
 
 
 def test_it_waits_for_a_batch_and_passes_over_what_it_did_not_ask_for() -> None:
     agent = make(batch_size=4)
-    tokens = agent.ask(6)
-    assert agent.tell(tokens[:3], np.ones(3)) == {}
-    foreign = SPACE.sample(np.random.default_rng(0), 5)
-    assert agent.tell(foreign, np.ones(5)) == {}
-    assert agent.tell(tokens[3:], np.zeros(3))["train/n_updates"] == 1.0
+    proposal = agent.ask(6)
+    assert agent.tell(answered(proposal.rows(slice(3)), np.ones(3))) == {}
+    assert agent.tell(foreign(SPACE.sample(np.random.default_rng(0), 5), np.ones(5))) == {}
+    assert agent.tell(answered(proposal.rows(slice(3)), np.ones(3))) == {}, "told twice, it counts once"
+    assert agent.tell(answered(proposal.rows(slice(3, 6)), np.zeros(3)))["train/n_updates"] == 1.0
+
+
+def test_equal_networks_are_told_apart() -> None:
+    """Different decisions may make the same network: told backwards, each gets its own reward."""
+    agent = make(TIGHT, batch_size=100)
+    proposal = agent.ask(100)
+    places: dict[bytes, int] = {}
+    pairs = [(places.setdefault(row.tobytes(), number), number) for number, row in enumerate(proposal.tokens)]
+    rows = next(pair for pair in pairs if pair[0] != pair[1])
+    first, second = (agent._asked[row] for row in rows)
+    assert probability(agent, first) != pytest.approx(probability(agent, second))
+    agent.tell(answered(proposal.rows(np.array([rows[1]])), np.array([0.8])))
+    agent.tell(answered(proposal.rows(np.array([rows[0]])), np.array([0.2])))
+    assert agent._told == [(second, 0.8), (first, 0.2)]
+
+
+def test_what_was_withdrawn_is_passed_over() -> None:
+    agent = make(batch_size=2)
+    lost = agent.ask(2)
+    agent.withdraw()
+    assert agent.tell(answered(lost, np.ones(2))) == {}
+    assert agent.tell(answered(agent.ask(2), np.ones(2)))["train/n_updates"] == 1.0
 
 
 def test_it_learns() -> None:
@@ -228,14 +226,9 @@ def test_networks_grow_out_of_the_best_one() -> None:
     first = agent.learn(10)
     best = SPACE.taken(first.tokens[first.best_trial])
     assert agent.prefix == best != ()
-    following = agent.ask(5)
+    following = agent.ask(5).tokens
     assert (following[:, : len(best)] == best).all()
     SPACE.check(following)
-    # Forced actions are what the policy gives, too.
-    for length in range(len(best)):
-        assert agent.policy(following[:1], np.array([length]))[0, best[length]] == 1
-    row = agent.policy(following[:1], np.array([len(best)]))[0]
-    assert row[following[0, len(best)]] > 0
     assert make(batch_size=5).learn(10).rewards.tolist() == first.rewards.tolist()
 
 
@@ -249,16 +242,6 @@ def test_it_plays_all_environments() -> None:
     gains = EAS(TransformationVectorEnv(3, space=SPACE, evaluator=evaluator, reward="gain", objective="accuracy"), 0)
     result = gains.learn(6)
     np.testing.assert_allclose(result.rewards, widest(SPACE)(result.tokens) - 16 / 64)
-
-
-def test_it_acts_on_actions() -> None:
-    envs = TransformationVectorEnv(3, space=SPACE, evaluator="constant", observation="actions")
-    agent = make(**FEW)
-    observations, infos = envs.reset()
-    for deterministic in (False, True, False, True):
-        actions = agent.act(observations, infos["action_mask"], deterministic)
-        assert infos["action_mask"][np.arange(3), actions].all()
-        observations, *_, infos = envs.step(actions)
 
 
 def test_other_spaces_are_refused() -> None:
@@ -371,7 +354,7 @@ def test_a_killed_run_goes_on_to_the_bit(agent: str, tmp_path: Path, monkeypatch
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+        patched.setattr(recorder, "CHECKPOINT_SECONDS", -1.0)
         patched.setattr(Recorder, "save", save_twice)
         patched.setattr(Recorder, "_append", die)
         with pytest.raises(Killed):

@@ -281,7 +281,7 @@ def test_stop_ends_the_episode() -> None:
 
 def test_agents_play_variable_lengths() -> None:
     """Given architectures are played in both faces of the environment, in all autoreset modes."""
-    from nas_gym.agents.agent import play
+    from nas_gym.agents.play import play
 
     space = make_space("chain:stop")
     rng = np.random.default_rng(0)
@@ -294,7 +294,7 @@ def test_agents_play_variable_lengths() -> None:
     expected = make_objective("accuracy")(ScramblingEvaluator(space).evaluate(tokens))
     envs = [make("chain:stop"), *(make_native("chain:stop", 5, autoreset_mode=mode) for mode in AutoresetMode)]
     for env in envs:
-        np.testing.assert_array_equal(play(env, tokens)[0], expected)
+        np.testing.assert_array_equal(play(env, tokens).rewards, expected)
 
 
 def test_step_needs_a_running_episode() -> None:

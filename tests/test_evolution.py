@@ -7,12 +7,19 @@ import itertools
 import hypothesis
 import numpy as np
 import pytest
+from agent_checks import foreign
 from hypothesis import strategies as st
 from scipy import stats
 
-from nas_gym.agents import LocalSearch, RandomSearch, RegularizedEvolution, TournamentEvolution, load_hyperparameters
-from nas_gym.agents.local_search import neighbours
-from nas_gym.agents.prefixes import prefix_policy
+from nas_gym.agents import (
+    LocalSearch,
+    RandomSearch,
+    RegularizedEvolution,
+    TournamentEvolution,
+    agent_name,
+    load_hyperparameters,
+)
+from nas_gym.agents.baselines.local_search import neighbours
 from nas_gym.envs.construction import ConstructionEnv
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.evaluators import FunctionEvaluator
@@ -63,8 +70,8 @@ def test_small_samples_are_drawn_from_all_the_living() -> None:
     # Five members that no single mutation brings together, the later the better.
     members = np.array([[k] * 6 for k in range(5)])
     agent.ask(5)
-    agent.tell(members, np.arange(5.0))
-    children = agent.ask(2000)
+    agent.tell(foreign(members, np.arange(5.0)))
+    children = agent.ask(2000).tokens
     parents = np.array([distance(members, child).argmin() for child in children])
     assert (distance(members[parents], children) == 1).all()
     # The chance that member k is the best of three different ones of five: C(k, 2) / C(5, 3).
@@ -72,27 +79,27 @@ def test_small_samples_are_drawn_from_all_the_living() -> None:
     assert counts[:2].sum() == 0
     assert stats.chisquare(counts[2:], 2000 * np.array([1, 3, 6]) / 10).pvalue > 1e-3
     agent.hyperparameters = type(agent.hyperparameters)(population_size=5, sample_size=1)
-    parents = np.array([distance(members, child).argmin() for child in agent.ask(2000)])
+    parents = np.array([distance(members, child).argmin() for child in agent.ask(2000).tokens])
     assert stats.chisquare(np.bincount(parents, minlength=5)).pvalue > 1e-3
 
 
 def test_the_first_population_is_random() -> None:
     agent = RegularizedEvolution(environment(), 0, {"population_size": 40, "sample_size": 5})
-    first = agent.ask(39)
-    agent.tell(first, np.ones(39))
+    first = agent.ask(39).tokens
+    agent.tell(foreign(first, np.ones(39)))
     pairs = [distance(a, b) for a, b in itertools.combinations(first, 2)]
     assert np.mean(pairs) == pytest.approx(6 * 4 / 5, abs=0.15)
-    one, child = agent.ask(2)  # the last of the first population, and the first child
+    one, child = agent.ask(2).tokens  # the last of the first population, and the first child
     assert distance(first, one).min() > 1
     assert distance(first, child).min() == 1
 
 
 def test_asked_before_anything_is_told() -> None:
     agent = RegularizedEvolution(environment(), 0, {"population_size": 3, "sample_size": 2})
-    asked = np.concatenate([agent.ask(4), agent.ask(4)])
+    asked = np.concatenate([agent.ask(4).tokens, agent.ask(4).tokens])
     BENCH.check(asked)
-    agent.tell(asked[2:3], np.ones(1))
-    assert distance(asked[2], agent.ask(5)).tolist() == [1] * 5
+    agent.tell(foreign(asked[2:3], np.ones(1)))
+    assert distance(asked[2], agent.ask(5).tokens).tolist() == [1] * 5
 
 
 def test_evolution_in_batches() -> None:
@@ -204,8 +211,8 @@ def test_pairs_choose_parents_and_losers_by_chance() -> None:
     agent = TournamentEvolution(environment(), 0, {"population_size": 5, "crossover_probability": 0.0})
     told = np.array([[k] * 6 for k in range(5)])
     agent.ask(5)
-    agent.tell(told, np.arange(5.0))
-    children = agent.ask(2000)
+    agent.tell(foreign(told, np.arange(5.0)))
+    children = agent.ask(2000).tokens
     parents = np.array([distance(told, child).argmin() for child in children])
     assert (distance(told[parents], children) == 1).all()
     counts = np.bincount(parents, minlength=5)
@@ -215,7 +222,7 @@ def test_pairs_choose_parents_and_losers_by_chance() -> None:
     for seed in range(1500):
         agent.load_state_dict(state)
         agent.rng = np.random.default_rng(seed)
-        agent.tell(np.array([[0, 1, 2, 3, 4, 0]]), np.array([5.0]))
+        agent.tell(foreign(np.array([[0, 1, 2, 3, 4, 0]]), np.array([5.0])))
         missing = {k for k in range(5) if (k,) * 6 not in members(agent)}
         dead.append(missing.pop())
     # Of six, the sixth the best: 15 pairs.
@@ -227,10 +234,10 @@ def test_crossed_children() -> None:
     settings = {"population_size": 2, "sample_size": 2, "crossover_probability": 1.0}
     agent = TournamentEvolution(environment(), 0, settings)
     agent.ask(2)
-    agent.tell(np.array([[0] * 6, [1] * 6]), np.array([0.2, 0.2]))
+    agent.tell(foreign(np.array([[0] * 6, [1] * 6]), np.array([0.2, 0.2])))
     agent.hyperparameters = type(agent.hyperparameters)(population_size=3, crossover_probability=1.0)
-    agent.tell(np.array([[2] * 6]), np.array([0.1]))  # never wins against another
-    children = agent.ask(3001)[1:]  # the third of the first population comes before them
+    agent.tell(foreign(np.array([[2] * 6]), np.array([0.1])))  # never wins against another
+    children = agent.ask(3001).tokens[1:]  # the third of the first population comes before them
     assert (distance(children, 0) > 0).all()
     assert (distance(children, 1) > 0).all()
     mixed = (children <= 1).all(axis=1)
@@ -306,7 +313,7 @@ def test_local_search_in_batches(num_envs: int) -> None:
 def test_a_batch_that_is_never_told_does_no_harm() -> None:
     """A truncated last batch, or a worker that died."""
     agent = climb(100, TINY)
-    lost = agent.ask(10)
+    lost = agent.ask(10).tokens
     agent.learn(15)
     assert agent.result.unique_architectures == 115
     assert not {tuple(row) for row in lost.tolist()} & {tuple(row) for row in agent.result.tokens.tolist()}
@@ -342,14 +349,6 @@ def test_neighbours_of_dependent_spaces(name: str) -> None:
 # ------------------------------------------------------------------ all
 
 
-def test_policy_of_what_is_held() -> None:
-    held = np.array([[0, 1, 1], [0, 1, 2], [0, 3, 2], [4, 1, 1]])
-    tokens = np.array([[-1, -1, -1], [0, -1, -1], [0, 1, -1], [2, -1, -1]])
-    found = prefix_policy(TINY, held, tokens, np.array([0, 1, 2, 1]))
-    wanted = [[3 / 4, 0, 0, 0, 1 / 4], [0, 2 / 3, 0, 1 / 3, 0], [0, 1 / 2, 1 / 2, 0, 0], [1 / 5] * 5]
-    np.testing.assert_allclose(found, wanted)
-
-
 def test_better_than_chance() -> None:
     """On a smooth landscape: the share of convolutions."""
 
@@ -360,7 +359,7 @@ def test_better_than_chance() -> None:
     for made in (RandomSearch, RegularizedEvolution, TournamentEvolution, LocalSearch):
         settings = {"population_size": 10, "sample_size": 3} if made is RegularizedEvolution else None
         best = [made(environment(BENCH, share), seed, settings).learn(60).best_reward for seed in range(10)]
-        means[made.name] = np.mean(best)
+        means[agent_name(made)] = np.mean(best)
     assert means["local-search"] == 1.0
     assert means["regularized-evolution"] > means["random"] + 0.1
     assert means["tournament"] > means["random"] + 0.1

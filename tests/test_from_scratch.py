@@ -92,8 +92,8 @@ def test_a_proxy_is_the_task_of_that_size() -> None:
     made = settings.proxy(make_task("digits", seed=2))
     wanted = make_task("digits", seed=2, image_size=5, train_limit=70, valid_limit=40)
     for name in ("train", "valid"):
-        assert torch.equal(getattr(made, name).images, getattr(wanted, name).images)
-        assert torch.equal(getattr(made, name).labels, getattr(wanted, name).labels)
+        assert torch.equal(getattr(made, name).inputs, getattr(wanted, name).inputs)
+        assert torch.equal(getattr(made, name).targets, getattr(wanted, name).targets)
     assert (made.mean, made.std) == (wanted.mean, wanted.std)
     assert made.augmentation == dataclasses.replace(wanted.augmentation, cutout=3)
     untouched = FromScratchSettings().proxy(make_task("digits", seed=2))
@@ -297,8 +297,8 @@ def test_the_test_split_is_not_looked_at(monkeypatch) -> None:
     made = evaluator()
     looked = []
     monkeypatch.setattr(
-        "nas_gym.evaluators.training.count_correct",
-        lambda model, task, split, size: looked.append(split) or torch.tensor(0),
+        "nas_gym.evaluators.training.score_each",
+        lambda model, task, split, size: looked.append(split) or [0.0],
     )
     made.evaluate(draw(2))
     assert looked

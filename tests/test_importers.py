@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from nas_gym.agents import cli
 from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.experiments.cli.app import console
+from nas_gym.experiments.cli.main import main
 from nas_gym.spaces import Bench201Space, BenchGraphSpace, make_space
 from nas_gym.tables import Table
-from nas_gym.tables.importers import import_csv, import_nats_bench
+from nas_gym.tables.importers import import_csv
+from nas_gym.tables.nats_bench import import_nats_bench
 
 DATA = Path(__file__).parents[2] / "shared/data"
 CSV = DATA / "nas_bench_201_12_epochs.csv"
@@ -161,6 +162,86 @@ def test_csv_other_errors(tmp_path) -> None:
     (tmp_path / "f.csv").write_bytes(b"")
     with pytest.raises(ValueError, match="no header"):
         import_csv(tmp_path / "f.csv", tmp_path / "t.npz", SPACE)
+
+
+CURVES = [
+    "architecture,early,late,end,test,time",
+    "|none~0|,0.1,0.2,0.3,0.31,2",
+    "|nor_conv_1x1~0|,0.7,0.6,0.9,0.8,3",
+    "|skip_connect~0|,0.4,0.5,0.55,0.5,1",
+]
+
+
+def test_csv_with_learning_curves(tmp_path) -> None:
+    """Columns in any order of epochs; the expected numbers are read by the csv module from the same lines."""
+    tasks = {
+        "a": {"valid": {12: "late", 4: "early", 200: "end"}, "test": {200: "test"}, "seconds": "time"},
+        "b": {"valid": "end", "test": "test"},
+    }
+    table = imported(tmp_path, CURVES, tasks=tasks, percent=False, epochs=90)
+    assert table.epochs == {"a": (4, 12, 200), "b": (90,)}
+    lines = list(csv.DictReader(CURVES))
+    tokens = np.array([SPACE.parse(line["architecture"]).tokens for line in lines])
+    for epochs, column in ((4, "early"), (12, "late"), (200, "end")):
+        evaluator = TabularEvaluator(SPACE, table=table, task="a", epochs=epochs)
+        found = evaluator.evaluate(tokens)
+        assert found.accuracy.tolist() == [float(line[column]) for line in lines]
+        assert found.metrics["seconds"].tolist() == [epochs * float(line["time"]) for line in lines]
+        assert evaluator.test(tokens).tolist() == [float(line["test"]) for line in lines]
+        assert np.isnan(evaluator.test(tokens, epochs=4)).all()
+    full = TabularEvaluator(SPACE, table=table, task="a")
+    assert full.fidelities == (4 / 200, 12 / 200, 1.0)
+    assert full.evaluate(tokens, fidelity=12 / 200).accuracy.tolist() == [0.2, 0.6, 0.5]
+    single = TabularEvaluator(SPACE, table=table, task="b")
+    assert single.evaluate(tokens).accuracy.tolist() == [0.3, 0.9, 0.55]
+    # A single column of the same epochs is the same table, whichever way it is given.
+    other = {"b": {"valid": {90: "end"}, "test": {90: "test"}}}
+    first = imported(tmp_path, CURVES, tasks={"b": tasks["b"]}, percent=False, epochs=90).checksum
+    assert imported(tmp_path, CURVES, tasks=other, percent=False).checksum == first
+
+
+def test_csv_with_a_curve_of_percents(tmp_path) -> None:
+    table = imported(tmp_path, CURVES, tasks={"a": {"valid": {1: "early", 2: "late"}}})
+    np.testing.assert_allclose(
+        np.sort(table.task("a").valid[:, 0], axis=0), [[0.001, 0.002], [0.004, 0.005], [0.007, 0.006]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "epochs"),
+    [
+        ({"valid": {0: "early"}}, None),
+        ({"valid": {-1: "early"}}, None),
+        ({"valid": {"4": "early"}}, None),
+        ({"valid": {4.0: "early"}}, None),
+        ({"valid": {True: "early"}}, None),
+        ({"valid": {}}, None),
+        ({"valid": "early"}, 0),
+        ({"valid": {4: "early", 12: "late"}, "test": "test"}, None),
+        ({"valid": {4: "early", 12: "late"}, "test": "test"}, 4),
+        ({"valid": {4: "early", 12: "late"}, "test": {4: "test"}}, None),
+        ({"valid": {4: "early"}, "test": {4: "early", 12: "test"}}, None),
+        ({"valid": "early", "test": {12: "test"}}, None),
+        ({"valid": {4: "early"}, "seconds": {4: "time"}}, None),
+    ],
+    ids=str,
+)
+def test_csv_with_epochs_that_do_not_fit(tmp_path, columns, epochs) -> None:
+    with pytest.raises(
+        ValueError, match="task 'a': epochs must be positive integers, of 'valid' and 'test' alone"
+    ) as told:
+        imported(tmp_path, CURVES, tasks={"a": columns}, percent=False, epochs=epochs)
+    assert str(columns) in str(told.value)
+    assert not (tmp_path / "t.npz").exists()
+
+
+def test_csv_with_a_test_at_the_last_epochs(tmp_path) -> None:
+    """A single column stands at `epochs`."""
+    columns = {"valid": {4: "early", 12: "late"}, "test": "test"}
+    table = imported(tmp_path, CURVES, tasks={"a": columns}, percent=False, epochs=12)
+    assert table.epochs == {"a": (4, 12)}
+    tokens = np.array([[0], [1], [2]])
+    assert TabularEvaluator(SPACE, table=table).test(tokens).tolist() == [0.31, 0.5, 0.8]
 
 
 @needs_data
@@ -384,13 +465,13 @@ def test_official_sample_agrees_with_the_csv(tmp_path) -> None:
 
 def test_commands(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "console", Console(width=300))
+    monkeypatch.setattr(console, "width", 300)
 
     def run(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["nas-gym", "table", *arguments])
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as error:
             code = int(error.code or 0)
         return code, "".join(capsys.readouterr())
@@ -420,9 +501,15 @@ def test_commands(tmp_path, monkeypatch, capsys) -> None:
     code, output = run("import", "csv", "f.csv", *options)
     assert code == 0
     assert Table("g.npz").tasks == ("x", "y")
-    code, output = run("import", "csv", "f.csv", *options[:-1], "y=a_valid")
-    assert code == 2
-    assert "expected TASK:QUANTITY=COLUMN" in output
+    code, output = run("import", "csv", "f.csv", *options[:-2], "x:valid@4=a_test,valid@12=a_valid,test@12=a_test")
+    assert code == 0
+    assert Table("g.npz").epochs == {"x": (4, 12)}
+    np.testing.assert_allclose(np.sort(Table("g.npz").task("x").valid[:, 0], axis=0)[1], [0.11, 0.1])
+    for wrong in ("y=a_valid", "y:valid=a_valid,valid=a_test", "y:valid@1=a_valid,valid@1=a_test", "y:valid@=a_test"):
+        code, output = run("import", "csv", "f.csv", *options[:-1], wrong)
+        assert code == 2
+        assert "expected TASK:QUANTITY=COLUMN" in output
+        assert repr(wrong) in output
     code, output = run("import", "csv", "f.csv", "--space", "bench201", "--partial")
     assert (code, "imported with percent" in output) == (2, True)
     write_nats(tmp_path / "tss", numbers=[4])

@@ -11,7 +11,6 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from nas_gym.agents.runs import Run, RunConfig, read_trials
 from nas_gym.evaluators import Evaluations, Evaluator, FunctionEvaluator, make_evaluator
 from nas_gym.evaluators.cost import CostEvaluator
 from nas_gym.evaluators.learning_curve import (
@@ -21,6 +20,9 @@ from nas_gym.evaluators.learning_curve import (
     architecture_features,
     curve_features,
 )
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.run import Run
+from nas_gym.experiments.run.trials import read_trials
 from nas_gym.spaces import Tokens, make_space
 
 SPACE = make_space("bench201")
@@ -299,7 +301,7 @@ def test_a_restored_evaluator_goes_on_identically(cut) -> None:
         ({"folds": 1}, "folds must be at least 2, got 1"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"regressor": "svr"}, "regressor must be one of 'nu-svr', 'random-forest', 'least-squares'; got 'svr'"),
-        ({"limit": 3}, r"early stopping has no setting \['limit'\]; settings: complete"),
+        ({"limit": 3}, "early stopping has no setting 'limit'; known: candidates, complete"),
     ],
 )
 def test_bad_settings(settings, message) -> None:
@@ -370,7 +372,8 @@ def test_a_run_is_taken_up_to_the_bit(tmp_path: Path, monkeypatch: pytest.Monkey
     """A search with early stopping, cut in the middle, ends as one that was not."""
     from rich.console import Console
 
-    from nas_gym.agents import runs
+    from nas_gym.experiments.run.progress import Interrupted
+    from nas_gym.experiments.run.recorder import Recorder
 
     config = RunConfig(
         env="NAS-Bench201-v0",
@@ -381,14 +384,14 @@ def test_a_run_is_taken_up_to_the_bit(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     Run(tmp_path / "whole", config, Console(quiet=True)).execute()
 
-    class Stop(runs.Recorder):
+    class Stop(Recorder):
         def after_trials(self, agent: Any, trials: Any, statistics: Any) -> Any:
             self.stop.extend([2] if agent.trials == 35 else [])
             return super().after_trials(agent, trials, statistics)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "Recorder", Stop)
-        with pytest.raises(runs.Interrupted):
+        patch.setattr("nas_gym.experiments.run.run.Recorder", Stop)
+        with pytest.raises(Interrupted):
             Run(tmp_path / "cut", config, Console(quiet=True)).execute()
     Run(tmp_path / "cut", console=Console(quiet=True)).execute()
     assert (tmp_path / "cut" / "trials.csv").read_bytes() == (tmp_path / "whole" / "trials.csv").read_bytes()

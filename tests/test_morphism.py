@@ -17,22 +17,18 @@ from nas_gym.evaluators.training import TrainingSettings, fit, score
 from nas_gym.networks import Network
 from nas_gym.networks.layers import LayerNetwork
 from nas_gym.networks.morphism import Morphism, deeper, plan, transform, wider
+from nas_gym.spaces.layer_space import Action, Deepen, LayerSpace, Stop, Widen
 from nas_gym.spaces.layers import (
     DENSENET,
     PLAIN,
-    Action,
     Convolution,
-    Deepen,
     DenseConvolution,
     FullyConnected,
     GlobalPool,
     Layer,
     Layers,
-    LayerSpace,
     Pool,
-    Stop,
     Weighted,
-    Widen,
 )
 from nas_gym.tasks import make_task
 

@@ -14,11 +14,13 @@ from gymnasium.vector import SyncVectorEnv
 from nas_gym.envs.transformation import TransformationEnv
 from nas_gym.envs.transformation_vector import TransformationVectorEnv
 from nas_gym.evaluators import Schedule, make_evaluator, make_objective, make_schedule, morphism
-from nas_gym.evaluators.morphism import MorphismEvaluator, WeightStore
+from nas_gym.evaluators.morphism import MorphismEvaluator
 from nas_gym.evaluators.training import TrainingSettings, fit, score
+from nas_gym.evaluators.weight_store import WeightStore
 from nas_gym.networks.layers import LayerNetwork
 from nas_gym.spaces import Tokens, TransformationSpace, make_space
-from nas_gym.spaces.layers import Convolution, Deepen, FullyConnected, GlobalPool, Layers, Pool, Widen
+from nas_gym.spaces.layer_space import Deepen, Widen
+from nas_gym.spaces.layers import Convolution, FullyConnected, GlobalPool, Layers, Pool
 from nas_gym.tasks import make_task
 
 START = Layers((Convolution(3, 4), Pool("max"), Convolution(3, 6), GlobalPool(), FullyConnected(8)))
@@ -85,7 +87,7 @@ def test_a_network_begins_with_its_ancestors_function(actions: tuple[Any, ...]) 
     visit = evaluator._inheritance(SPACE.history(row), SPACE.taken(row), None)
     child = evaluator._grown(SPACE.network(row), visit).eval()
     parent = LayerNetwork(START, TASK.image_shape, 10, tensors=evaluator._weights.get(morphism._digest(START))).eval()
-    images = TASK.normalise(TASK.valid.images)
+    images = TASK.normalise(TASK.valid.inputs)
     torch.testing.assert_close(child(images), parent(images), rtol=0, atol=1e-4)
     assert child.layers == SPACE.network(row) != START
     noisy = make(wider_noise=0.5, deeper_noise=0.5)

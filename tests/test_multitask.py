@@ -18,8 +18,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rich.console import Console
 
-from nas_gym.agents import RandomSearch, runs
-from nas_gym.agents.runs import Interrupted, Run, RunConfig, load_best, read_trials
+from nas_gym.agents import RandomSearch
 from nas_gym.envs import ConstructionEnv, MaskedObservation, MultiTaskEnv, MultiTaskVectorEnv
 from nas_gym.evaluators import (
     Evaluations,
@@ -30,6 +29,12 @@ from nas_gym.evaluators import (
     make_evaluator,
 )
 from nas_gym.evaluators.schedule import InterleavedSchedule
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.progress import Interrupted
+from nas_gym.experiments.run.recorder import Recorder
+from nas_gym.experiments.run.replay import answer_from_record
+from nas_gym.experiments.run.run import Run, load_best
+from nas_gym.experiments.run.trials import read_trials
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
 ID = "NAS-MultiTask-v0"
@@ -610,9 +615,9 @@ def make_run(folder: Path, config: RunConfig | None = None) -> Run:
 def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, config: RunConfig, calls: int) -> None:
     """A run that is stopped, as by Ctrl-C, the `calls`-th time that it might save itself."""
     count = 0
-    original = runs.Recorder._save_or_stop
+    original = Recorder._save_or_stop
 
-    def stop(self: runs.Recorder) -> None:
+    def stop(self: Recorder) -> None:
         nonlocal count
         count += 1
         if count == calls:
@@ -620,7 +625,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, config: RunConfig
         original(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs.Recorder, "_save_or_stop", stop)
+        patched.setattr(Recorder, "_save_or_stop", stop)
         with pytest.raises(Interrupted):
             make_run(folder, config).execute()
 
@@ -659,7 +664,7 @@ def test_what_is_on_record_is_answered_for_its_own_task() -> None:
     rows = RandomSearch(envs, seed=0).learn(24)
     space = envs.search_space
     fresh = native(num_envs=4)
-    runs.answer_from_record(fresh.schedule, rows)
+    answer_from_record(fresh.schedule, rows)
     for number, (task, evaluator) in enumerate(fresh.evaluators.items()):
         own = rows.rows(rows.metrics["task"] == number)
         found = fresh.schedule.schedules[task].score(rows.tokens)

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from nas_gym.agents import Agent, make_agent
-from nas_gym.agents.multitask import Moments, MultiTask, MultiTaskHyperparameters, TaskController, tasks_of
+from nas_gym.agents import Agent, Reinforce, Trials, make_agent
+from nas_gym.agents.controllers.task_controller import TaskController
+from nas_gym.agents.policy_gradient.multitask import MultiTask
+from nas_gym.agents.policy_gradient.multitask_settings import MultiTaskHyperparameters
+from nas_gym.agents.policy_gradient.task_memory import RunningMoments
+from nas_gym.envs.problem import Problem
 from nas_gym.evaluators import FunctionEvaluator, MultiTaskEvaluator
 from nas_gym.spaces import CellSpace, make_space
 
@@ -99,7 +103,7 @@ def test_steps_and_whole_sequences_agree(space, skip) -> None:
 
 def test_moments_are_weighted_means_and_variances() -> None:
     rng = np.random.default_rng(0)
-    moments, seen = Moments(2, 0.9), np.empty((2, 0))
+    moments, seen = RunningMoments(2, 0.9), np.empty((2, 0))
     for n in (1, 4, 2, 7):
         new = rng.normal(3, 2, (2, n))
         moments.update(new)
@@ -112,7 +116,7 @@ def test_moments_are_weighted_means_and_variances() -> None:
         np.testing.assert_allclose(
             moments.normalised(seen), (seen - mean[:, None]) / (np.sqrt(variance)[:, None] + 1e-8), rtol=1e-5
         )
-    new = Moments(2, 0.9)
+    new = RunningMoments(2, 0.9)
     new.start_like([moments, moments], 5.0)
     np.testing.assert_allclose([new.mean, new.variance], [moments.mean, moments.variance])
 
@@ -256,24 +260,82 @@ def test_saved_and_loaded_it_goes_on_the_same(tmp_path, pretrained) -> None:
         MultiTask.load(tmp_path / "agent.pt", make_env("third")).ask(1)
 
 
-def test_pretrained_is_a_hyperparameter_too(tmp_path, pretrained) -> None:
-    path = str(tmp_path / "agent.pt")
+def test_an_agent_goes_on_from_a_file(tmp_path, pretrained) -> None:
+    path = tmp_path / "agent.pt"
     pretrained.save(path)
-    settings = {**FAST, "hidden_size": 50, "pretrained": path, "recall": 3}
-    agent = make_agent("multitask", make_env("third"), 5, settings)
+    settings = {**FAST, "hidden_size": 50, "recall": 3}
+
+    def made(seed: int = 5, **arguments: Any) -> MultiTask:
+        return MultiTask.from_pretrained(path, make_env("third"), seed, settings, **arguments)
+
+    agent = made()
+    assert agent.tasks == ("first", "second", "third")
+    assert agent.mode == "all"
     assert agent.hyperparameters.hidden_size == pretrained.hyperparameters.hidden_size
+    assert agent.trials == 0
     result = agent.learn(40)
     np.testing.assert_array_equal(result.tokens[:3], pretrained.recalled(3)[0])
-    np.testing.assert_array_equal(
-        result.tokens, make_agent("multitask", make_env("third"), 5, settings).learn(40).tokens
-    )
-    others = make_agent("multitask", make_env("third"), 6, settings).learn(40).tokens
-    assert not np.array_equal(result.tokens, others)
-    with pytest.raises(ValueError, match="pretrained needs one seed, got 2"):
-        MultiTask(make_env("third"), [0, 1], settings)
-    cells = make_env("third", space=CellSpace(nodes=1))
+    np.testing.assert_array_equal(result.tokens, made().learn(40).tokens)
+    assert not np.array_equal(result.tokens, made(6).learn(40).tokens)
+    assert made(mode="embedding").mode == "embedding"
+    assert made(mode="scratch").tasks == ("third",)
+    with pytest.raises(ValueError, match="mode must be one of all, embedding, scratch; got 'none'"):
+        made(mode="none")
     with pytest.raises(ValueError, match=r"holds an agent 'multitask' of .*, not one of"):
-        MultiTask(cells, 0, settings)
+        MultiTask.from_pretrained(path, make_env("third", space=CellSpace(nodes=1)), 0, settings)
+    with pytest.raises(ValueError, match="new_task must be none of first, second; got 'first'"):
+        MultiTask.from_pretrained(path, make_env("first"), 0, settings)
+    with pytest.raises(ValueError, match="agent 'reinforce' does not transfer to new tasks; 'multitask' does"):
+        Reinforce.from_pretrained(path, make_env("third"))
+    other = make_agent("random", make_env("third"))
+    other.save(tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"holds an agent 'random' of .*, not one of"):
+        MultiTask.from_pretrained(tmp_path / "other.pt", make_env("third"))
+
+
+@pytest.mark.parametrize("mode", ["all", "embedding", "scratch"])
+def test_a_transferred_agent_loads_without_the_file_that_it_came_from(tmp_path, pretrained, mode) -> None:
+    source = tmp_path / "source.pt"
+    pretrained.save(source)
+    agent = MultiTask.from_pretrained(source, make_env("third"), 5, {**FAST, "recall": 3}, mode=mode)
+    agent.learn(12)
+    agent.save(tmp_path / "agent.pt")
+    source.unlink()
+    loaded = Agent.load(tmp_path / "agent.pt", make_env("third"))
+    assert isinstance(loaded, MultiTask)
+    assert (loaded.tasks, loaded.playing, loaded.mode) == (agent.tasks, agent.playing, mode)
+    np.testing.assert_array_equal(loaded.learn(30).tokens, agent.learn(30).tokens)
+    for one, other in zip(loaded.controller.parameters(), agent.controller.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+# ---------------------------------------------------------------------- identities
+
+
+def test_trials_are_told_of_their_own_task_in_any_order() -> None:
+    """Told in parts and backwards, each reward joins the memory of the task that its architecture was proposed for."""
+    agent = MultiTask(make_env("first", "second"), 0, {**FAST, "batch_size": 100})
+    proposal = agent.ask(6)
+    assert proposal.tasks is not None
+    assert proposal.tasks.tolist() == ["first", "second"] * 3
+    rewards = np.arange(6) / 10
+    for row in reversed(range(6)):
+        part = proposal.rows(np.array([row]))
+        agent.tell(Trials(part.ids, part.tokens, rewards[[row]]))
+    for memory, numbers in zip(agent.memories, ([4, 2, 0], [5, 3, 1]), strict=True):
+        np.testing.assert_array_equal(memory.tokens[0], proposal.tokens[numbers])
+        np.testing.assert_array_equal(memory.rewards[0], rewards[numbers])
+
+
+def test_what_was_withdrawn_or_not_asked_for_is_passed_over() -> None:
+    agent = MultiTask(make_env("first", "second"), 0, {**FAST, "batch_size": 2})
+    lost = agent.ask(4)
+    agent.withdraw()
+    assert agent.tell(Trials(lost.ids, lost.tokens, np.ones(4))) == {}
+    assert agent.tell(Trials(np.full(4, -1), lost.tokens, np.ones(4))) == {}
+    assert not any(memory.rewards.size for memory in agent.memories)
+    proposal = agent.ask(4)
+    assert agent.tell(Trials(proposal.ids, proposal.tokens, np.ones(4)))["train/n_updates"] == 1.0
 
 
 # ---------------------------------------------------------------------- play
@@ -283,7 +345,7 @@ def test_pretrained_is_a_hyperparameter_too(tmp_path, pretrained) -> None:
 def test_acts_for_the_task_that_the_observation_tells(form, pretrained) -> None:
     agent = copy.deepcopy(pretrained)
     env = make_env("second", "first", num_envs=8, observation=form)  # in another order than it has learned them
-    agent.env = env
+    agent.problem = Problem(env)
     observation, info = env.reset(seed=0)
     assert len(set(info["task"].tolist())) == 2
     actions = agent.act(observation, deterministic=True)
@@ -293,7 +355,7 @@ def test_acts_for_the_task_that_the_observation_tells(form, pretrained) -> None:
         assert set(actions[info["task"] == task].tolist()) == {likeliest}
     one = {name: part[0] for name, part in observation.items()} if form == "dict" else observation[0]
     assert agent.act(one, deterministic=True) == actions[0]
-    agent.env = make_env("second", "third", observation=form)
+    agent.problem = Problem(make_env("second", "third", observation=form))
     observation, info = agent.env.reset(seed=0)
     assert 1 in info["task"]
     with pytest.raises(ValueError, match="the agent knows first, second; the observation is of another task"):
@@ -303,7 +365,7 @@ def test_acts_for_the_task_that_the_observation_tells(form, pretrained) -> None:
 def test_an_environment_of_one_task_will_do() -> None:
     env = gym.make_vec("NAS-Bench201-v0", num_envs=5)
     agent = MultiTask(env, 0, FAST)
-    assert agent.tasks == tasks_of(env) == ("fashion-mnist",)
+    assert agent.tasks == agent.problem.task_names == ("fashion-mnist",)
     assert len(agent.learn(20)) == 20
     assert agent.act(env.reset()[0]).shape == (5,)
 
@@ -315,12 +377,12 @@ def test_an_environment_of_one_task_will_do() -> None:
         (("fourth",), "new_task must be one that env offers, third; got 'fourth'"),
         (("third", None, "some"), "mode must be one of all, embedding, scratch; got 'some'"),
         (("third", None, "all", {"layers": 3}), "a trained controller's layers cannot change"),
-        (("third", None, "all", {"layer": 3}), r"agent 'multitask' has no hyperparameter \['layer'\]"),
+        (("third", None, "all", {"layer": 3}), "agent 'multitask' has no hyperparameter 'layer'"),
     ],
 )
 def test_transfer_refuses(pretrained, arguments, message) -> None:
     agent = copy.deepcopy(pretrained)
-    agent.env = make_env("third")
+    agent.problem = Problem(make_env("third"))
     with pytest.raises(ValueError, match=message):
         agent.transfer(*arguments)
     with pytest.raises(ValueError, match="env must be of the space"):
@@ -333,7 +395,6 @@ def test_transfer_refuses(pretrained, arguments, message) -> None:
         {"hidden_size": 15},
         {"algorithm": "a2c"},
         {"lstm": False},
-        {"mode": "none"},
         {"recall": -1},
         {"moment_decay": 1.0},
         {"epochs": 0},

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
-from nas_gym.networks.network import ArchitectureNorm, DropPath
+from nas_gym.networks.bank import DropPath
+from nas_gym.networks.network import ArchitectureNorm
 from nas_gym.networks.operations import FactorisedReduction, SubsampledReLU, Zero
 from nas_gym.spaces import Bench201Space, CellSpace, SearchSpace, Tokens, make_space
 

@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from nas_gym.agents import RandomSearch, make_agent
-from nas_gym.agents.cli import parse_pairs
-from nas_gym.agents.model_card import pairs
-from nas_gym.agents.runs import Run, RunConfig, read_trials
 from nas_gym.envs import ConstructionEnv, ConstructionVectorEnv, TransformationEnv
 from nas_gym.envs.vector_wrappers import VectorReward
 from nas_gym.evaluators import OBJECTIVES, AccuracyObjective, Evaluations, FunctionEvaluator, make_objective
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.model_card import pairs
+from nas_gym.experiments.run.pairs import parse_pairs
+from nas_gym.experiments.run.run import Run
+from nas_gym.experiments.run.trials import read_trials
 from nas_gym.spaces import make_space
 
 SPACE = make_space({"name": "chain", "layers": 3, "depth": "stop"})

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from nas_gym.agents import SearchResult
 from nas_gym.agents.pareto import hypervolume, nondominated
-from nas_gym.agents.runs import Run, RunConfig
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.run import Run
 from nas_gym.spaces import make_space
 
 SPACE = make_space("bench201")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from agent_checks import foreign
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from nas_gym.agents import Agent, RandomSearch, Reinforce, load_hyperparameters
-from nas_gym.agents.policy_gradient import Ranks
-from nas_gym.agents.reinforce import MovingAverage, PriorityQueue, ReinforceHyperparameters
+from nas_gym.agents import RandomSearch, Reinforce, Trials, load_hyperparameters
+from nas_gym.agents.policy_gradient.memory import MovingAverage, PriorityQueue, Ranks
+from nas_gym.agents.policy_gradient.reinforce import ReinforceHyperparameters
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.evaluators import FunctionEvaluator
 from nas_gym.spaces import Bench201Space, SearchSpace, make_space
@@ -20,6 +21,14 @@ BENCH = make_space("bench201")
 THREE = Bench201Space(nodes=2, operations=("none", "skip_connect", "avg_pool_3x3"))
 CONV = BENCH.operations.index("nor_conv_3x3")
 SOFTMAXES = {"lstm": False, "learning_rate": 0.1, "max_grad_norm": None}
+
+FEW_SETTINGS = {"preset": "NAS-Cell-v0"}  # no ranks, no replay, revisits: what the formulas here are of
+
+
+def reinforce(env, seed=0, hyperparameters=None):
+    """The agent, with settings that differ little from the defaults of its dataclass."""
+    given = hyperparameters if isinstance(hyperparameters, ReinforceHyperparameters) else None
+    return Reinforce(env, seed, given or {**FEW_SETTINGS, **(hyperparameters or {})})
 
 
 def checksum(tokens):
@@ -86,7 +95,7 @@ def test_the_queue_holds_the_best_different_architectures(batches):
 
 def test_the_gradient_of_a_single_softmax_is_the_textbook_one():
     settings = {"tanh_constant": None, "entropy_weight": 0.3, "max_grad_norm": None, "baseline_decay": 0.8}
-    agent = Reinforce(vector(1, THREE), hyperparameters=settings)
+    agent = reinforce(vector(1, THREE), hyperparameters=settings)
     head = agent.controller.heads[0]
     with torch.no_grad():
         head.weight.zero_()
@@ -94,7 +103,7 @@ def test_the_gradient_of_a_single_softmax_is_the_textbook_one():
     p = np.exp([0.5, -0.2, 0.1]) / np.exp([0.5, -0.2, 0.1]).sum()
     chosen = np.array([0, 2, 2, 1, 0, 0, 1, 2, 2, 2])
     rewards = np.linspace(0.1, 0.9, 10) ** 2
-    statistics = agent.tell(chosen[:, None], rewards)
+    statistics = agent.tell(foreign(chosen[:, None], rewards))
 
     entropy = -(p * np.log(p)).sum()
     returns = rewards + 0.3 * entropy
@@ -111,16 +120,16 @@ def test_the_gradient_of_a_single_softmax_is_the_textbook_one():
 
 def test_an_update_waits_for_a_batch_and_takes_all_that_is_there():
     tokens = BENCH.sample(np.random.default_rng(0), 27)
-    one, other = (Reinforce(vector(1), hyperparameters={"batch_size": 20}) for _ in range(2))
-    assert one.tell(tokens[:19], checksum(tokens[:19])) == {}
-    assert one.tell(tokens[19:], checksum(tokens[19:])) == other.tell(tokens, checksum(tokens)) != {}
-    assert one.tell(tokens[:19], checksum(tokens[:19])) == {}
+    one, other = (reinforce(vector(1), hyperparameters={"batch_size": 20}) for _ in range(2))
+    assert one.tell(foreign(tokens[:19], checksum(tokens[:19]))) == {}
+    assert one.tell(foreign(tokens[19:], checksum(tokens[19:]))) == other.tell(foreign(tokens, checksum(tokens))) != {}
+    assert one.tell(foreign(tokens[:19], checksum(tokens[:19]))) == {}
 
 
 def test_gradients_are_clipped():
-    agents = [Reinforce(vector(1), hyperparameters={"max_grad_norm": bound}) for bound in (None, 1e-3)]
+    agents = [reinforce(vector(1), hyperparameters={"max_grad_norm": bound}) for bound in (None, 1e-3)]
     tokens = BENCH.sample(np.random.default_rng(0), 10)
-    norms = [agent.tell(tokens, checksum(tokens))["train/grad_norm"] for agent in agents]
+    norms = [agent.tell(foreign(tokens, checksum(tokens)))["train/grad_norm"] for agent in agents]
     assert norms[0] == norms[1] > 1e-3
     found = [sum(p.grad.square().sum() for p in a.controller.parameters() if p.numel()) ** 0.5 for a in agents]
     assert found[0].item() == pytest.approx(norms[0], rel=1e-5)
@@ -128,9 +137,9 @@ def test_gradients_are_clipped():
 
 
 def test_reinforce_beats_random_search():
-    settings = load_hyperparameters("reinforce")
+    settings = load_hyperparameters("reinforce", "NAS-Cell-v0")
     for seed in range(4):
-        learned = Reinforce(vector(10, function=share_of_convolutions), seed, settings).learn(300)
+        learned = reinforce(vector(10, function=share_of_convolutions), seed, settings).learn(300)
         random = RandomSearch(vector(10, function=share_of_convolutions), seed).learn(300)
         assert learned.rewards[-100:].mean() > 0.85  # of 0.6 to 0.9; uniform sampling gives 0.66
         assert random.rewards[-100:].mean() < 0.69
@@ -143,7 +152,7 @@ def test_reinforce_learns_where_to_point():
     space = make_space("cell:enas")
     pointing = [t for t, decision in enumerate(space.decisions) if decision.kind == "input"]
     env = vector(10, space, lambda tokens: (tokens[:, pointing] == 0).mean(axis=1))
-    rewards = Reinforce(env, hyperparameters={"tanh_constant": None, "learning_rate": 0.01}).learn(300).rewards
+    rewards = reinforce(env, hyperparameters={"tanh_constant": None, "learning_rate": 0.01}).learn(300).rewards
     assert rewards[-50:].mean() > rewards[:50].mean() + 0.2
 
 
@@ -159,13 +168,13 @@ def test_reinforce_learns_where_to_point():
     ],
 )
 def test_variants_weigh_the_gradient_by_their_advantages(options, advantages):
-    agent = Reinforce(vector(1, THREE), hyperparameters={**SOFTMAXES, "entropy_weight": 0.0, **options})
+    agent = reinforce(vector(1, THREE), hyperparameters={**SOFTMAXES, "entropy_weight": 0.0, **options})
     with torch.no_grad():
         agent.controller.logits.copy_(torch.tensor([[[0.5, -0.2, 0.1]]]))
     p = np.exp([0.5, -0.2, 0.1]) / np.exp([0.5, -0.2, 0.1]).sum()
     chosen = np.array([0, 2, 2, 1, 0, 0, 1, 2, 2, 2])
     rewards = np.linspace(0.1, 0.9, 10) ** 2
-    agent.tell(chosen[:, None], rewards)
+    agent.tell(foreign(chosen[:, None], rewards))
     gradient = (advantages(rewards)[:, None] * (p - np.eye(3)[chosen])).mean(axis=0)
     np.testing.assert_allclose(agent.controller.logits.grad[0, 0], gradient, atol=1e-6)
 
@@ -173,22 +182,22 @@ def test_variants_weigh_the_gradient_by_their_advantages(options, advantages):
 def test_replay_raises_the_likelihood_of_the_best():
     """With a constant reward and a baseline, nothing but the replayed architecture is learned."""
     options = {**SOFTMAXES, "entropy_weight": 0.0, "replay_size": 1, "replay_weight": 2.0, "batch_size": 2}
-    agent = Reinforce(vector(1, THREE), hyperparameters={**options, "baseline": "leave-one-out"})
-    agent.tell(np.array([[1], [1]]), np.array([0.7, 0.7]))
+    agent = reinforce(vector(1, THREE), hyperparameters={**options, "baseline": "leave-one-out"})
+    agent.tell(foreign(np.array([[1], [1]]), np.array([0.7, 0.7])))
     p = agent.policy(np.full((1, 1), -1), np.array([0]))[0]
     assert p[1] > 0.35
     with torch.no_grad():
         agent.controller.logits.zero_()
-    agent.tell(np.array([[0], [0]]), np.array([0.2, 0.2]))
+    agent.tell(foreign(np.array([[0], [0]]), np.array([0.2, 0.2])))
     np.testing.assert_allclose(agent.controller.logits.grad[0, 0], 2.0 * (1 / 3 - np.eye(3)[1]), atol=1e-6)
 
 
 def test_the_critic_learns_the_mean_reward_and_leaves_the_features_alone():
     options = {"baseline": "critic", "entropy_weight": 0.0, "learning_rate": 0.02, "batch_size": 8}
-    agent = Reinforce(vector(1), hyperparameters=options)
+    agent = reinforce(vector(1), hyperparameters=options)
     tokens = BENCH.sample(np.random.default_rng(0), 8)
     for _ in range(300):
-        statistics = agent.tell(tokens, np.full(8, 0.6))
+        statistics = agent.tell(foreign(tokens, np.full(8, 0.6)))
     assert statistics["train/baseline"] == pytest.approx(0.6, abs=0.02)
     agent.optimizer.zero_grad()
     _, _, features = agent.controller.evaluate(torch.from_numpy(tokens)[None])
@@ -199,7 +208,7 @@ def test_the_critic_learns_the_mean_reward_and_leaves_the_features_alone():
 def test_no_architecture_is_proposed_twice_until_all_are_tried():
     options = {**SOFTMAXES, "learning_rate": 1.0, "revisits": False, "batch_size": 7}
     tiny = Bench201Space(nodes=3, operations=("none", "skip_connect", "avg_pool_3x3"))
-    agent = Reinforce(vector(7, tiny), hyperparameters=options)
+    agent = reinforce(vector(7, tiny), hyperparameters=options)
     result = agent.learn(21)
     assert result.unique_architectures == 21
     result = agent.learn(70)
@@ -207,24 +216,39 @@ def test_no_architecture_is_proposed_twice_until_all_are_tried():
     assert result.rewards[-1] >= 0
 
 
-def test_searches_in_one_program_equal_those_alone():
-    for options in ({}, {**SOFTMAXES, "revisits": False, "reward": "rank", "replay_size": 3, "batch_size": 4}):
-        made = load_hyperparameters("reinforce", None, options)
-        together = Reinforce.learn_seeds(vector, [5, 6, 7], 50, made)
-        for seed, found in zip((5, 6, 7), together, strict=True):
-            alone = Reinforce(vector(made.batch_size), seed, made).learn(50)
-            np.testing.assert_array_equal(found.tokens, alone.tokens)
-            np.testing.assert_array_equal(found.rewards, alone.rewards)
-            np.testing.assert_array_equal(found.metrics["accuracy"], alone.metrics["accuracy"])
-        base = Agent.learn_seeds.__func__(Reinforce, vector, [5, 6], 50, made)
-        assert [result.rewards.tolist() for result in base] == [result.rewards.tolist() for result in together[:2]]
+@pytest.mark.parametrize(
+    "options", [{}, {**SOFTMAXES, "revisits": False, "reward": "rank", "replay_size": 3, "batch_size": 4}]
+)
+def test_searches_in_one_program_equal_those_alone(options):
+    made = load_hyperparameters("reinforce", None, options)
+    n = made.batch_size
+    together = reinforce(vector(3 * n), [5, 6, 7], made)
+    for seed, found in zip((5, 6, 7), together.learn_each(50), strict=True):
+        alone = reinforce(vector(n), seed, made).learn(50)
+        np.testing.assert_array_equal(found.tokens, alone.tokens)
+        np.testing.assert_array_equal(found.rewards, alone.rewards)
+        np.testing.assert_array_equal(found.metrics["accuracy"], alone.metrics["accuracy"])
+
+
+def test_several_seeds_are_asked_and_told_seed_by_seed():
+    options = {"batch_size": 4}
+    together, alone = reinforce(vector(1), [5, 6], options), [reinforce(vector(1), seed, options) for seed in (5, 6)]
+    assert together.seeds == 2
+    for _ in range(3):
+        proposal = together.ask(4)
+        assert proposal.ids.tolist() == (proposal.ids[0] + np.arange(8)).tolist()
+        np.testing.assert_array_equal(proposal.tokens, np.concatenate([agent.ask(4).tokens for agent in alone]))
+        trials = Trials(proposal.ids, proposal.tokens, checksum(proposal.tokens))
+        each = [alone[k].tell(trials.rows(slice(4 * k, 4 * k + 4))) for k in range(2)]
+        for tag, value in together.tell(trials).items():
+            assert value == pytest.approx(np.mean([statistics[tag] for statistics in each]), rel=1e-5)
 
 
 def test_growing_spaces_are_learned_with_replay():
     """What is best at one stage is not replayed at the next, where it may be illegal."""
     space = make_space("chain:schedule")
     options = {"hidden_size": 4, "replay_size": 3, "batch_size": 2, "learning_rate": 0.1}
-    agent = Reinforce(vector(2, space), hyperparameters=options)
+    agent = reinforce(vector(2, space), hyperparameters=options)
     first = space.at_trial(0)
     second = next(space.at_trial(trial) for trial in range(0, 20_000, 100) if space.at_trial(trial) != first)
     agent.controller.space = first
@@ -232,7 +256,7 @@ def test_growing_spaces_are_learned_with_replay():
         if agent.controller.space != stage:
             agent._grow(stage)
         tokens = agent.controller.sample(2, agent.generators)[0].numpy()
-        assert np.isfinite(agent.tell(tokens, np.array([0.3, 0.5]))["train/policy_loss"])
+        assert np.isfinite(agent.tell(foreign(tokens, np.array([0.3, 0.5])))["train/policy_loss"])
         assert all(torch.isfinite(parameter).all() for parameter in agent.controller.parameters())
 
 

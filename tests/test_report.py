@@ -20,14 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas_gym.agents import cli, statistics
-from nas_gym.agents.benchmark import AgentEntry, Environment, Problem, Suite, Trace, make_suite, open_evaluator
-from nas_gym.agents.figures import looks
-from nas_gym.agents.leaderboard import command, footnotes, headline, leaderboard, markdown
-from nas_gym.agents.page import SERIES_DARK
-from nas_gym.agents.plotting import SERIES, spread
-from nas_gym.agents.report import write_report
-from nas_gym.agents.standings import Summary, summarise
+from nas_gym.experiments.benchmark import statistics
+from nas_gym.experiments.benchmark.jobs import UncountedRun
+from nas_gym.experiments.benchmark.results import RunResult
+from nas_gym.experiments.benchmark.suite import AgentEntry, Environment, Suite, make_suite, open_evaluator
+from nas_gym.experiments.cli.main import main
+from nas_gym.experiments.plotting import SERIES, spread
+from nas_gym.experiments.report.figures import looks
+from nas_gym.experiments.report.leaderboard import command, footnotes, headline, leaderboard, markdown
+from nas_gym.experiments.report.page import SERIES_DARK
+from nas_gym.experiments.report.report import write_report
+from nas_gym.experiments.report.standings import Summary, summarise
 
 CORA = Environment("NAS-BenchGraph-v0", "cora", "nas-bench-graph")
 ARXIV = Environment("NAS-BenchGraph-v0", "arxiv", "nas-bench-graph")
@@ -35,10 +38,10 @@ HOSTILE = "<script>alert('&')</script>"
 TRIALS = 8
 
 
-def trace(environment: Environment, label: str, seed: int, score: float, costs: bool = True) -> Trace:
+def trace(environment: Environment, label: str, seed: int, score: float, costs: bool = True) -> RunResult:
     """A run that climbs to a score in equal steps."""
     climb = np.linspace(score - 0.7, score, TRIALS)
-    return Trace(
+    return RunResult(
         environment,
         label,
         seed,
@@ -63,7 +66,7 @@ def suite_of(*labels: str, seeds: int = 10, environments: tuple[Environment, ...
     return Suite(tuple(entries), environments, seeds, TRIALS)
 
 
-def runs(means: dict[str, float], seeds: int = 10, spread: float = 0.05) -> list[Trace]:
+def runs(means: dict[str, float], seeds: int = 10, spread: float = 0.05) -> list[RunResult]:
     """Runs in both environments: scores around a mean, the same for equal means but for their order."""
     found = []
     for number, (label, mean) in enumerate(means.items()):
@@ -249,7 +252,7 @@ def test_scores_and_probability_in_the_headline() -> None:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, list[Trace], Path]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, list[RunResult], Path]:
     """A report with everything in it: a partial agent, problems, simulated time, labels with special characters."""
     out = tmp_path_factory.mktemp("report")
     suite = suite_of(HOSTILE.replace("=", ""), "b", "some | label")
@@ -258,8 +261,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, list[Trac
         t for t in traces if (t.label, t.environment) != ("b", ARXIV) and (t.label, t.seed) != ("some | label", 9)
     ]
     problems = [
-        Problem(out / "runs" / "NAS-BenchGraph-v0-arxiv" / "b" / f"seed{seed}", "no <curves>") for seed in range(10)
-    ] + [Problem(out / "runs" / "x" / "y" / "seed9", f"E: {HOSTILE}", f"Traceback {HOSTILE}")]
+        UncountedRun(out / "runs" / "NAS-BenchGraph-v0-arxiv" / "b" / f"seed{seed}", "no <curves>")
+        for seed in range(10)
+    ] + [UncountedRun(out / "runs" / "x" / "y" / "seed9", f"E: {HOSTILE}", f"Traceback {HOSTILE}")]
     return write_report(suite, traces, problems, out), traces, out
 
 
@@ -466,10 +470,10 @@ def test_the_command_reproduces_the_suite(monkeypatch) -> None:
         made.append(suite)
         raise ValueError("enough")
 
-    monkeypatch.setattr("nas_gym.agents.benchmark.run_benchmark", note)
+    monkeypatch.setattr("nas_gym.experiments.benchmark.execution.run_benchmark", note)
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit):
-        cli.main()
+        main()
     assert made == [suite]
 
 

@@ -22,19 +22,18 @@ import pytest
 import yaml
 from fidelity_checks import CurvesEvaluator, curves_table
 from rich.console import Console
+from rich.progress import Progress
+from scipy.stats import chisquare
 
-from nas_gym.agents import AGENTS, SearchResult, runs
-from nas_gym.agents.runs import (
-    Interrupted,
-    RecordedEvaluator,
-    Run,
-    RunConfig,
-    load_best,
-    read_config,
-    read_trials,
-    trial_rows,
-)
+from nas_gym.agents import AGENTS, SearchResult
 from nas_gym.evaluators import Evaluations, FunctionEvaluator
+from nas_gym.experiments.run import recorder
+from nas_gym.experiments.run.config import RunConfig, read_config
+from nas_gym.experiments.run.progress import Interrupted
+from nas_gym.experiments.run.replay import RecordedEvaluator
+from nas_gym.experiments.run.retrain import Retraining
+from nas_gym.experiments.run.run import Run, load_best
+from nas_gym.experiments.run.trials import append_rows, read_trials, trial_rows
 from nas_gym.spaces import Architecture, make_space
 
 BENCH = make_space("bench201")
@@ -96,7 +95,7 @@ class Checksum(FunctionEvaluator):
 def make_run(folder: Path, config: RunConfig | None = None) -> Run:
     run = Run(folder, config, Console(quiet=True))
     if run.config.env_kwargs.get("evaluator") == "constant":
-        run.schedule.evaluator = Checksum()
+        run.problem.schedule.evaluator = Checksum()
     return run
 
 
@@ -132,17 +131,17 @@ def counted(place: str, action: Callable[[int], None]) -> None:
 def work(folder: Path, config: RunConfig | None, kill: Kill | None) -> None:
     """What a process does: a run to its end, or to its death."""
     if kill is not None:
-        runs.CHECKPOINT_SECONDS = 0.0 if kill.saves else math.inf  # a checkpoint at every chance
+        recorder.CHECKPOINT_SECONDS = 0.0 if kill.saves else math.inf  # a checkpoint at every chance
 
         def save_no_more(call: int) -> None:
             if call >= kill.saves:
-                runs.CHECKPOINT_SECONDS = math.inf
+                recorder.CHECKPOINT_SECONDS = math.inf
 
         def die(call: int) -> None:
             if call == kill.call:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        counted("nas_gym.agents.runs:Recorder.save", save_no_more)
+        counted("nas_gym.experiments.run.recorder:Recorder.save", save_no_more)
         counted(kill.place, die)
     make_run(folder, config).execute()
 
@@ -155,8 +154,8 @@ HEAVY = (
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "safetensors.torch",
-    "nas_gym.agents.runs",
-    "nas_gym.agents.reinforce",
+    "nas_gym.experiments.run",
+    "nas_gym.agents.policy_gradient.reinforce",
     "nas_gym.envs.rendering",
     "nas_gym.evaluators.shared_weights",
 )
@@ -222,12 +221,12 @@ def assert_clocks(folder: Path) -> None:
 
 
 UPDATE = "nas_gym.evaluators.shared_weights:SharedWeightEvaluator.update"
-APPEND = "nas_gym.agents.runs:_append_rows"
-SAVE = "nas_gym.agents.runs:Recorder.save"
+APPEND = "nas_gym.experiments.run.recorder:append_rows"
+SAVE = "nas_gym.experiments.run.recorder:Recorder.save"
 
 
 # Interleaved: 6 updates of warm-up, then 2 after each batch of 4. A batch appends twice: clocks, then trials. Each
-# save replaces one file, after the first that is replaced, config.yaml.
+# save replaces one file, after the first two that are replaced, space.json and config.yaml.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kill", "trials", "checkpoint"),
@@ -240,7 +239,7 @@ SAVE = "nas_gym.agents.runs:Recorder.save"
         pytest.param("interleaved", Kill(SAVE, 8), 8, True, id="trials-written-checkpoint-not"),
         pytest.param("interleaved", Kill(APPEND, 7, saves=7), 12, True, id="two-batches-past-checkpoint"),
         pytest.param("interleaved", Kill(APPEND, 5, saves=0), 8, False, id="no-checkpoint"),
-        pytest.param("interleaved", Kill("nas_gym.files:os.replace", 9), 8, True, id="checkpoint-half-replaced"),
+        pytest.param("interleaved", Kill("nas_gym.files:os.replace", 10), 8, True, id="checkpoint-half-replaced"),
         pytest.param("enas", Kill(UPDATE, 6), 8, True, id="enas-second-phase"),
         pytest.param("enas", Kill(UPDATE, 11, saves=7), 16, True, id="enas-third-phase-past-checkpoint"),
         pytest.param("enas", Kill(APPEND, 8), 12, True, id="enas-frozen-weights"),
@@ -338,7 +337,7 @@ def test_resume_retraining(tmp_path, uninterrupted, call) -> None:
 
 
 def command(*arguments: str | Path) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "nas_gym.agents.cli", *map(str, arguments)]
+    line = [sys.executable, "-m", "nas_gym.experiments.cli.main", *map(str, arguments)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -390,7 +389,7 @@ def deterministic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_signals(tmp_path, deterministic, which) -> None:
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     run = make_run(tmp_path / "run", CONSTANT)
-    run.schedule.evaluator = Interrupting(13, which)
+    run.problem.schedule.evaluator = Interrupting(13, which)
     with pytest.raises(Interrupted):
         run.execute()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -402,7 +401,7 @@ def test_signals(tmp_path, deterministic, which) -> None:
 
 def test_asked_twice_it_stops_at_once(tmp_path) -> None:
     run = make_run(tmp_path / "run", CONSTANT)
-    run.schedule.evaluator = Interrupting(0, signal.SIGINT)
+    run.problem.schedule.evaluator = Interrupting(0, signal.SIGINT)
     run.agent.tell = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         run.execute()
@@ -426,7 +425,7 @@ def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, length, r
     assert len(known) == max(whole[:cut].count(b"\n") - 1, 0)
     assert rows in (None, len(known))
     run = make_run(folder)
-    asked = run.schedule.evaluator.asked  # type: ignore[attr-defined]
+    asked = run.problem.schedule.evaluator.asked  # type: ignore[attr-defined]
     run.execute()
     recorded = {row.tobytes() for row in known.tokens}
     played = [row.tobytes() for row in read_trials(deterministic / "trials.csv", BENCH).tokens]
@@ -462,7 +461,7 @@ def test_a_finished_run_resumes_to_itself(tmp_path) -> None:
     record = make_run(folder, CONSTANT).execute()
     trials = (folder / "trials.csv").read_bytes()
     run = make_run(folder)
-    asked = run.schedule.evaluator.asked  # type: ignore[attr-defined]
+    asked = run.problem.schedule.evaluator.asked  # type: ignore[attr-defined]
     assert run.execute() == record
     assert not asked
     assert (folder / "trials.csv").read_bytes() == trials
@@ -521,12 +520,13 @@ def test_trials_and_best(deterministic) -> None:
     record = json.loads((deterministic / "best.json").read_text())
     assert set(record) == {"best", "random"}
     assert record["best"]["reward"] == rewards.max()
+    trial = record["best"]["trial"]
+    assert record["best"]["reward"] == rewards[trial]
+    assert record["best"]["accuracy"] == truth.accuracy[trial]
+    assert Architecture.from_json(json.dumps(record["best"]["architecture"])).tokens == tuple(tokens[trial])
+    assert {record["random"][key] for key in ("trial", "reward", "accuracy")} == {None}
     for row in record.values():
-        trial = row["trial"]
-        assert row["reward"] == rewards[trial]
-        assert row["accuracy"] == truth.accuracy[trial]
         architecture = Architecture.from_json(json.dumps(row["architecture"]))
-        assert architecture.tokens == tuple(tokens[trial])
         assert row["text"] == str(architecture)
         assert BENCH.parse(row["text"]) == architecture
         assert "retrained" not in row  # nothing to train on
@@ -577,11 +577,13 @@ def test_retrained_weights(uninterrupted) -> None:
             architecture = Architecture.from_json(file.metadata()["architecture"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         assert architecture == Architecture.from_json(json.dumps(record[role]["architecture"]))
-        settings = make_evaluator("shared-weights", architecture.space, "digits", TINY).settings.network(8)
+        settings = make_evaluator("shared-weights", architecture.space, "digits", TINY).settings.network(
+            task.input_shape
+        )
         network = make_network(architecture, task.image_shape, task.num_classes, settings, seed=99)
         network.load_state_dict(weights)
         network.eval()
-        right = network(task.normalise(task.test.images)).argmax(dim=1) == task.test.labels
+        right = network(task.normalise(task.test.inputs)).argmax(dim=1) == task.test.targets
         retrained = record[role]["retrained"]
         assert retrained["test_accuracy"] == pytest.approx(right.double().mean().item(), abs=1e-12)
         assert retrained["parameters"] == sum(parameter.numel() for parameter in network.parameters())
@@ -597,9 +599,21 @@ def test_the_test_split_is_told_by_retraining_alone(uninterrupted) -> None:
     assert not [tag for tag in scalars(folder) if "test" in tag]
 
 
-def test_one_trial_has_no_random_one_beside(tmp_path) -> None:
-    record = make_run(tmp_path / "run", replace(RANDOM, trials=1, num_envs=1)).execute()
-    assert set(record) == {"best"}
+def test_the_random_architecture_is_drawn_uniformly(tmp_path, monkeypatch) -> None:
+    """Whatever the search has come to: here agents that propose one architecture again and again."""
+    config = replace(RANDOM, trials=3, env_kwargs={"evaluator": "constant", "space": {"name": "bench201", "nodes": 3}})
+    drawn: list[list[tuple[int, ...]]] = []
+    for number, tokens in enumerate(([0, 0, 0], [4, 2, 1])):
+        run = Run(tmp_path / str(number), config, Console(quiet=True))
+        monkeypatch.setattr(run.agent, "ask", lambda n, a=run.agent, row=tokens: a.propose(np.array([row] * n)))
+        record = run.execute()
+        assert record["best"]["architecture"]["tokens"] == tokens
+        ends = (Retraining(run.folder, replace(config, seed=s), run.agent, Progress(), []) for s in range(1250))
+        drawn.append([end._random().tokens for end in ends])
+        assert tuple(record["random"]["architecture"]["tokens"]) == drawn[-1][config.seed]
+    assert drawn[0] == drawn[1]
+    counts = np.bincount(run.problem.space.index(np.array(drawn[0])), minlength=125)
+    assert chisquare(counts).pvalue > 0.01
 
 
 def test_the_seed_makes_the_trials(tmp_path, deterministic) -> None:
@@ -640,7 +654,7 @@ def test_columns_that_come_later(tmp_path) -> None:
     told = [{"loss": np.array([0.5, 0.25])}, {"fidelity": np.array([1 / 3, 1 / 9])}, {"loss": np.array([1.0, 2.0])}]
     for batch, metrics in enumerate(told):
         new = SearchResult(BENCH, tokens[2 * batch : 2 * batch + 2], np.zeros(2), metrics)
-        runs._append_rows(path, trial_rows(new, 2 * batch))
+        append_rows(path, trial_rows(new, 2 * batch))
     read = read_trials(path, BENCH)
     np.testing.assert_array_equal(read.tokens, tokens)
     np.testing.assert_array_equal(read.metrics["loss"], [0.5, 0.25, np.nan, np.nan, 1.0, 2.0])
@@ -765,7 +779,7 @@ def test_folders(tmp_path, deterministic) -> None:
         ({"env_kwargs": {"evaluator": "constant", "colour": 1}}, "NAS-Bench201-v0' cannot be made with .*colour"),
         ({"env_kwargs": {"evaluator": "nobody"}}, "unknown evaluator 'nobody'"),
         ({"env_kwargs": {"space": "nowhere"}}, "unknown space 'nowhere'"),
-        ({"hyperparameters": {"speed": 1}}, r"agent 'reinforce' has no hyperparameter \['speed'\]"),
+        ({"hyperparameters": {"speed": 1}}, r"agent 'reinforce' has no hyperparameter 'speed'"),
         ({"env": "CartPole-v1"}, "environment 'CartPole-v1' cannot be made"),
         ({"simulated_seconds": 5.0}, "needs an evaluator with the metric 'seconds'.*the metrics here are none"),
         ({"agent": "successive-halving", "hyperparameters": {}}, "needs an evaluator with fidelities"),

@@ -18,7 +18,7 @@ from nas_gym.evaluators import Evaluations, make_evaluator, make_objective
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator, SharedWeightSettings
 from nas_gym.evaluators.task_evaluator import choose_device
 from nas_gym.spaces import SearchSpace, Tokens, make_space
-from nas_gym.tasks import Task, make_task
+from nas_gym.tasks import ImageTask, make_task
 
 SPACES = ["bench201", "cell:enas"]
 SMALL: dict[str, Any] = {"channels": 4, "batch_size": 16, "device": "cpu"}
@@ -91,11 +91,11 @@ def test_scores_are_those_of_each_architecture_alone(name: str, settings: dict[s
             logits = torch.cat(
                 [
                     made.supernet(made.task.normalise(part), architecture[None])[0].double()
-                    for part in made.task.valid.images.tensor_split(chunks)
+                    for part in made.task.valid.inputs.tensor_split(chunks)
                 ]
             )
-        right = logits.argmax(dim=1) == made.task.valid.labels
-        losses = logits.logsumexp(dim=1) - logits.gather(1, made.task.valid.labels[:, None])[:, 0]
+        right = logits.argmax(dim=1) == made.task.valid.targets
+        losses = logits.logsumexp(dim=1) - logits.gather(1, made.task.valid.targets[:, None])[:, 0]
         assert scores.accuracy[row] == pytest.approx(float(right.double().mean()))
         assert scores.metrics["loss"][row] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert not scores.failed.any()
@@ -178,7 +178,7 @@ def test_updates_are_nesterov_steps_on_the_mean_gradient() -> None:
     made = evaluator(batch_size=48, augment=False, momentum=0.8, weight_decay=0.02, gradient_clip=0.5, cosine_steps=4)
     twin = evaluator().supernet.train()
     velocity = {key: torch.zeros_like(p) for key, p in twin.named_parameters()}
-    images, labels = made.task.normalise(made.task.train.images), made.task.train.labels
+    images, labels = made.task.normalise(made.task.train.inputs), made.task.train.targets
     for step, rate in enumerate((0.05, 0.0005 + 0.0495 * (1 + 2**-0.5) / 2)):
         tokens = draw(made.space, 3, seed=step) % 4 + 1  # no `none`, so that whatever is chosen has a gradient
         twin.zero_grad()
@@ -227,19 +227,19 @@ def test_the_learning_rate_restarts_as_in_torch() -> None:
 
 def test_an_epoch_sees_every_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    normalise = Task.normalise
+    normalise = ImageTask.normalise
 
-    def spy(self: Task, images: Tensor) -> Tensor:
+    def spy(self: ImageTask, images: Tensor) -> Tensor:
         seen.append(images)
         return normalise(self, images)
 
-    monkeypatch.setattr(Task, "normalise", spy)
+    monkeypatch.setattr(ImageTask, "normalise", spy)
     made = evaluator(batch_size=12)
     for _ in range(8):
         made.update(draw(made.space, 1))
     epochs = [torch.cat(seen[:4]).flatten(1), torch.cat(seen[4:]).flatten(1)]
     for epoch in epochs:
-        assert torch.equal(epoch.unique(dim=0), made.task.train.images.flatten(1).unique(dim=0))
+        assert torch.equal(epoch.unique(dim=0), made.task.train.inputs.flatten(1).unique(dim=0))
     assert not torch.equal(*epochs)
     large = evaluator(batch_size=500)
     seen.clear()
@@ -249,8 +249,8 @@ def test_an_epoch_sees_every_image_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_test_split_is_forbidden_here() -> None:
     made = evaluator()
-    with pytest.raises(AssertionError, match="the test split was asked for its images"):
-        made.task.test.images  # noqa: B018
+    with pytest.raises(AssertionError, match="the test split was asked for its inputs"):
+        made.task.test.inputs  # noqa: B018
     made.update(draw(made.space, 1))
     made.evaluate(draw(made.space, 1))
 
@@ -449,8 +449,8 @@ def test_auto_takes_what_there_is() -> None:
 
 @pytest.mark.parametrize(("size", "stride"), [(8, 1), (27, 1), (28, 2), (32, 2)])
 def test_large_images_get_a_stem_of_stride_2(size: int, stride: int) -> None:
-    assert SharedWeightSettings().network(size).stem_stride == stride
-    assert SharedWeightSettings(stem_stride=1).network(size).stem_stride == 1
+    assert SharedWeightSettings().network((1, size, size)).stem_stride == stride
+    assert SharedWeightSettings(stem_stride=1).network((1, size, size)).stem_stride == 1
 
 
 def test_it_is_made_by_name() -> None:

@@ -16,20 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_gym.networks.layers import LayerNetwork
+from nas_gym.spaces.layer_space import Deepen, LayerSpace, Stop, Widen
 from nas_gym.spaces.layers import (
     DENSENET,
     PLAIN,
     Convolution,
-    Deepen,
     DenseConvolution,
     FullyConnected,
     GlobalPool,
     Layer,
     Layers,
-    LayerSpace,
     Pool,
-    Stop,
-    Widen,
 )
 
 KERNELS = st.sampled_from((1, 3, 5))

@@ -18,16 +18,24 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from agent_checks import answered, foreign
 from gymnasium.vector import SyncVectorEnv
 from rich.console import Console
 
-from nas_gym.agents import AGENTS, Callback, SearchResult, cli, load_hyperparameters, make_agent
-from nas_gym.agents.runs import Interrupted, Recorder, Run, RunConfig, trial_rows
-from nas_gym.agents.stable_baselines import SB3Agent, _executed
+from nas_gym.agents import AGENTS, Callback, SearchResult, load_hyperparameters, make_agent
+from nas_gym.agents.registry import FOLDER
+from nas_gym.agents.stable_baselines.agent import SB3Agent, executed
 from nas_gym.envs.construction import ConstructionEnv
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.envs.stable_baselines import SB3VecEnv
 from nas_gym.evaluators import FunctionEvaluator
+from nas_gym.experiments.cli import search
+from nas_gym.experiments.cli.main import main
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.progress import Interrupted
+from nas_gym.experiments.run.recorder import Recorder
+from nas_gym.experiments.run.run import Run
+from nas_gym.experiments.run.trials import trial_rows
 from nas_gym.spaces import BenchGraphSpace, SearchSpace, make_space
 
 NAMES = [name for name in AGENTS if name.startswith("sb3:")]
@@ -177,7 +185,7 @@ def test_the_replay_buffer_holds_every_decision(name) -> None:
         while not done:
             step = int((seen >= 0).sum())
             np.testing.assert_array_equal(buffer.observations[at, 0], CHAIN.one_hot(seen[None]).flatten())
-            remapped = _executed(CHAIN.legal(seen[None], step))[0, buffer.actions[at, 0, 0]]
+            remapped = executed(CHAIN.legal(seen[None], step))[0, buffer.actions[at, 0, 0]]
             assert remapped == tokens[step]
             seen[step] = tokens[step]
             done = tokens[step] == CHAIN.stop_choices[step] or step == CHAIN.length - 1
@@ -218,7 +226,7 @@ def test_an_illegal_action_becomes_what_it_becomes_in_the_environment(space) -> 
         for action in range(space.num_choices):
             env.reset(options={"architecture": prefix})
             after = env.step(action)[0]
-            assert _executed(env.search_space.legal(after[None], position))[0, action] == after[position]
+            assert executed(env.search_space.legal(after[None], position))[0, action] == after[position]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -233,7 +241,7 @@ def test_the_policy_is_what_is_asked_for(name) -> None:
     agent.learn(100)
     n = 1000 if name in OFF_POLICY else 4000
     # Where exploration is for all episodes at once, each episode by itself.
-    tokens = np.concatenate([agent.ask(1) for _ in range(n)]) if name in OFF_POLICY else agent.ask(n)
+    tokens = np.concatenate([agent.ask(1).tokens for _ in range(n)]) if name in OFF_POLICY else agent.ask(n).tokens
     GRAPH.check(tokens)
     for position in range(GRAPH.length):
         prefix = tokens[np.lexsort(tokens[:, :position].T)[n // 2] if position else 0]
@@ -248,11 +256,11 @@ def test_the_policy_is_what_is_asked_for(name) -> None:
 def test_masked_actions_are_never_drawn() -> None:
     agent: Any = make_agent("sb3:maskable-ppo", vector(50, GRAPH), 0)
     agent.ask(50)
-    for episode in agent._asked:
+    for episode in agent._asked.values():
         np.testing.assert_array_equal(episode.columns["actions"], episode.tokens)
     other: Any = make_agent("sb3:ppo", vector(50, GRAPH), 0)
     other.ask(50)
-    assert any((episode.columns["actions"] != episode.tokens).any() for episode in other._asked)
+    assert any((episode.columns["actions"] != episode.tokens).any() for episode in other._asked.values())
 
 
 def test_the_lstm_remembers() -> None:
@@ -332,10 +340,44 @@ def test_global_generators_are_neither_read_nor_changed(name) -> None:
 def test_what_was_not_asked_for_is_passed_over() -> None:
     one, other = (make_agent("sb3:ppo", vector(1), 0, small("sb3:ppo", batch_size=4)) for _ in range(2))
     asked = one.ask(4)
-    np.testing.assert_array_equal(asked, other.ask(4))
-    foreign = BENCH.sample(np.random.default_rng(0), 50)
-    assert one.tell(foreign, np.ones(50)) == {}
-    assert one.tell(asked, checksum(asked)) == other.tell(asked, checksum(asked)) != {}
+    np.testing.assert_array_equal(asked.tokens, other.ask(4).tokens)
+    assert one.tell(foreign(BENCH.sample(np.random.default_rng(0), 50), np.ones(50))) == {}
+    trials = answered(asked, checksum(asked.tokens))
+    assert one.tell(trials) == other.tell(trials) != {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_withdrawn_is_passed_over(name) -> None:
+    agent: Any = make_agent(name, vector(1), 0, small(name, batch_size=5))
+    lost = agent.ask(5)
+    agent.withdraw()
+    before = parameters(agent.model)
+    assert agent.tell(answered(lost, np.ones(5))) == {}
+    assert not agent._told
+    assert same(before, parameters(agent.model))
+    agent.tell(answered(agent.ask(3), np.ones(3)))
+    assert len(agent._told) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_architectures_are_told_apart(name) -> None:
+    """An illegal action and the legal one that it becomes: told backwards, each gets its own reward."""
+    space = make_space({"name": "chain", "layers": 1, "depth": "stop"})
+    agent: Any = make_agent(name, vector(1, space), 0, small(name, batch_size=100))
+    proposal = agent.ask(60)
+    different = [
+        (one, two)
+        for one in range(60)
+        for two in range(one)
+        if (proposal.tokens[one] == proposal.tokens[two]).all() and proposal.ids[one] != proposal.ids[two]
+    ]
+    assert different
+    one, two = different[0]
+    for row, reward in ((one, 0.25), (two, 0.75)):  # the later one first
+        episode = agent._asked[int(proposal.ids[row])]
+        agent.tell(answered(proposal.rows(np.array([row])), np.array([reward])))
+        assert agent._told[-1][0] is episode
+        assert agent._told[-1][1] == reward
 
 
 @pytest.mark.parametrize("name", ["sb3:ppo", "sb3:dqn"])
@@ -363,7 +405,7 @@ def test_environments_of_every_kind(name) -> None:
             "sb3:ppo",
             "n_steps",
             5,
-            r"agent 'sb3:ppo' has no hyperparameter \['n_steps'\]; known: batch_size",
+            "agent 'sb3:ppo' has no hyperparameter 'n_steps'; known: batch_size",
         ),
         ("sb3:a2c", "n_epochs", 5, "agent 'sb3:a2c' has no hyperparameter"),
         ("sb3:dqn", "train_freq", 5, "agent 'sb3:dqn' has no hyperparameter"),
@@ -418,7 +460,7 @@ def test_files_hold_what_differs(name) -> None:
     """Every value in a file has its reason, and is another than the algorithm's own."""
     shipped = load_hyperparameters(name)
     own = type(shipped)()
-    path = Path(cli.__file__).parent / "hyperparameters" / f"{name.replace(':', '-')}.yaml"
+    path = FOLDER.joinpath(*name.split(":")).with_suffix(".yaml")
     lines = path.read_text().splitlines()
     given = [line for line in lines if line.startswith("  ") and ":" in line]
     assert all("#" in line for line in given if not line.rstrip().endswith("policy_kwargs:"))
@@ -536,7 +578,7 @@ def test_with_shared_weights_it_goes_on_from_its_checkpoint(name, batches, tmp_p
 @pytest.mark.parametrize("name", ["sb3:dqn", "sb3:maskable-ppo"])
 def test_a_killed_command_is_resumed(name, tmp_path) -> None:
     def command(*arguments: str | Path) -> subprocess.Popen[str]:
-        line = [sys.executable, "-m", "nas_gym.agents.cli", *map(str, arguments)]
+        line = [sys.executable, "-m", "nas_gym.experiments.cli.main", *map(str, arguments)]
         return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     options = ["train", "--env", "NAS-BenchGraph-v0", "--agent", name, "--trials", "400", "--seed", "4", "--run-dir"]
@@ -561,8 +603,8 @@ def test_the_default_folder_has_no_colon(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = ["nas-gym", "train", "--env", "NAS-BenchGraph-v0", "--agent", "sb3:a2c", "--trials", "10"]
     monkeypatch.setattr(sys, "argv", line)
-    monkeypatch.setattr(cli, "console", Console(quiet=True))
-    cli.main()
+    monkeypatch.setattr(search, "console", Console(quiet=True))
+    main()
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("NAS-BenchGraph-v0_sb3-a2c_")
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from nas_gym.agents import statistics
-from nas_gym.agents.statistics import (
+from nas_gym.experiments.benchmark import statistics
+from nas_gym.experiments.benchmark.statistics import (
     Estimate,
     curve,
     difference,

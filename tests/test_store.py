@@ -21,17 +21,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
-from nas_gym.agents import cli
 from nas_gym.evaluators import Evaluations, EvaluationStore, Evaluator, FunctionEvaluator, StoredEvaluator
 from nas_gym.evaluators.cost import CostEvaluator
-from nas_gym.evaluators.evaluator import joined
+from nas_gym.evaluators.evaluator import concatenate
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
 from nas_gym.evaluators.store import FORMAT
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
+from nas_gym.experiments.cli.app import console
+from nas_gym.experiments.cli.main import main
 from nas_gym.spaces import Bench201Space, CellSpace, SizeSpace, Tokens, make_space
 from nas_gym.tasks import make_task
 
@@ -153,11 +153,11 @@ def test_numbers_keep_every_bit(
 def test_joined_parts_need_not_have_the_same_metrics() -> None:
     first = Evaluations(np.array([0.5]), {"flops": np.array([3.0])})
     second = Evaluations(np.array([0.0]), {"loss": np.array([2.0])}, np.array([True]), ("diverged",))
-    both = joined([first, second])
+    both = concatenate([first, second])
     np.testing.assert_array_equal(both.metrics["flops"], [3.0, np.nan])
     np.testing.assert_array_equal(both.metrics["loss"], [np.nan, 2.0])
     assert (both.failed.tolist(), both.reasons) == ([False, True], ("", "diverged"))
-    assert len(joined([])) == 0
+    assert len(concatenate([])) == 0
 
 
 def test_failures_of_the_machine_are_told_but_not_stored(path: Path) -> None:
@@ -289,7 +289,7 @@ def trainers() -> list[Evaluator]:
 
     task = make_task("digits", seed=0)
     splits = {name: getattr(task, name) for name in ("train", "valid", "test")}
-    smaller = {name: dataclasses.replace(split, images=split.images[..., 1:, :]) for name, split in splits.items()}
+    smaller = {name: dataclasses.replace(split, inputs=split.inputs[..., 1:, :]) for name, split in splits.items()}
     first = torch.arange(500)
     changed = [
         make_task("digits", seed=1),
@@ -449,10 +449,10 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def call(*arguments: Any) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["nas-gym", "store", *map(str, arguments)])
-        monkeypatch.setattr(cli, "console", Console(width=200))
+        monkeypatch.setattr(console, "width", 200)
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as error:
             code = int(error.code or 0)
         captured = capsys.readouterr()

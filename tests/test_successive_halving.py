@@ -7,10 +7,11 @@ from collections import Counter
 import gymnasium as gym
 import numpy as np
 import pytest
+from agent_checks import answered, foreign
 from fidelity_checks import TABLE_SPACE, CurvesEvaluator, curves_table
 
-from nas_gym.agents import RandomSearch, SearchResult, SuccessiveHalving
-from nas_gym.agents.successive_halving import SuccessiveHalvingHyperparameters, halving_rungs
+from nas_gym.agents import Proposal, RandomSearch, SearchResult, SuccessiveHalving, agent_name
+from nas_gym.agents.baselines.successive_halving import SuccessiveHalvingHyperparameters, halving_rungs
 from nas_gym.envs import ConstructionEnv, ConstructionVectorEnv
 from nas_gym.evaluators import Evaluations, FunctionEvaluator
 from nas_gym.spaces import make_space
@@ -65,17 +66,16 @@ def test_rewards_may_come_in_any_order_and_late() -> None:
     """Three batches asked for before the first is told, and told backwards."""
     agent, rng = SuccessiveHalving(native(1), 0), np.random.default_rng(0)
     told: list[tuple[tuple[int, ...], float, float]] = []
-    waiting: list[tuple[np.ndarray, float]] = []
+    waiting: list[Proposal] = []
     while len(told) < 300:
-        tokens = agent.ask(4)
-        for row, share in zip(tokens, agent.reset_options["fidelity"], strict=True):
-            waiting.append((row, share))
+        proposal = agent.ask(4)
+        waiting += [proposal.rows(np.array([row])) for row in range(4)]
         if len(waiting) >= 12:
             rng.shuffle(waiting)
-            for row, share in waiting[:8]:
+            for one in waiting[:8]:
                 reward = float(rng.random())
-                agent.tell(row[None], np.array([reward]))
-                told.append((tuple(row.tolist()), share, reward))
+                agent.tell(answered(one, np.array([reward])))
+                told.append((tuple(one.tokens[0].tolist()), float(one.fidelities[0]), reward))
             waiting = waiting[8:]
     counts = Counter(share for _, share, _ in told)
     assert set(counts) == {1 / 9, 1 / 3, 1.0}
@@ -90,8 +90,8 @@ def test_what_was_never_told_is_asked_again() -> None:
     """A batch whose last trials the budget cut, and one that was lost."""
     agent = SuccessiveHalving(native(4), 4)
     agent.learn(6)
-    cut = RandomSearch(native(4), 4).ask(9)[6:8]
-    lost = agent.ask(5)
+    cut = RandomSearch(native(4), 4).ask(9).tokens[6:8]
+    lost = agent.ask(5).tokens
     result = agent.learn(60)
     assert assert_halved(result) == 4
     tried = {tuple(row) for row in result.tokens[6:].tolist()}
@@ -100,8 +100,43 @@ def test_what_was_never_told_is_asked_again() -> None:
 
 def test_what_was_not_asked_for_teaches_nothing() -> None:
     agent, same = SuccessiveHalving(native(1), 4), SuccessiveHalving(native(1), 4)
-    agent.tell(BENCH.sample(np.random.default_rng(0), 20), np.ones(20))
+    agent.tell(foreign(BENCH.sample(np.random.default_rng(0), 20), np.ones(20)))
+    agent.ask(4), same.ask(4)
+    agent.tell(foreign(BENCH.sample(np.random.default_rng(0), 20), np.ones(20)))
+    agent.withdraw(), same.withdraw()
     np.testing.assert_array_equal(agent.learn(39).tokens, same.learn(39).tokens)
+
+
+def test_equal_architectures_are_told_apart() -> None:
+    """Two slots of a bracket that hold the same sequence, told backwards: each gets its own reward."""
+    agent = SuccessiveHalving(native(1), 0)
+    agent.ask(1)
+    agent.withdraw()
+    (bracket,) = agent._brackets
+    bracket.tokens[1] = bracket.tokens[0]
+    proposal = agent.ask(9)
+    assert proposal.tokens[0].tolist() == proposal.tokens[1].tolist()
+    rewards = np.linspace(0.9, 0.1, 9)
+    for row in reversed(range(9)):
+        np.testing.assert_array_equal(bracket.rewards[: row + 1], np.nan)
+        agent.tell(answered(proposal.rows(np.array([row])), rewards[[row]]))
+    np.testing.assert_array_equal(bracket.rewards, rewards)
+    promoted = agent.ask(3)
+    assert promoted.fidelities.tolist() == [1 / 3] * 3
+    np.testing.assert_array_equal(promoted.tokens, proposal.tokens[:3])
+
+
+def test_what_was_withdrawn_is_not_taken_in() -> None:
+    agent = SuccessiveHalving(native(1), 0)
+    lost = agent.ask(9)
+    agent.withdraw()
+    again = agent.ask(9)
+    np.testing.assert_array_equal(again.tokens, lost.tokens)
+    assert not set(again.ids.tolist()) & set(lost.ids.tolist())
+    agent.tell(answered(lost, np.ones(9)))
+    assert np.isnan(agent._brackets[0].rewards).all()
+    agent.tell(answered(again, np.linspace(0, 0.8, 9)))
+    np.testing.assert_array_equal(agent.ask(3).tokens, again.tokens[[8, 7, 6]])
 
 
 # ------------------------------------------------------------------ rungs
@@ -179,7 +214,7 @@ class Faithful(FunctionEvaluator):
 
 def test_more_is_seen_in_the_same_time() -> None:
     means = {
-        made.name: np.mean(
+        agent_name(made): np.mean(
             [made(native(1, Faithful(BENCH)), seed).learn(500, seconds=30).best_reward for seed in range(20)]
         )
         for made in (RandomSearch, SuccessiveHalving)

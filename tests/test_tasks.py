@@ -24,11 +24,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from nas_gym.tasks import TASKS, Augmentation, Split, Task, make_task
+from nas_gym.tasks import TASKS, Augmentation, ImageTask, Split, Task, make_task
 from nas_gym.tasks import images as loaders
 from nas_gym.tasks.formats import read_cifar_batch, read_cifar_classes, read_idx
+from nas_gym.tasks.image_task import channel_statistics, resize
 from nas_gym.tasks.images import IDX_CLASSES, IDX_FILES, stratified_order
-from nas_gym.tasks.task import channel_statistics, resize
 
 IDX_NAMES = list(IDX_CLASSES.items())
 
@@ -39,14 +39,14 @@ def _no_system_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NAS_GYM_DATA", str(tmp_path / "no-data"))
 
 
-def small_task(images: torch.Tensor, augmentation: Augmentation) -> Task:
+def small_task(images: torch.Tensor, augmentation: Augmentation) -> ImageTask:
     split = Split(images, torch.zeros(len(images), dtype=torch.int64))
     mean, std = channel_statistics(images)
-    return Task("small", ("a", "b"), split, split, split, mean, std, augmentation)
+    return ImageTask("small", split, split, split, ("a", "b"), mean, std, augmentation)
 
 
 def same(left: Split, right: Split) -> bool:
-    return torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)
+    return torch.equal(left.inputs, right.inputs) and torch.equal(left.targets, right.targets)
 
 
 # Names
@@ -89,13 +89,13 @@ def test_digits_are_divided_among_the_splits(seed: int) -> None:
     assert [len(split) for split in splits] == [1000, 397, 400]
     assert task.image_shape == (1, 8, 8)
     assert task.num_classes == 10
-    images = torch.cat([split.images for split in splits]).numpy()
-    labels = torch.cat([split.labels for split in splits]).numpy()
+    images = torch.cat([split.inputs for split in splits]).numpy()
+    labels = torch.cat([split.targets for split in splits]).numpy()
     assert images.max() == 255
     # As multisets all splits together are the dataset: so no image is in two of them.
     assert rows(np.rint(images[:, 0] * (16 / 255)), labels) == rows(source.images, source.target)
     for split in splits:
-        share = np.bincount(split.labels.numpy()) / len(split)
+        share = np.bincount(split.targets.numpy()) / len(split)
         np.testing.assert_allclose(share, np.bincount(source.target) / 1797, atol=2 / len(split))
 
 
@@ -104,23 +104,23 @@ def test_the_seed_fixes_train_and_valid_and_leaves_test_alone() -> None:
     assert same(first.train, again.train)
     assert same(first.valid, again.valid)
     assert same(first.test, other.test)
-    assert not torch.equal(first.train.images, other.train.images)
-    assert not torch.equal(first.valid.images, other.valid.images)
+    assert not torch.equal(first.train.inputs, other.train.inputs)
+    assert not torch.equal(first.valid.inputs, other.valid.inputs)
 
 
 def test_the_split_of_seed_0_is_the_same_on_every_machine() -> None:
     task = make_task("digits")
-    pixels = b"".join(split.images.numpy().tobytes() for split in (task.train, task.valid, task.test))
+    pixels = b"".join(split.inputs.numpy().tobytes() for split in (task.train, task.valid, task.test))
     assert hashlib.sha256(pixels).hexdigest()[:16] == "d3fecd7abe196a3f"
 
 
 def test_limits_keep_the_beginning() -> None:
     whole, cut = make_task("digits", seed=1), make_task("digits", seed=1, train_limit=100, valid_limit=50)
-    assert torch.equal(cut.train.images, whole.train.images[:100])
-    assert torch.equal(cut.valid.images, whole.valid.images[:50])
+    assert torch.equal(cut.train.inputs, whole.train.inputs[:100])
+    assert torch.equal(cut.valid.inputs, whole.valid.inputs[:50])
     assert same(cut.test, whole.test)
-    assert np.bincount(cut.train.labels.numpy(), minlength=10).tolist() == pytest.approx([10] * 10, abs=2)
-    assert (cut.mean, cut.std) == channel_statistics(whole.train.images[:100])
+    assert np.bincount(cut.train.targets.numpy(), minlength=10).tolist() == pytest.approx([10] * 10, abs=2)
+    assert (cut.mean, cut.std) == channel_statistics(whole.train.inputs[:100])
     assert len(make_task("digits", train_limit=10**6).train) == 1000
 
 
@@ -147,19 +147,23 @@ def test_stratified_order_is_random_within_and_across_classes() -> None:
 def test_validation_is_merged_into_training() -> None:
     task = make_task("digits", train_limit=120)
     merged = task.with_validation_in_training()
-    assert torch.equal(merged.train.images, torch.cat([task.train.images, task.valid.images]))
-    assert torch.equal(merged.train.labels, torch.cat([task.train.labels, task.valid.labels]))
+    assert torch.equal(merged.train.inputs, torch.cat([task.train.inputs, task.valid.inputs]))
+    assert torch.equal(merged.train.targets, torch.cat([task.train.targets, task.valid.targets]))
     assert len(merged.valid) == 0
     assert same(merged.test, task.test)
-    assert merged.mean[0] == pytest.approx(float(merged.train.images.numpy().mean() / 255))
+    assert merged.mean[0] == pytest.approx(float(merged.train.inputs.numpy().mean() / 255))
 
 
 def test_a_split_refuses_what_is_not_one() -> None:
     images, labels = torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
-    for bad_images, bad_labels in ((images.float(), labels), (images[0], labels), (images, labels[:1])):
-        with pytest.raises(ValueError, match=r"must be (uint8|int64)"):
-            Split(bad_images, bad_labels)
+    with pytest.raises(ValueError, match=r"targets must be one for each of 2 inputs; got int64 \[1\] on cpu"):
+        Split(images, labels[:1])
+    with pytest.raises(ValueError, match="inputs are on cpu, targets on meta"):
+        Split(images, labels.to("meta"))
     task = small_task(images, Augmentation())
+    for bad in (Split(images.float(), labels), Split(images[:, 0], labels), Split(images, labels[:, None])):
+        with pytest.raises(ValueError, match=r"the valid split's (images must be uint8|labels must be int64)"):
+            dataclasses.replace(task, valid=bad)
     with pytest.raises(ValueError, match="test split"):
         dataclasses.replace(task, test=Split(images[:, :, 1:], labels))
     with pytest.raises(ValueError, match="mean"):
@@ -187,15 +191,15 @@ def test_statistics_of_more_images_than_a_chunk() -> None:
 
 def test_normalised_training_images_have_zero_mean_and_unit_deviation() -> None:
     task = make_task("digits")
-    normal = task.normalise(task.train.images)
+    normal = task.normalise(task.train.inputs)
     assert normal.dtype == torch.float32
     assert float(normal.double().mean()) == pytest.approx(0, abs=1e-5)
     assert float(normal.double().std(correction=0)) == pytest.approx(1, abs=1e-5)
-    pixels = task.valid.images.numpy().astype(np.float64)
+    pixels = task.valid.inputs.numpy().astype(np.float64)
     np.testing.assert_allclose(
-        task.normalise(task.valid.images), (pixels / 255 - task.mean[0]) / task.std[0], atol=1e-5
+        task.normalise(task.valid.inputs), (pixels / 255 - task.mean[0]) / task.std[0], atol=1e-5
     )
-    assert task.normalise(task.train.images[0]).shape == (1, 8, 8)
+    assert task.normalise(task.train.inputs[0]).shape == (1, 8, 8)
     with pytest.raises(ValueError, match="uint8"):
         task.normalise(normal)
 
@@ -222,8 +226,8 @@ def test_resize_is_pillows_bilinear_filter(size: tuple[int, int]) -> None:
 def test_image_size() -> None:
     task, small = make_task("digits", image_size=12), make_task("digits")
     assert task.image_shape == (1, 12, 12)
-    assert task.test.images.shape == (400, 1, 12, 12)
-    assert torch.equal(task.train.images, resize(small.train.images, (12, 12)))
+    assert task.test.inputs.shape == (400, 1, 12, 12)
+    assert torch.equal(task.train.inputs, resize(small.train.inputs, (12, 12)))
 
 
 # Augmentation
@@ -282,7 +286,7 @@ def test_cutout_is_a_square_cut_by_the_border(side: int) -> None:
 
 def test_augmentation_depends_on_its_generator_alone() -> None:
     task = dataclasses.replace(make_task("digits"), augmentation=Augmentation(padding=2, flip=True, cutout=3))
-    images = task.normalise(task.train.images[:64])
+    images = task.normalise(task.train.inputs[:64])
     before = images.clone()
     torch.manual_seed(1)
     first = task.augment(images, torch.Generator().manual_seed(5))
@@ -308,10 +312,10 @@ def test_cuda_gives_what_the_cpu_gives() -> None:
     here = dataclasses.replace(make_task("digits"), augmentation=augmentation)
     there = here.to("cuda")
     assert there.device.type == "cuda"
-    assert channel_statistics(there.train.images) == (here.mean, here.std)
+    assert channel_statistics(there.train.inputs) == (here.mean, here.std)
     pairs = []
     for task in (here, there):
-        images = task.normalise(task.train.images)
+        images = task.normalise(task.train.inputs)
         pairs.append(task.augment(images, torch.Generator().manual_seed(0)).cpu())
         task.augment(images, torch.Generator(task.device))
     torch.testing.assert_close(*pairs)
@@ -398,12 +402,12 @@ def test_torchvisions_folder_holds_what_torchvision_reads(name: str, kind: str, 
     task = make_task(name, data_dir=tmp_path)
     train, test = (getattr(datasets, kind)(tmp_path, train=train) for train in (True, False))
     assert [len(split) for split in (task.train, task.valid, task.test)] == [50, 10, 20]
-    np.testing.assert_array_equal(task.test.images[:, 0], test.data)
-    np.testing.assert_array_equal(task.test.labels, test.targets)
-    images = torch.cat([task.train.images, task.valid.images])[:, 0].numpy()
-    labels = torch.cat([task.train.labels, task.valid.labels]).numpy()
+    np.testing.assert_array_equal(task.test.inputs[:, 0], test.data)
+    np.testing.assert_array_equal(task.test.targets, test.targets)
+    images = torch.cat([task.train.inputs, task.valid.inputs])[:, 0].numpy()
+    labels = torch.cat([task.train.targets, task.valid.targets]).numpy()
     assert rows(images, labels) == rows(train.data.numpy(), train.targets.numpy())
-    assert np.bincount(task.valid.labels).tolist() == [1] * 10
+    assert np.bincount(task.valid.targets).tolist() == [1] * 10
     assert task.classes == tuple(label.split(" - ")[0] for label in train.classes)
 
 
@@ -517,18 +521,18 @@ def test_some_classes_are_those_images_numbered_anew(chosen: str, classes: list[
         len(classes),
         2 * len(classes),
     ]
-    assert np.bincount(some.valid.labels).tolist() == [1] * len(classes)
+    assert np.bincount(some.valid.targets).tolist() == [1] * len(classes)
 
     def labelled(task: Task, name: str, names: list[int]) -> list[bytes]:
         splits = [task.test] if name == "test" else [task.train, task.valid]
-        images = torch.cat([split.images for split in splits]).numpy()
-        labels = np.array(names)[torch.cat([split.labels for split in splits]).numpy()]
+        images = torch.cat([split.inputs for split in splits]).numpy()
+        labels = np.array(names)[torch.cat([split.targets for split in splits]).numpy()]
         kept = np.isin(labels, classes)
         return rows(images[kept], labels[kept])
 
     for name in ("learn", "test"):
         assert labelled(some, name, classes) == labelled(whole, name, list(range(10)))
-    mean, std = channel_statistics(some.train.images)
+    mean, std = channel_statistics(some.train.inputs)
     assert (some.mean, some.std) == (mean, std)
 
 
@@ -577,14 +581,14 @@ def test_the_real_fashion_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     task = make_task("fashion-mnist")
     assert [len(split) for split in (task.train, task.valid, task.test)] == [50_000, 10_000, 10_000]
-    assert np.bincount(torch.cat([task.train.labels, task.valid.labels])).tolist() == [6000] * 10
+    assert np.bincount(torch.cat([task.train.targets, task.valid.targets])).tolist() == [6000] * 10
     for split, each in ((task.train, 5000), (task.valid, 1000), (task.test, 1000)):
-        assert np.bincount(split.labels).tolist() == [each] * 10
+        assert np.bincount(split.targets).tolist() == [each] * 10
     # The widely used constants of its 60,000 training images are 0.2860 and 0.3530.
     merged = task.with_validation_in_training()
     assert merged.mean[0] == pytest.approx(0.2860, abs=5e-5)
     assert merged.std[0] == pytest.approx(0.3530, abs=5e-5)
-    assert task.classes[int(task.test.labels[0])] == "Ankle boot"
+    assert task.classes[int(task.test.targets[0])] == "Ankle boot"
 
 
 # CIFAR
@@ -655,10 +659,10 @@ def test_cifar_is_what_torchvision_reads(name: str, tmp_path: Path, monkeypatch:
     assert task.image_shape == (3, 32, 32)
     assert task.classes == tuple(train.classes)
     assert len(task.valid) == len(train) // 6
-    np.testing.assert_array_equal(task.test.images.permute(0, 2, 3, 1), test.data)
-    assert task.test.labels.tolist() == test.targets
+    np.testing.assert_array_equal(task.test.inputs.permute(0, 2, 3, 1), test.data)
+    assert task.test.targets.tolist() == test.targets
     merged = task.with_validation_in_training().train
-    assert rows(merged.images.permute(0, 2, 3, 1).numpy(), merged.labels.numpy()) == rows(train.data, train.targets)
+    assert rows(merged.inputs.permute(0, 2, 3, 1).numpy(), merged.targets.numpy()) == rows(train.data, train.targets)
 
 
 def test_a_corrupt_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -737,8 +741,8 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task("svhn", data_dir=tmp_path)
     assert [len(split) for split in (task.train, task.valid, task.test)] == [50, 10, 30]
     for index in range(30):
-        np.testing.assert_array_equal(task.test.images[index].permute(1, 2, 0), images[:, :, :, index])
-    assert task.test.labels.tolist() == (labels % 10).tolist()  # the file's label of the digit 0 is 10
+        np.testing.assert_array_equal(task.test.inputs[index].permute(1, 2, 0), images[:, :, :, index])
+    assert task.test.targets.tolist() == (labels % 10).tolist()  # the file's label of the digit 0 is 10
     path = tmp_path / "train_32x32.mat"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=f"{path} is corrupt"):
@@ -764,11 +768,11 @@ def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
     task = make_task(f"folder:{tmp_path}")
     assert task.classes == ("cat", "dog")
     assert task.image_shape == (3, 5, 6)
-    assert task.test.labels.tolist() == [0, 0, 1, 1, 1]
-    assert np.bincount(task.train.labels).tolist() == [10, 20]
-    assert np.bincount(task.valid.labels).tolist() == [2, 4]
+    assert task.test.targets.tolist() == [0, 0, 1, 1, 1]
+    assert np.bincount(task.train.targets).tolist() == [10, 20]
+    assert np.bincount(task.valid.targets).tolist() == [2, 4]
     last = np.asarray(Image.open(tmp_path / "test/dog/002.png"))
-    np.testing.assert_array_equal(task.test.images[-1].permute(1, 2, 0), last)
+    np.testing.assert_array_equal(task.test.inputs[-1].permute(1, 2, 0), last)
 
 
 def test_a_folder_of_classes_is_split(tmp_path: Path) -> None:
@@ -778,10 +782,10 @@ def test_a_folder_of_classes_is_split(tmp_path: Path) -> None:
     assert first.image_shape == (1, 5, 6)
     assert same(first.train, again.train)
     assert same(first.test, other.test)
-    assert not torch.equal(first.valid.images, other.valid.images)
+    assert not torch.equal(first.valid.inputs, other.valid.inputs)
     splits = (first.train, first.valid, first.test)
     files = [np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("*/*.png"))]
-    found = rows(torch.cat([s.images for s in splits])[:, 0].numpy(), torch.cat([s.labels for s in splits]).numpy())
+    found = rows(torch.cat([s.inputs for s in splits])[:, 0].numpy(), torch.cat([s.targets for s in splits]).numpy())
     assert found == rows(np.stack(files), np.repeat([0, 1], 18))
 
 

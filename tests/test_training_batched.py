@@ -17,7 +17,7 @@ from nas_gym.evaluators import training
 from nas_gym.evaluators.training import TrainingCurve, TrainingSettings, fit
 from nas_gym.networks import Network, NetworkBatch, NetworkSettings, can_batch, make_network
 from nas_gym.spaces import CellSpace, SearchSpace, make_space
-from nas_gym.tasks import Augmentation, Task
+from nas_gym.tasks import Augmentation, ImageTask, Task
 
 SPACES: dict[str, SearchSpace] = {
     **{name: make_space(name) for name in ("bench201", "cell:enas", "cell:nasnet", "cell:darts", "size")},
@@ -64,8 +64,8 @@ def weights(network: Network) -> dict[str, Tensor]:
 @pytest.fixture
 def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Where rounding errors turn no ReLU on or off, so that equal is equal."""
-    normalise = Task.normalise
-    monkeypatch.setattr(Task, "normalise", lambda self, images: normalise(self, images).double())
+    normalise = ImageTask.normalise
+    monkeypatch.setattr(ImageTask, "normalise", lambda self, images: normalise(self, images).double())
     monkeypatch.setattr(Tensor, "float", Tensor.double)
     torch.set_default_dtype(torch.float64)
     yield

@@ -15,10 +15,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_gym.agents import cli, transfer
-from nas_gym.agents.benchmark import SUITES
-from nas_gym.agents.runs import read_trials
-from nas_gym.agents.transfer import (
+from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.experiments.benchmark.suite import SUITES
+from nas_gym.experiments.cli.main import main
+from nas_gym.experiments.run.trials import read_trials
+from nas_gym.experiments.transfer.measures import measures, running_mean, trials_to
+from nas_gym.experiments.transfer.report import projected, rank_correlations, summarise, write_transfer_report
+from nas_gym.experiments.transfer.searches import Searches, by_mean_rank, by_place, pretrain, run_transfer, search
+from nas_gym.experiments.transfer.suite import (
     COPY,
     COPY_MEAN,
     ENTRIES,
@@ -27,17 +31,8 @@ from nas_gym.agents.transfer import (
     SCRATCH,
     TRANSFER,
     TransferSuite,
-    by_mean_rank,
-    by_place,
     make_transfer_suite,
-    measures,
-    pretrain,
-    run_transfer,
-    running_mean,
-    trials_to,
 )
-from nas_gym.agents.transfer_report import projected, rank_correlations, summarise, write_transfer_report
-from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.spaces import make_space
 from nas_gym.tables import TaskTable, save_table
 
@@ -169,7 +164,7 @@ def test_what_is_done_is_not_done_again(done, table, tmp_path, monkeypatch) -> N
         run_transfer(suite, tmp_path, stop)
     assert progress[-1] == (7, 15)
     again = run_transfer(suite, tmp_path)
-    monkeypatch.setattr(transfer, "search", None)  # nothing is searched any more
+    monkeypatch.setattr("nas_gym.experiments.transfer.searches.search", None)  # nothing is searched any more
     for key, searches in run_transfer(suite, out).items():
         np.testing.assert_array_equal(again[key].rewards, searches.rewards)
     with pytest.raises(ValueError, match="holds a benchmark of other settings"):
@@ -212,15 +207,15 @@ def test_tasks_that_are_trained_on(tmp_path, monkeypatch) -> None:
         pretraining={"batch_size": 2},
         hyperparameters={"batch_size": 2},
     )
-    begun, whole_search = [], transfer.search
+    begun = []
 
-    def search(suite, target, label, seeds, out) -> transfer.Searches:
+    def interrupted(suite, target, label, seeds, out) -> Searches:
         begun.append((target, label, *seeds))
         if len(begun) == 2:
             raise KeyboardInterrupt
-        return whole_search(suite, target, label, seeds, out)
+        return search(suite, target, label, seeds, out)
 
-    monkeypatch.setattr(transfer, "search", search)
+    monkeypatch.setattr("nas_gym.experiments.transfer.searches.search", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_transfer(suite, tmp_path)
     found = run_transfer(suite, tmp_path)
@@ -267,7 +262,7 @@ def test_suite_file_refuses_what_it_does_not_know(tmp_path) -> None:
     path = tmp_path / "mine.yaml"
     values = yaml.safe_load((SUITES / "transfer-graph.yaml").read_text())
     path.write_text(yaml.safe_dump({"transfer": {**values["transfer"], "agents": ["ppo"]}}))
-    with pytest.raises(ValueError, match="a transfer suite has no agents; known: "):
+    with pytest.raises(ValueError, match="a transfer suite has no field 'agents'; known: "):
         make_transfer_suite(path)
 
 
@@ -277,7 +272,7 @@ def test_suite_file_refuses_what_it_does_not_know(tmp_path) -> None:
 def run(monkeypatch, *arguments: str) -> int:
     monkeypatch.setattr("sys.argv", ["nas-gym", *arguments])
     try:
-        cli.main()
+        main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -331,7 +326,7 @@ def test_pretrain_and_transfer_commands(table, tmp_path, monkeypatch, capsys) ->
 def test_threads_and_global_generators_are_left_alone(done) -> None:
     suite, out = done
     state = torch.random.get_rng_state()
-    transfer.search(suite, "b", TRANSFER, [0], out / "again")
+    search(suite, "b", TRANSFER, [0], out / "again")
     assert torch.equal(state, torch.random.get_rng_state())
 
 

@@ -25,7 +25,8 @@ from nas_gym.envs.transformation_vector import TransformationVectorEnv
 from nas_gym.envs.vector_wrappers import MaskedObservation as VectorMaskedObservation
 from nas_gym.evaluators import Evaluations, FunctionEvaluator
 from nas_gym.spaces import Tokens, TransformationSpace, make_space
-from nas_gym.spaces.layers import DENSENET, PLAIN, Convolution, Deepen, FullyConnected, Stop, Widen
+from nas_gym.spaces.layer_space import Deepen, Stop, Widen
+from nas_gym.spaces.layers import DENSENET, PLAIN, Convolution, FullyConnected
 
 IDS = ("NAS-Transform-v0", "NAS-Transform-Dense-v0")
 SMALL = TransformationSpace(widths=(16, 32, 64), units=(64, 128), kernels=(1, 3), depth=2, max_transformations=5)
@@ -355,26 +356,58 @@ def test_prefixes_that_are_none(prefix: tuple[int, ...]) -> None:
         )
 
 
+def restarting(reward: str, on_invalid: str) -> dict[str, Any]:
+    """Arguments of an environment whose episodes start from the best, which is the largest network."""
+    space = dataclasses.replace(SMALL, max_transformations=8)
+
+    def size(tokens: Tokens) -> np.ndarray:
+        return np.array([float(space.layer_space.parameters(space.network(row))) for row in tokens]) / 1e6
+
+    return {
+        "space": space,
+        "evaluator": FunctionEvaluator(space, size),
+        "reward": reward,
+        "on_invalid": on_invalid,
+        "observation": "dict",
+        "restart_after": 4,
+        "objective": "accuracy",
+    }
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
+def test_starts_are_those_of_the_scalar_environment(mode: AutoresetMode, reward: str, on_invalid: str) -> None:
+    """Of one sub-environment; of several, the scalar ones would each start from the best of their own."""
+    arguments = restarting(reward, on_invalid)
+    native = TransformationVectorEnv(1, autoreset_mode=mode, **arguments)
+    sync = SyncVectorEnv([lambda: TransformationEnv(**arguments)], autoreset_mode=mode)
+    rng = np.random.default_rng(9)
+    assert_same(native.reset(seed=1), sync.reset(seed=1))
+    starts = set[tuple[int, ...]]()
+    for _ in range(90):
+        actions = draw_actions(native.action_masks(), 0.1, rng)
+        actions[rng.random(1) < 0.5] = STOP
+        assert_same(native.step(actions), stacked(sync.step(actions)))
+        starts.add(native.restarts.prefix)
+    assert len(starts) > 2
+
+
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_episodes_start_from_the_best(mode: AutoresetMode, reward: str, on_invalid: str, num_envs: int) -> None:
-    """Told again from all episodes that have ended; alone, step for step as the scalar environment."""
-    space = dataclasses.replace(SMALL, max_transformations=8)
+    """Told again from all episodes that have ended."""
+    arguments = restarting(reward, on_invalid)
+    space = arguments["space"]
 
     def size(tokens: Tokens) -> int:
         return space.layer_space.parameters(space.network(tokens))
 
-    evaluator = FunctionEvaluator(space, lambda tokens: np.array([float(size(row)) for row in tokens]) / 1e6)
-    arguments = {"space": space, "evaluator": evaluator, "reward": reward, "on_invalid": on_invalid}
-    arguments |= {"observation": "dict", "restart_after": 4, "objective": "accuracy"}
     native = TransformationVectorEnv(num_envs, autoreset_mode=mode, **arguments)
-    sync = SyncVectorEnv([lambda: TransformationEnv(**arguments)], autoreset_mode=mode) if num_envs == 1 else None
     rng = np.random.default_rng(9)
-    observations = native.reset(seed=1)
-    if sync:
-        assert_same(observations, sync.reset(seed=1))
+    native.reset(seed=1)
     tokens, values, earned = list[Any](), list[float](), np.zeros(num_envs)
     starts = [()] * num_envs
     waiting, different = np.zeros(num_envs, dtype=bool), set[tuple[int, ...]]()
@@ -382,11 +415,8 @@ def test_episodes_start_from_the_best(mode: AutoresetMode, reward: str, on_inval
         prefix = native.restarts.prefix
         actions = draw_actions(native.action_masks(), 0.1, rng)
         actions[rng.random(num_envs) < 0.5] = STOP
-        step = native.step(actions)
-        if sync:
-            assert_same(step, stacked(sync.step(actions)))
         started = waiting
-        observations, rewards, ended, _, infos = step
+        observations, rewards, ended, _, infos = native.step(actions)
         earned += rewards
         told = infos.get("final_info", infos)
         for row in np.flatnonzero(ended):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from nas_gym.tasks import Augmentation, Split, Task
-from nas_gym.tasks.task import channel_statistics
+from nas_gym.tasks import Augmentation, ImageTask, Split
+from nas_gym.tasks.image_task import channel_statistics
 
 
 def toy_task(
@@ -16,7 +16,7 @@ def toy_task(
     signal: float = 0.5,
     shape: tuple[int, int, int] = (1, 6, 6),
     augmentation: Augmentation | None = None,
-) -> Task:
+) -> ImageTask:
     """Three classes, each a pattern under noise.
 
     Args:
@@ -36,5 +36,5 @@ def toy_task(
         return Split(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
 
     splits = [split(n) for n in (train, valid, 30)]
-    mean, std = channel_statistics(splits[0].images)
-    return Task("toy", ("a", "b", "c"), *splits, mean, std, augmentation or Augmentation(padding=1, flip=True))
+    mean, std = channel_statistics(splits[0].inputs)
+    return ImageTask("toy", *splits, ("a", "b", "c"), mean, std, augmentation or Augmentation(padding=1, flip=True))

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator, Floats
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator
 from nas_gym.spaces import Architecture, Tokens
-
-Shape = tuple[int, int, int]
+from nas_gym.types import Floats
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -27,18 +26,18 @@ def count_parameters(network: nn.Module) -> int:
     return sum(tensor.numel() for name, tensor in network.named_parameters() if not name.startswith("auxiliary_head."))
 
 
-def count_flops(network: nn.Module, image_shape: Shape) -> int:
-    """Floating-point operations per image: twice the multiply-adds of convolutions and linear layers.
+def count_flops(network: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Floating-point operations of one input's forward: twice the multiply-adds of convolutions and linear layers.
 
     Normalisation, pooling, activations and sums are not counted, as usual.
 
     Args:
-        network: the network of one architecture.
-        image_shape: (channels, height, width).
+        network: of one architecture.
+        input_shape: of one input.
     """
     counter = MultiplyAdds()
     with _scoring(network), counter:
-        network(torch.zeros(1, *image_shape, device=_device(network)))
+        network(torch.zeros(1, *input_shape, device=_device(network)))
     return 2 * counter.total
 
 
@@ -82,20 +81,20 @@ class LatencySettings:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-def measure_latency(network: nn.Module, image_shape: Shape, settings: LatencySettings | None = None) -> float:
-    """Median seconds per forward pass, in single precision, on the network's device.
+def measure_latency(network: nn.Module, input_shape: tuple[int, ...], settings: LatencySettings | None = None) -> float:
+    """Seconds of a forward, in single precision, on the device where the network is: the median over repetitions.
 
     On CUDA, every repetition synchronises with the device before the clock is read.
 
     Args:
-        network: the network of one architecture.
-        image_shape: (channels, height, width).
-        settings: settings of the measurement.
+        network: of one architecture.
+        input_shape: of one input.
+        settings: how it is measured.
     """
     settings = settings or LatencySettings()
     device = _device(network)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(settings.batch_size, *image_shape, generator=generator).to(device)
+    images = torch.randn(settings.batch_size, *input_shape, generator=generator).to(device)
     seconds = []
     with _scoring(network), _threads(settings.threads):
         for _ in range(settings.warmup + settings.repeats):
@@ -237,7 +236,7 @@ class CostEvaluator(Evaluator):
 
     def _measured(self, architecture: Architecture) -> tuple[float, ...]:
         evaluator: Any = self.evaluator.unwrapped
-        shape = evaluator.task.image_shape
+        shape = evaluator.task.input_shape
         network = evaluator.new_network(architecture, evaluator.task, 0)
         measures: dict[str, Callable[[], float]] = {
             "parameters": lambda: count_parameters(network),

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator, joined
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator, concatenate
 from nas_gym.spaces import Tokens
 
 logger = logging.getLogger("nas_gym")
@@ -151,7 +151,7 @@ class DistributedEvaluator(Evaluator):
         if not len(tokens):
             return self.local.evaluate(tokens, fidelity=fidelity, parents=parents)
         parts = {part.tobytes(): found for part, found in self.evaluate_in_parts(tokens, fidelity=fidelity)}
-        return joined([parts[row.tobytes()] for row in tokens])
+        return concatenate([parts[row.tobytes()] for row in tokens])
 
     def evaluate_in_parts(
         self, tokens: Tokens, *, fidelity: float | None = None

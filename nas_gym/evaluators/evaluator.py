@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas_gym.spaces import SearchSpace, Tokens
+from nas_gym.types import Floats
 
-Floats = NDArray[np.float64]
 logger = logging.getLogger("nas_gym")
 
 
@@ -66,7 +66,7 @@ class Evaluations:
         )
 
 
-def joined(parts: Sequence[Evaluations]) -> Evaluations:
+def concatenate(parts: Sequence[Evaluations]) -> Evaluations:
     """One batch behind the other; a metric that one of them does not tell is NaN there."""
     names = dict.fromkeys(name for part in parts for name in part.metrics)
     return Evaluations(
@@ -88,6 +88,9 @@ class Evaluator(ABC):
 
     Attributes:
         space: the search space whose sequences it understands.
+        trains: whether it trains networks on a task: then its arguments include ``task``, ``seed``, ``device``,
+            ``data_dir`` and ``download``.
+        uses_task: whether its arguments include ``task``.
         stateful: whether earlier calls, of `update` or of `evaluate`, change later results, so that a run must save it.
         fidelities: the shares of the full budget that it can spend on an architecture, ascending, the last one 1; ()
             where it evaluates in full only.
@@ -95,6 +98,8 @@ class Evaluator(ABC):
         part_size: how many architectures are a part in `evaluate_in_parts`; None takes all of a batch.
     """
 
+    trains: ClassVar[bool] = False
+    uses_task: ClassVar[bool] = False
     stateful: bool = False
     fidelities: tuple[float, ...] = ()
     workers: int = 1
@@ -109,8 +114,16 @@ class Evaluator(ABC):
         return self
 
     @property
-    def trains(self) -> bool:
-        """Whether `update` trains it. What is stateful otherwise changes with what it evaluates: it has no schedule."""
+    def has_fidelities(self) -> bool:
+        """Whether it can evaluate with a share of the full budget."""
+        return len(self.fidelities) > 1
+
+    @property
+    def has_shared_weights(self) -> bool:
+        """Whether `update` trains weights that architectures share, by a schedule.
+
+        Other evaluators that are stateful change with what they evaluate, and have no schedule.
+        """
         return self.stateful and type(self.unwrapped).update is not Evaluator.update
 
     @abstractmethod
@@ -244,14 +257,22 @@ class Schedule:
 
     Attributes:
         evaluator: what it trains and scores with.
-        statistics: scalars to log of the training that the last scoring brought, means over its steps.
-        trials: architectures scored so far; spaces that grow in a search go by it.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
-        self.statistics: dict[str, float] = {}
-        self.trials = 0
+        self._statistics: dict[str, float] = {}
+        self._trials = 0
+
+    @property
+    def trials(self) -> int:
+        """Architectures scored so far; spaces that grow in a search go by it."""
+        return self._trials
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """Scalars to log of the training that the last scoring brought, means over its steps."""
+        return self._statistics
 
     def prepare(self) -> Iterator[dict[str, float]]:
         """Does the training that is due before the next architectures can be scored, an optimiser step an item.
@@ -260,20 +281,21 @@ class Schedule:
         """
         return iter(())
 
-    def score(self, tokens: Tokens, fidelity: float | None = None) -> Evaluations:
+    def score(self, tokens: Tokens, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
         """Evaluates the architectures int64[B, T] whose episodes have just finished; logs those that fail.
 
         Args:
             tokens: legal, filled sequences.
+            parents: int64[B, T], the architectures whose weights they inherit; None leaves it to the evaluator.
             fidelity: one of the evaluator's `fidelities`, and then the metrics tell it; None evaluates in full.
         """
         for _ in self.prepare():
             pass
-        evaluations = self.evaluator.evaluate(tokens, fidelity=fidelity)
+        evaluations = self.evaluator.evaluate(tokens, fidelity=fidelity, parents=parents)
         if fidelity is not None:
             told = {"fidelity": np.full(len(tokens), fidelity)}
             evaluations = replace(evaluations, metrics={**evaluations.metrics, **told})
-        self.trials += len(tokens)
+        self._trials += len(tokens)
         for row in np.flatnonzero(evaluations.failed):
             logger.warning("failed trial (%s): %s", evaluations.reasons[row], self.evaluator.space.format(tokens[row]))
         return evaluations
@@ -283,7 +305,7 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.evaluator.load_state_dict(state["evaluator"])
-        self.trials = int(state["trials"])
+        self._trials = int(state["trials"])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Schedule:
         return self

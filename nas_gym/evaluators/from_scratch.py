@@ -1,4 +1,4 @@
-"""Rewards from networks that are trained from scratch, on a proxy of the task (Zoph & Le 2017; Zoph et al. 2018)."""
+"""Scores architectures by training them from scratch, on a proxy of the task (Zoph & Le 2017; Zoph et al. 2018)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from nas_gym.evaluators.cost import count_parameters
-from nas_gym.evaluators.evaluator import Evaluations, Floats
+from nas_gym.evaluators.evaluator import Evaluations
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
 from nas_gym.evaluators.training import Training, TrainingCurve, TrainingSettings, fit
 from nas_gym.networks import Network, NetworkSettings, make_network
 from nas_gym.networks.layers import LayerNetwork
+from nas_gym.networks.network import as_image_shape
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.spaces.transformation import TransformationSpace
-from nas_gym.tasks import Task
-from nas_gym.tasks.task import Split, channel_statistics, resize
+from nas_gym.tasks import ImageTask, Task
+from nas_gym.types import Floats
 
 Key = tuple[int, ...]
 SCORES = ("last", "best", "best-of-last-5")
@@ -32,17 +32,18 @@ class FromScratchSettings:
     """The proxy that architectures are trained on, and how. The defaults suit a CPU.
 
     Attributes:
-        image_size: images are resized to this, in pixels; None leaves them.
-        train_images: images trained on, balanced over the classes; None takes all.
-        score_images: images of the validation split that score, balanced; None takes all.
+        image_size: side in pixels that images are resized to; None keeps their size.
+        train_images: number of training examples, taken from the start of the split, where `make_task` balances the
+            classes; None uses all.
+        score_images: number of validation examples, likewise; None uses all.
         cutout: side in pixels of the square that augmentation cuts out (DeVries & Taylor 2017: 16 of 32 pixels on
-            CIFAR-10); None leaves it to the task. It acts where `training.augment` is on.
-        network: the macro architecture, or a mapping of fields of `NetworkSettings`. With `auxiliary` it has the
-            auxiliary classifier of NASNet, weighed by `training.auxiliary_weight`.
+            CIFAR-10); None keeps the task's. It needs `training.augment`.
+        network: the macro architecture, or a mapping of fields of `NetworkSettings`. `auxiliary` adds NASNet's
+            auxiliary classifier, whose loss is weighted by `training.auxiliary_weight`.
         training: epochs, SGD on a cosine, and the regularisation of the papers (ScheduledDropPath, label smoothing), or
             a mapping of fields of `TrainingSettings`.
-        score: the accuracy of the ``"last"`` epoch, of the ``"best"`` one, or of the ``"best-of-last-5"``; the reward
-            of Zoph & Le (2017, section 4.1) is this last one with the objective ``"accuracy-cubed"``.
+        score: the accuracy of the ``"last"`` epoch, of the ``"best"``, or the ``"best-of-last-5"``; with the objective
+            ``"accuracy-cubed"`` the latter is the reward of Zoph & Le (2017, section 4.1).
     """
 
     image_size: int | None = None
@@ -67,31 +68,29 @@ class FromScratchSettings:
             raise ValueError("training must record 'valid' after all epochs: a reward has no other split to look at")
 
     def proxy(self, task: Task) -> Task:
-        """The task that architectures are trained and scored on; its mean and deviation are of its own images."""
-        train = self._split(task.train, self.train_images)
-        mean, std = channel_statistics(train.images)
-        augmentation = task.augmentation
-        if self.cutout is not None:
-            augmentation = dataclasses.replace(augmentation, cutout=self.cutout)
-        return dataclasses.replace(
-            task,
-            train=train,
-            valid=self._split(task.valid, self.score_images),
-            test=self._split(task.test, self.score_images),
-            mean=mean,
-            std=std,
-            augmentation=augmentation,
-        )
+        """The task that architectures are trained and scored on; its statistics are those of its own train split.
 
-    def _split(self, split: Split, images: int | None) -> Split:
-        # The beginning of a task's splits is balanced.
-        split = split.take(torch.arange(len(split), device=split.labels.device)[:images])
-        size = self.image_size
-        return split if size is None else Split(resize(split.images, (size, size)), split.labels)
+        Raises:
+            ValueError: `image_size` or `cutout` is set and the task is not one of images.
+        """
+        task = task.with_splits(
+            task.train.take(slice(self.train_images)),
+            task.valid.take(slice(self.score_images)),
+            task.test.take(slice(self.score_images)),
+        )
+        if self.image_size is None and self.cutout is None:
+            return task
+        if not isinstance(task, ImageTask):
+            raise ValueError(f"image_size and cutout must be None, for task {task.name!r} is not one of images")
+        if self.image_size is not None:
+            task = task.resized((self.image_size, self.image_size))
+        if self.cutout is not None:
+            task = dataclasses.replace(task, augmentation=dataclasses.replace(task.augmentation, cutout=self.cutout))
+        return task
 
 
 def _completed(name: str, value: Any, default: Any) -> Any:
-    """A nested settings object, or the default one with the fields of a mapping."""
+    """A nested settings object, or the default with the fields of a mapping replaced."""
     if not isinstance(value, Mapping):
         if type(value) is not type(default):
             raise ValueError(f"{name} must be a {type(default).__name__} or a mapping of its fields, got {value!r}")
@@ -105,18 +104,18 @@ def _completed(name: str, value: Any, default: Any) -> Any:
 class FromScratchEvaluator(TaskEvaluator):
     """Trains every architecture from random weights on a proxy of the task, and scores it on the validation split.
 
-    An evaluation follows from the architecture and the seed alone: the seed is that of the initial weights, of the
-    order of the images and of all else that is drawn, the same for every architecture. Fidelities are shares of the
-    epochs: a training of fidelity 0.4 is the first two of five epochs of the full schedule. It is kept, and goes on
-    from there when a higher fidelity is asked for.
+    An evaluation depends on the architecture and the seed alone; the seed of the initial weights, of the order of the
+    examples and of all other random numbers is the same for every architecture. Fidelities are fractions of the
+    epochs: fidelity 0.4 trains the first two of five epochs of the full schedule. The training is kept and continues
+    from there when a higher fidelity is requested.
 
     The metrics are ``epochs`` and ``parameters``. A network that diverges or does not fit into memory is a failed
-    evaluation. On CUDA, networks are trained in mixed precision, and together where their kind allows it.
+    evaluation. On CUDA, networks are trained in mixed precision, and together where `can_batch` allows it.
 
     Args:
         space: the search space.
         task: the task, or its name.
-        paused: trainings that are kept in memory, to go on with at a higher fidelity; those left longest ago go first.
+        paused: number of trainings kept in memory to be continued at a higher fidelity; the least recent are dropped.
         arguments: those of `TaskEvaluator`; the settings are fields of `FromScratchSettings`.
 
     Raises:
@@ -139,21 +138,21 @@ class FromScratchEvaluator(TaskEvaluator):
 
     @cached_property
     def proxy(self) -> Task:
-        """What is trained and scored on."""
+        """The task that networks are trained and scored on."""
         return self.settings.proxy(self.task)
 
     def new_network(self, architecture: Architecture, task: Task, seed: int) -> Network:
-        """The network of an architecture for the images of a task, with random weights."""
+        """The network of an architecture for a task, with random weights."""
         if isinstance(architecture.space, TransformationSpace):
             layers = architecture.space.network(np.array(architecture.tokens))
-            # Another class, which is trained in the same way.
-            return cast(Network, LayerNetwork(layers, task.image_shape, task.num_classes, seed=seed))
-        return make_network(architecture, task.image_shape, task.num_classes, self.settings.network, seed)
+            # Not a Network, but `fit` trains it in the same way.
+            return cast(Network, LayerNetwork(layers, as_image_shape(task.input_shape), task.num_outputs, seed=seed))
+        return make_network(architecture, task.input_shape, task.num_outputs, self.settings.network, seed)
 
     # ------------------------------------------------------------------ scoring
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """Trains int64[B, T] for a share of the epochs; an architecture that comes twice is trained once."""
+        """Trains int64[B, T] for a fraction of the epochs; repeated architectures are trained once."""
         del parents
         self.space.check(tokens)
         share, full = self.nearest_fidelity(fidelity), self.settings.training.epochs
@@ -174,12 +173,12 @@ class FromScratchEvaluator(TaskEvaluator):
         )
 
     def _score(self, accuracy: Floats) -> float:
-        """Of the accuracies float64[epochs] so far, the one that counts."""
+        """The score of a curve float64[epochs]."""
         counted = {"last": accuracy[-1:], "best": accuracy, "best-of-last-5": accuracy[-5:]}
         return float(counted[self.settings.score].max())
 
     def _trained(self, keys: Sequence[Key], epochs: int) -> dict[Key, tuple[TrainingCurve, int]]:
-        """The curve of each architecture after so many epochs, or more if it got there before, and its parameters."""
+        """The curve of each architecture after at least `epochs` epochs, and its number of parameters."""
         settings, seed, full = self.settings.training, self.seed, epochs == self.settings.training.epochs
         trainings = {key: self._paused.pop(key) for key in keys if key in self._paused}
         networks = {
@@ -188,7 +187,7 @@ class FromScratchEvaluator(TaskEvaluator):
             if key not in trainings
         }
         found: dict[Key, tuple[TrainingCurve, int]] = {}
-        if full:  # what is trained in one go may be trained together
+        if full:  # trainings that are never paused can be batched
             curves = fit(list(networks.values()), self.proxy, settings, seeds=[seed] * len(networks))
             for (key, network), curve in zip(networks.items(), curves, strict=True):
                 found[key] = curve, count_parameters(network)

@@ -19,8 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import NuSVR
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator, Floats, joined
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator, concatenate
+from nas_gym.settings import from_mapping
 from nas_gym.spaces import SearchSpace, Tokens
+from nas_gym.types import Floats
 
 COSTS = ("parameters", "flops")
 
@@ -214,11 +216,8 @@ class EarlyStoppingEvaluator(Evaluator):
         super().__init__(evaluator.space)
         if not evaluator.fidelities:
             raise ValueError(f"evaluator must have fidelities; {type(evaluator.unwrapped).__name__} has none")
-        known = EarlyStoppingSettings.__dataclass_fields__
-        if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"early stopping has no setting {unknown}; settings: {', '.join(known)}")
         self.evaluator, self.fidelities = evaluator, evaluator.fidelities
-        self.settings, self.seed = EarlyStoppingSettings(**settings), seed
+        self.settings, self.seed = from_mapping(EarlyStoppingSettings, settings, "early stopping"), seed
         self._make_predictor()  # validates the regressor
         self.predictor: LearningCurvePredictor | None = None
         self.best = -np.inf
@@ -247,7 +246,7 @@ class EarlyStoppingEvaluator(Evaluator):
             return self.evaluator.evaluate(tokens, fidelity=share, parents=parents)
         missing = max(self.settings.complete - len(self._complete), 0)
         parts = slice(missing), slice(missing, None)
-        return joined([self._watched(tokens[part], None if parents is None else parents[part]) for part in parts])
+        return concatenate([self._watched(tokens[part], None if parents is None else parents[part]) for part in parts])
 
     def _watched(self, tokens: Tokens, parents: Tokens | None) -> Evaluations:
         """Evaluates the remaining architectures with increasing fidelity."""
@@ -276,7 +275,7 @@ class EarlyStoppingEvaluator(Evaluator):
                 self._learn(tokens[left[sound]], features[sound], curves[sound])
             left, curves, predicted = left[~ended], curves[~ended], predicted[~ended]
         self._trials += len(tokens)
-        return joined(parts).rows(np.argsort(np.concatenate(rows), kind="stable"))
+        return concatenate(parts).rows(np.argsort(np.concatenate(rows), kind="stable"))
 
     def _prospects(self, features: Floats, curves: Floats, sound: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """Predicted accuracies and probabilities of beating the best so far; NaN if there is no prediction."""

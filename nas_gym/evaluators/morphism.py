@@ -1,28 +1,26 @@
-"""Rewards from networks that inherit the weights of what they have grown from (Cai et al. 2018, EAS)."""
+"""Scores networks that inherit the weights of the networks they have grown from (Cai et al. 2018, EAS)."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tempfile
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from nas_gym.evaluators.evaluator import Evaluations
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
 from nas_gym.evaluators.training import TrainingCurve, TrainingSettings, fit, memory_reason
+from nas_gym.evaluators.weight_store import WeightStore
 from nas_gym.networks.layers import LayerNetwork, channels_last
 from nas_gym.networks.morphism import transform
+from nas_gym.networks.network import as_image_shape
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
-from nas_gym.spaces.layers import Layers, Widen
+from nas_gym.spaces.layer_space import Widen
+from nas_gym.spaces.layers import Layers
 from nas_gym.spaces.transformation import TransformationSpace
 from nas_gym.tasks import Task
 
@@ -95,14 +93,14 @@ class MorphismSettings:
 
 @dataclass(frozen=True)
 class Visit:
-    """What became of a network.
+    """The record of an evaluated network.
 
     Attributes:
-        ancestor: whose weights it inherited; None for the start network.
-        actions: choices that lead from there to the network.
+        ancestor: the network whose weights it inherited; None for the start network.
+        actions: choices that lead from the ancestor to the network.
         accuracy: on the validation split; 0 if it failed.
-        epochs: passes over the training images behind its weights, those of its ancestors too.
-        reason: why it failed, empty if it did not.
+        epochs: passes over the training images behind its weights, including those of its ancestors.
+        reason: why it failed; empty if it did not.
     """
 
     ancestor: Layers | None
@@ -115,26 +113,26 @@ class Visit:
 class MorphismEvaluator(TaskEvaluator):
     """Grows networks out of networks that it has trained, trains them on, and scores them on the validation split.
 
-    The start network is trained from random weights. A network that has grown inherits its weights, or, as `inherit`
-    has it, those of the last network on the way that was evaluated. By the transformations it computes what that
-    ancestor computes; then it is trained for a few epochs at a small learning rate.
+    The start network is trained from random weights. A network that has grown inherits its weights or, depending on
+    `inherit`, those of the last evaluated network on the way. The transformations preserve the function of that
+    ancestor; the network is then trained for a few epochs at a small learning rate.
 
-    A network is evaluated once: however it is reached later, it keeps its weights and its score. So scores follow from
-    the seed and from the networks that were evaluated before. That is why the evaluator is stateful, though `update`
-    does nothing; weights follow from the ancestry, so that the state is the ancestries and scores alone, and weights
-    that are not at hand are made again.
+    A network is evaluated once: however it is reached later, it keeps its weights and its score. Scores therefore
+    depend on the seed and on the networks evaluated before, so the evaluator is stateful although `update` does
+    nothing. Weights depend on the ancestry alone: the state holds ancestries and scores, and missing weights are
+    trained again.
 
     Args:
         space: what the start network can grow into.
         task: the task, or its name.
-        memory: bytes of weights that are kept in memory; those used least recently go to files.
-        weights_dir: where these files are, in a folder that vanishes with the evaluator; None takes the system's place
-            for temporary files.
+        memory: bytes of weights kept in memory; the least recently used ones are moved to files.
+        weights_dir: where these files are, in a folder that is deleted with the evaluator; None uses the system's
+            folder for temporary files.
         arguments: those of `TaskEvaluator`; the settings are fields of `MorphismSettings`.
 
     Raises:
-        ValueError: a space of other architectures, an unknown task, device or setting, or images too small for the
-            start network.
+        ValueError: a space of other architectures, an unknown task, device or setting, or inputs that are not images
+            or too small for the start network.
     """
 
     name = "morphism"
@@ -156,28 +154,29 @@ class MorphismEvaluator(TaskEvaluator):
             raise ValueError(f"space must be a TransformationSpace, such as 'transformation'; got {space!r}")
         super().__init__(space, task, **arguments)
         self.start = space.layer_space.start
-        self.start.shapes(self.task.image_shape)  # complains of images that are too small
-        images = torch.arange(len(self.task.train), device=self.device)[: self.settings.train_images]
-        self._proxy = dataclasses.replace(self.task, train=self.task.train.take(images))
-        self._identity_images = self.task.normalise(self.task.train.images[: self.settings.identity_images])
+        self._image_shape = as_image_shape(self.task.input_shape)
+        self.start.shapes(self._image_shape)  # complains of images that are too small
+        train = self.task.train.take(slice(self.settings.train_images))
+        self._proxy = dataclasses.replace(self.task, train=train)
+        self._identity_images = self.task.inputs(self.task.train.take(slice(self.settings.identity_images)))
         self._visits: dict[Layers, Visit] = {}
         self._weights = WeightStore(memory, weights_dir)
 
     # ------------------------------------------------------------------ scoring
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """Accuracy, the number of ``parameters``, and the ``epochs`` behind the weights, inherited ones counted.
+        """Accuracy, the number of ``parameters``, and the ``epochs`` behind the weights, including inherited ones.
 
         Networks that have not been evaluated yet are trained, all in one call of `fit`.
 
         Args:
             tokens: int64[B, T], the actions that make each network.
-            fidelity: there are none.
-            parents: int64[B, T], networks on the way, whose weights are inherited whatever `inherit` has. Those that
-                have not been evaluated yet are evaluated first.
+            fidelity: ignored.
+            parents: int64[B, T], networks on the way whose weights are inherited, whatever `inherit` is. Those not yet
+                evaluated are evaluated first.
 
         Raises:
-            ValueError: tokens that are not legal, or a parent that does not lie on the way.
+            ValueError: illegal tokens, or a parent that does not lie on the way.
         """
         del fidelity
         self.space.check(tokens)
@@ -194,7 +193,7 @@ class MorphismEvaluator(TaskEvaluator):
         return self._evaluations([self.space.network(actions) for actions in tokens])
 
     def _inheritance(self, history: Sequence[Layers], actions: tuple[int, ...], parent: Layers | None) -> Visit:
-        """Whose weights the last of the networks inherits, and by what actions."""
+        """Which weights the last of the networks inherits, and the actions that lead from there to it."""
         ancestors = history[:1] if self.settings.inherit == "start" else history[:-1]
         if parent is not None:
             ancestors = history[:-1]
@@ -207,7 +206,7 @@ class MorphismEvaluator(TaskEvaluator):
 
     def _evaluations(self, networks: Sequence[Layers]) -> Evaluations:
         visits = [self._visits[layers] for layers in networks]
-        parameters = [layers.parameters(self.task.image_shape, self.task.num_classes) for layers in networks]
+        parameters = [layers.parameters(self._image_shape, self.task.num_outputs) for layers in networks]
         return Evaluations(
             np.array([visit.accuracy for visit in visits], dtype=np.float64),
             {
@@ -221,10 +220,10 @@ class MorphismEvaluator(TaskEvaluator):
     # ------------------------------------------------------------------ growing and training
 
     def _visit(self, new: Mapping[Layers, Visit]) -> None:
-        """Grows and trains the networks that are new; remembers what becomes of them."""
+        """Grows and trains the networks that are new, and records the results."""
         new = {layers: visit for layers, visit in new.items() if layers not in self._visits}
         start = self._visits.get(self.start)
-        if start is not None and start.reason:  # then there is nothing to inherit
+        if start is not None and start.reason:  # nothing to inherit
             failed = TrainingCurve(failed=True, reason=f"the start network has failed: {start.reason}")
             curves = dict.fromkeys(new, failed)
         else:
@@ -257,9 +256,9 @@ class MorphismEvaluator(TaskEvaluator):
 
     def _grown(self, layers: Layers, visit: Visit) -> LayerNetwork:
         """A network before its training, with tensors of its own: the ancestor's function, or random weights."""
-        shape, classes = self.task.image_shape, self.task.num_classes
+        shape, outputs = self._image_shape, self.task.num_outputs
         if visit.ancestor is None:
-            return LayerNetwork(layers, shape, classes, seed=self._seed("weights", layers)).to(self.device)
+            return LayerNetwork(layers, shape, outputs, seed=self._seed("weights", layers)).to(self.device)
         network = self._held(visit.ancestor)
         generator = torch.Generator().manual_seed(self._seed("growth", layers))
         for choice in visit.actions:
@@ -276,14 +275,14 @@ class MorphismEvaluator(TaskEvaluator):
         return network.clone()
 
     def _held(self, layers: Layers) -> LayerNetwork:
-        """A network that was evaluated, not to be trained; its weights are made again if they are not at hand."""
+        """An evaluated network, not to be trained; missing weights are trained again."""
         name = _digest(layers)
         if name not in self._weights:
             self._trained({layers: self._visits[layers]})
         if name not in self._weights:
             raise MemoryError(f"the weights of {layers} could not be made again")
         tensors = {key: channels_last(tensor.to(self.device)) for key, tensor in self._weights.get(name).items()}
-        return LayerNetwork(layers, self.task.image_shape, self.task.num_classes, tensors=tensors)
+        return LayerNetwork(layers, self._image_shape, self.task.num_outputs, tensors=tensors)
 
     def _seed(self, purpose: str, layers: Layers) -> int:
         entropy = [self.seed, *purpose.encode(), *bytes.fromhex(_digest(layers))]
@@ -310,7 +309,7 @@ class MorphismEvaluator(TaskEvaluator):
     def new_network(self, architecture: Architecture, task: Task, seed: int) -> LayerNetwork:
         """The network of an architecture with random weights, to be trained from scratch."""
         layers = self.space.network(architecture.tokens)
-        return LayerNetwork(layers, task.image_shape, task.num_classes, seed=seed)
+        return LayerNetwork(layers, as_image_shape(task.input_shape), task.num_outputs, seed=seed)
 
     # ------------------------------------------------------------------ state
 
@@ -346,62 +345,3 @@ class MorphismEvaluator(TaskEvaluator):
 def _digest(layers: Layers) -> str:
     """A network's hash: 32 hexadecimal digits."""
     return hashlib.sha256(layers.to_json().encode()).hexdigest()[:32]
-
-
-class WeightStore:
-    """Weights of networks by name: in memory up to a limit, those used least recently in files.
-
-    Args:
-        memory: the most bytes in memory; what is used last stays there in any case.
-        folder: where a folder for the files is made once it is needed; it vanishes with the store.
-    """
-
-    def __init__(self, memory: int, folder: str | Path | None = None) -> None:
-        if memory < 0:
-            raise ValueError(f"memory must not be negative, got {memory}")
-        self.memory, self.folder = memory, folder
-        self.clear()
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._held: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-        self._files: dict[str, Path] = {}
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._held or name in self._files
-
-    def put(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keeps tensors; they must not be written to any more."""
-        # In the order of memory that files have, so that it makes no difference whether they were in one meanwhile.
-        form = torch.contiguous_format
-        self._held[name] = {key: tensor.detach().cpu().clone(memory_format=form) for key, tensor in tensors.items()}
-        self._held.move_to_end(name)
-        self._spill()
-
-    def get(self, name: str) -> Mapping[str, Tensor]:
-        """What was put, on the CPU; not to be written to.
-
-        Raises:
-            KeyError: nothing of that name was.
-        """
-        if name not in self._held:
-            self._held[name] = load_file(self._files[name])
-        self._held.move_to_end(name)
-        tensors = self._held[name]
-        self._spill()
-        return tensors
-
-    @property
-    def bytes_held(self) -> int:
-        """How many are in memory."""
-        return sum(tensor.nbytes for tensors in self._held.values() for tensor in tensors.values())
-
-    def _spill(self) -> None:
-        while len(self._held) > 1 and self.bytes_held > self.memory:
-            name, tensors = self._held.popitem(last=False)
-            if name not in self._files:  # weights never change
-                if self._directory is None:
-                    self._directory = tempfile.TemporaryDirectory(prefix="weights_", dir=self.folder)
-                self._files[name] = Path(self._directory.name) / f"{name}.safetensors"
-                save_file(tensors, self._files[name])

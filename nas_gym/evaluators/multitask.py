@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,12 +56,7 @@ class MultiTaskEvaluator(Evaluator):
         each = [
             evaluator.evaluate(tokens, fidelity=fidelity, parents=parents) for evaluator in self.evaluators.values()
         ]
-        failed = np.any([one.failed for one in each], axis=0)
-        accuracy = np.where(failed, 0.0, np.mean([one.accuracy for one in each], axis=0))
-        names = [name for name in each[0].metrics if all(name in one.metrics for one in each)]
-        metrics = {name: np.mean([one.metrics[name] for one in each], axis=0) for name in names}
-        reasons = tuple("; ".join(filter(None, row)) for row in zip(*(one.reasons for one in each), strict=True))
-        return Evaluations(accuracy, metrics, failed, reasons)
+        return mean_over_tasks(each)
 
     def fingerprint(self) -> dict[str, Any]:
         tasks = {task: evaluator.fingerprint() for task, evaluator in self.evaluators.items()}
@@ -93,15 +88,15 @@ class MultiTaskSchedule(Schedule):
 
     def __init__(self, schedules: Mapping[str, Schedule]) -> None:
         self.schedules = dict(schedules)
-        self.evaluator = MultiTaskEvaluator({task: schedule.evaluator for task, schedule in schedules.items()})
+        super().__init__(MultiTaskEvaluator({task: schedule.evaluator for task, schedule in schedules.items()}))
 
     @property
-    def trials(self) -> int:  # type: ignore[override]  # counted by the schedules of the tasks
+    def trials(self) -> int:
         """Architectures scored so far, on all tasks."""
         return sum(schedule.trials for schedule in self.schedules.values())
 
     @property
-    def statistics(self) -> dict[str, float]:  # type: ignore[override]
+    def statistics(self) -> dict[str, float]:
         """The statistics of every task, ``weights/loss`` as ``weights/digits/loss``."""
         each = [_of_task(task, schedule.statistics) for task, schedule in self.schedules.items()]
         return {name: value for statistics in each for name, value in statistics.items()}
@@ -114,13 +109,9 @@ class MultiTaskSchedule(Schedule):
                 pending = statistics["pending_steps"] + sum(left[number:])
                 yield {**_of_task(task, statistics), "pending_steps": pending}
 
-    def score(self, tokens: Tokens, fidelity: float | None = None) -> Evaluations:
-        """Is not for this one, which knows of no task.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError("an architecture is scored on a task: by schedules[task].score(tokens, fidelity)")
+    def score(self, tokens: Tokens, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
+        """Scores on every task, by its schedule; the means over the tasks, as `MultiTaskEvaluator.evaluate`."""
+        return mean_over_tasks([schedule.score(tokens, fidelity, parents) for schedule in self.schedules.values()])
 
     def state_dict(self) -> dict[str, Any]:
         return {task: schedule.state_dict() for task, schedule in self.schedules.items()}
@@ -128,6 +119,16 @@ class MultiTaskSchedule(Schedule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for task, schedule in self.schedules.items():
             schedule.load_state_dict(state[task])
+
+
+def mean_over_tasks(each: Sequence[Evaluations]) -> Evaluations:
+    """The means of evaluations of the same architectures; failed where one of them is. The metrics that all have."""
+    failed = np.any([one.failed for one in each], axis=0)
+    accuracy = np.where(failed, 0.0, np.mean([one.accuracy for one in each], axis=0))
+    names = [name for name in each[0].metrics if all(name in one.metrics for one in each)]
+    metrics = {name: np.mean([one.metrics[name] for one in each], axis=0) for name in names}
+    reasons = tuple("; ".join(filter(None, row)) for row in zip(*(one.reasons for one in each), strict=True))
+    return Evaluations(accuracy, metrics, failed, reasons)
 
 
 def _of_task(task: str, statistics: Mapping[str, float]) -> dict[str, float]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from nas_gym.evaluators.evaluator import Evaluations, Floats
+from nas_gym.evaluators.evaluator import Evaluations
+from nas_gym.types import Floats
 
 
 class Objective(ABC):

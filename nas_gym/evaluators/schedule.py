@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator, Schedule
+from nas_gym.settings import from_mapping
 from nas_gym.spaces import Tokens
 
 
@@ -67,7 +68,7 @@ class InterleavedSchedule(Schedule):
             self.pending_steps -= 1
             yield {**statistics, "pending_steps": float(self.pending_steps)}
 
-    def score(self, tokens: Tokens, fidelity: float | None = None) -> Evaluations:
+    def score(self, tokens: Tokens, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
         for _ in self.prepare():
             pass
         size = self.settings.architectures_per_step
@@ -75,8 +76,10 @@ class InterleavedSchedule(Schedule):
         for _ in range(self.settings.steps_per_trial):
             shuffled = self.rng.permutation(tokens)
             steps += [self.evaluator.update(shuffled[first : first + size]) for first in range(0, len(tokens), size)]
-        self.statistics = {name: float(np.mean([step[name] for step in steps])) for name in (steps[0] if steps else ())}
-        return super().score(tokens, fidelity)
+        self._statistics = {
+            name: float(np.mean([step[name] for step in steps])) for name in (steps[0] if steps else ())
+        }
+        return super().score(tokens, fidelity, parents)
 
     def state_dict(self) -> dict[str, Any]:
         # The generator's state holds 128-bit integers, which only text keeps everywhere.
@@ -105,12 +108,12 @@ class EnasSchedule(InterleavedSchedule):
     def candidates(self, n: int) -> Tokens:
         return self.played[self.rng.integers(len(self.played), size=n)] if len(self.played) else super().candidates(n)
 
-    def score(self, tokens: Tokens, fidelity: float | None = None) -> Evaluations:
+    def score(self, tokens: Tokens, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
         for _ in self.prepare():
             pass
         if self.trials_in_phase == 0:
             self.played = self.played[:0]
-        evaluations = Schedule.score(self, tokens, fidelity)
+        evaluations = Schedule.score(self, tokens, fidelity, parents)
         self.played = np.concatenate([self.played, tokens])
         self.trials_in_phase += len(tokens)
         if self.trials_in_phase >= self.settings.trials_per_phase:
@@ -150,9 +153,5 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
     name, seed = fields.pop("name", "interleaved"), fields.pop("seed", 0)
     if name not in SCHEDULES:
         raise ValueError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
-    try:
-        settings = ScheduleSettings(**fields)
-    except TypeError as error:
-        known = ", ".join(ScheduleSettings.__dataclass_fields__)
-        raise ValueError(f"schedule {name!r} has no field among {sorted(fields)} beside {known}") from error
-    return SCHEDULES[name](evaluator, settings, seed) if evaluator.trains else Schedule(evaluator)
+    settings = from_mapping(ScheduleSettings, fields, f"schedule {name!r}", "field")
+    return SCHEDULES[name](evaluator, settings, seed) if evaluator.has_shared_weights else Schedule(evaluator)

@@ -1,4 +1,4 @@
-"""Rewards from weights that all architectures share (Pham et al. 2018, ENAS)."""
+"""Scores architectures with weights that all of them share (Pham et al. 2018, ENAS)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_gym.evaluators.evaluator import Evaluations, logger
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
-from nas_gym.evaluators.training import cosine, memory_reason, mixed_precision
+from nas_gym.evaluators.training import cosine, memory_reason, mixed_precision, repeated
 from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.tasks import Split, Task
@@ -29,19 +28,19 @@ class SharedWeightSettings:
         cells_per_stage: N (ENAS: 5 on a GPU).
         reductions: how often the resolution is halved (ENAS: 2).
         stem_stride: of the first convolution; None takes 2 from 28 pixels on.
-        batch_size: training images a step.
-        learning_rate: the cosine's start (ENAS, section 3.2: 0.05).
-        final_learning_rate: the cosine's end (ENAS, section 3.2: 0.0005).
+        batch_size: training examples per step.
+        learning_rate: at the start of the cosine (ENAS, section 3.2: 0.05).
+        final_learning_rate: at the end of the cosine (ENAS, section 3.2: 0.0005).
         cosine_steps: steps of the first cosine; each restart is twice as long (ENAS: 10 epochs, doubling).
         momentum: of SGD, Nesterov's form (ENAS, section 3.2).
         weight_decay: L2 penalty (ENAS, section 3.2: 1e-4).
         gradient_clip: largest norm of the gradient (ENAS's published configuration: 5).
-        augment: whether training images are augmented as the task has it.
-        score_images: images of the validation split that score an architecture; None takes them all. A number takes
-            one minibatch, as ENAS does, the same for all architectures until the weights change.
-        score_batch: images that share their batch-norm statistics in scoring.
-        architectures_at_once: architectures scored in one forward; None takes 64 on CUDA and, since larger batches
-            overflow a CPU's caches, 8 there.
+        augment: whether the task's augmentation is applied to training examples.
+        score_images: number of validation examples that an architecture is scored on; None uses all of them. A number
+            draws one minibatch, as ENAS does, the same for all architectures until the weights change.
+        score_batch: number of examples that share batch-norm statistics in scoring.
+        architectures_at_once: architectures scored in one forward pass; None uses 64 on CUDA and 8 on CPUs, whose
+            caches larger batches overflow.
     """
 
     channels: int = 8
@@ -68,17 +67,18 @@ class SharedWeightSettings:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, or None, got {getattr(self, name)}")
 
-    def network(self, image_size: int) -> NetworkSettings:
-        """The macro architecture for images of a size, in pixels."""
-        stride = (2 if image_size >= 28 else 1) if self.stem_stride is None else self.stem_stride
+    def network(self, input_shape: tuple[int, ...]) -> NetworkSettings:
+        """The macro architecture for a task's `input_shape`."""
+        large = min(input_shape[1:], default=0) >= 28
+        stride = (2 if large else 1) if self.stem_stride is None else self.stem_stride
         return NetworkSettings(self.channels, self.cells_per_stage, self.reductions, stride)
 
 
 class SharedWeightEvaluator(TaskEvaluator):
     """One supernet holds the weights of every architecture; `update` trains it, `evaluate` scores with it.
 
-    All randomness follows from the seed and the number of steps done, so that the state is the weights, the
-    momentum and one number.
+    All randomness is derived from the seed and the number of steps done, so the state consists of the weights, the
+    momentum and the number of steps.
 
     Args:
         space: the search space.
@@ -96,8 +96,8 @@ class SharedWeightEvaluator(TaskEvaluator):
 
     def __init__(self, space: SearchSpace, task: Task | str = "digits", **arguments: Any) -> None:
         super().__init__(space, task, **arguments)
-        network = self.settings.network(min(self.task.image_shape[1:]))
-        self.supernet = make_supernet(space, self.task.image_shape, self.task.num_classes, network, self.seed)
+        network = self.settings.network(self.task.input_shape)
+        self.supernet = make_supernet(space, self.task.input_shape, self.task.num_outputs, network, self.seed)
         self.supernet.to(self.device)
         self.optimiser = torch.optim.SGD(
             self.supernet.parameters(),
@@ -111,18 +111,18 @@ class SharedWeightEvaluator(TaskEvaluator):
     # ------------------------------------------------------------------ training
 
     def update(self, tokens: Tokens) -> dict[str, float]:
-        """One step of SGD: the mean gradient of the M architectures on one minibatch of the train split.
+        """One step of SGD on the mean loss of the M architectures on one minibatch of the train split.
 
         A step whose gradient is not finite, or that runs out of memory, is skipped, so that one architecture cannot
-        spoil the weights of all.
+        spoil the shared weights.
         """
         batch = self._training_batch()
-        images = self.task.normalise(batch.images)
+        inputs = self.task.inputs(batch)
         if self.settings.augment:
-            images = self.task.augment(images, self._generator("augmentation", self.steps))
+            inputs = self.task.augment(inputs, self._generator("augmentation", self.steps))
         self.optimiser.param_groups[0]["lr"] = rate = self._learning_rate()
         try:
-            loss, accuracy, finite = self._descend(images, batch.labels, tokens)
+            loss, accuracy, finite = self._descend(inputs, batch.targets, tokens)
         except (RuntimeError, MemoryError) as error:
             logger.warning("a step of the shared weights is skipped: %s", memory_reason(error))
             loss, accuracy, finite = math.nan, math.nan, False
@@ -134,27 +134,27 @@ class SharedWeightEvaluator(TaskEvaluator):
             "weights/skipped": float(not finite),
         }
 
-    def _descend(self, images: Tensor, labels: Tensor, tokens: Tokens) -> tuple[float, float, bool]:
-        """Takes the step if its gradient is finite; mean loss, mean accuracy, and whether it did."""
+    def _descend(self, inputs: Tensor, targets: Tensor, tokens: Tokens) -> tuple[float, float, bool]:
+        """Takes the step if its gradient is finite; returns the mean loss, the score, and whether it did."""
         self.supernet.train()
         with mixed_precision(self.device):
-            logits = self.supernet(images, tokens).float()
-        expected = labels.expand(len(tokens), -1)
-        loss = F.cross_entropy(logits.flatten(0, 1), expected.flatten())
+            outputs = self.supernet(inputs, tokens).float().flatten(0, 1)
+        expected = repeated(targets, len(tokens))
+        loss = self.task.loss(outputs, expected)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
         finite = bool(torch.isfinite(norm))
         if finite:
             self.optimiser.step()
-        accuracy = (logits.argmax(dim=-1) == expected).float().mean()
-        return float(loss.detach()), float(accuracy), finite
+        accuracy = self.task.score(float(self.task.measure(outputs.detach(), expected).float().mean()))
+        return float(loss.detach()), accuracy, finite
 
     def _training_batch(self) -> Split:
-        """The minibatch of this step: an epoch is a permutation that follows from the seed and its number."""
+        """The minibatch of this step; the order of an epoch is derived from the seed and the epoch's number."""
         train, size = self.task.train, min(self.settings.batch_size, len(self.task.train))
         epoch, position = divmod(self.steps, len(train) // size)
-        order = torch.randperm(len(train), generator=self._generator("order", epoch), device=self.device)
+        order = self.task.order(self._generator("order", epoch))
         return train.take(order[position * size : (position + 1) * size])
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
@@ -170,12 +170,12 @@ class SharedWeightEvaluator(TaskEvaluator):
     # ------------------------------------------------------------------ scoring
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """Accuracy and cross-entropy ``loss`` with the weights as they are."""
+        """The task's score and the metric ``loss`` of the current weights; for images accuracy and cross-entropy."""
         del fidelity, parents
         self.space.check(tokens)
         if len(tokens) == 0:
             return Evaluations(np.empty(0), {"loss": np.empty(0)})
-        # An architecture that is asked for twice is scored once.
+        # Repeated architectures are scored once.
         unique, inverse = np.unique(tokens, axis=0, return_inverse=True)
         at_once = self.settings.architectures_at_once or (64 if self.device.type == "cuda" else 8)
         scored = [self._score(unique[first : first + at_once]) for first in range(0, len(unique), at_once)]
@@ -185,7 +185,7 @@ class SharedWeightEvaluator(TaskEvaluator):
         return Evaluations(np.where(failed, 0.0, accuracy), {"loss": np.where(failed, np.nan, loss)}, failed, reasons)
 
     def _score(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
-        """Accuracy and loss of one forward's architectures; an infinite loss stands for exhausted memory."""
+        """Scores and losses of architectures in one forward pass; an infinite loss stands for exhausted memory."""
         try:
             return self._forward_scores(tokens)
         except (RuntimeError, MemoryError) as error:
@@ -199,25 +199,22 @@ class SharedWeightEvaluator(TaskEvaluator):
     @torch.no_grad()
     def _forward_scores(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
         split = self._scoring_split()
-        correct = torch.zeros(len(tokens), dtype=torch.float64, device=self.device)
-        loss = torch.zeros_like(correct)
+        totals = torch.zeros(len(tokens), dtype=torch.float64, device=self.device)
+        loss = torch.zeros_like(totals)
         self.supernet.eval()
-        # Chunks of equal size, since each is normalised by statistics of its own.
+        # Chunks of equal size, since each is normalised by its own statistics.
         chunks = math.ceil(len(split) / self.settings.score_batch)
-        for images, labels in zip(split.images.tensor_split(chunks), split.labels.tensor_split(chunks), strict=True):
+        for batch in split.tensor_split(chunks):
             with mixed_precision(self.device):
-                logits = self.supernet(self.task.normalise(images), tokens).float()
-            correct += (logits.argmax(dim=-1) == labels).sum(dim=1)
-            loss += self._losses(logits, labels)
-        # An infinite loss is one that is too large for float32; infinity itself stands for exhausted memory.
+                outputs = self.supernet(self.task.inputs(batch), tokens).float().flatten(0, 1)
+            targets = repeated(batch.targets, len(tokens))
+            totals += self.task.measure(outputs, targets).view(len(tokens), -1).sum(dim=1)
+            losses = self.task.loss(outputs, targets, reduction="none")
+            loss += losses.double().view(len(tokens), -1).sum(dim=1)
+        # Infinity stands for exhausted memory, so a loss that overflows float32 becomes NaN.
         loss = torch.where(loss.isfinite(), loss / len(split), torch.nan)
-        return (correct / len(split)).cpu().numpy(), loss.cpu().numpy()
-
-    @staticmethod
-    def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-        """Summed cross-entropy, float64[B], of logits float[B, N, classes]."""
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.expand(len(logits), -1).flatten(), reduction="none")
-        return losses.double().view(len(logits), -1).sum(dim=1)
+        scores = [self.task.score(total / len(split)) for total in totals.tolist()]
+        return np.array(scores), loss.cpu().numpy()
 
     def _scoring_split(self) -> Split:
         valid, wanted = self.task.valid, self.settings.score_images
@@ -227,9 +224,9 @@ class SharedWeightEvaluator(TaskEvaluator):
         return valid.take(order[:wanted])
 
     def new_network(self, architecture: Architecture, task: Task, seed: int) -> Network:
-        """The network of an architecture, as large as in the supernet, with random weights of its own."""
-        settings = self.settings.network(min(task.image_shape[1:]))
-        return make_network(architecture, task.image_shape, task.num_classes, settings, seed)
+        """A separate network of an architecture, of the supernet's size, with random weights."""
+        settings = self.settings.network(task.input_shape)
+        return make_network(architecture, task.input_shape, task.num_outputs, settings, seed)
 
     # ------------------------------------------------------------------ state
 

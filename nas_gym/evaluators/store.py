@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator, joined
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator, concatenate
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
 APPLICATION = 0x4E415347  # "NASG", the application id of these SQLite files
@@ -321,7 +321,7 @@ class StoredEvaluator(Evaluator):
                 known |= {text: evaluations.rows(slice(row, row + 1)) for row, text in enumerate(_texts(part))}
             self.evaluated += len(unique)
         self.found += len(tokens) - len(absent)
-        return joined([evaluation for text in texts if (evaluation := known[text]) is not None])
+        return concatenate([evaluation for text in texts if (evaluation := known[text]) is not None])
 
     def begin(self, tokens: Tokens, *, fidelity: float | None = None) -> Future[Any]:
         """Starts an evaluation that is not in the store."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator, Floats
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator
 from nas_gym.spaces import SearchSpace, Tokens
 from nas_gym.tables import DEFAULTS, Table, open_table
+from nas_gym.types import Floats
 
 NOISE = ("mean", "seed")
 
@@ -47,6 +48,8 @@ class TabularEvaluator(Evaluator):
     Raises:
         ValueError: the table or task is unknown, the table is of another kind of space, or the epochs are not recorded.
     """
+
+    uses_task = True
 
     def __init__(
         self,

@@ -1,9 +1,8 @@
-"""What evaluators have in common that train networks on a task."""
+"""The base class of evaluators that train networks on a task."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,8 @@ import torch
 import nas_gym
 from nas_gym.evaluators.evaluator import Evaluator
 from nas_gym.spaces import SearchSpace
-from nas_gym.tasks import Task, make_task
+from nas_gym.tasks import Task
+from nas_gym.tasks.named import named_task
 
 
 class TaskEvaluator(Evaluator):
@@ -20,10 +20,10 @@ class TaskEvaluator(Evaluator):
     Args:
         space: the search space.
         task: the task, or its name.
-        seed: of all randomness, and of the split of a task given by name.
-        device: ``"auto"`` takes CUDA if there is one.
-        data_dir: where a task given by name is looked for.
-        download: whether a task given by name may be downloaded.
+        seed: of all random numbers, and of the split of a task given by name.
+        device: ``"auto"`` uses CUDA if available.
+        data_dir: where the data of a task given by name is.
+        download: whether it may be downloaded.
         settings: fields of the evaluator's `Settings`.
 
     Attributes:
@@ -33,6 +33,8 @@ class TaskEvaluator(Evaluator):
         ValueError: an unknown task, device or setting.
     """
 
+    trains = True
+    uses_task = True
     name: ClassVar[str]
     Settings: ClassVar[type[Any]]
 
@@ -53,46 +55,31 @@ class TaskEvaluator(Evaluator):
             raise ValueError(f"{self.name} has no setting {unknown}; settings: {', '.join(known)}")
         self.settings, self.seed, self.device = self.Settings(**settings), seed, choose_device(device)
         if isinstance(task, str):
-            task = make_task(task, seed=seed, data_dir=data_dir, download=download)
+            task = named_task(task, seed=seed, data_dir=data_dir, download=download)
         self.task = task.to(self.device)
-        # A CPU trains one network after another: each result can be kept as soon as it is there.
+        # A CPU trains one network after another, so each result can be stored as soon as it is known.
         self.part_size = 1 if self.device.type == "cpu" else None
 
     def fingerprint(self) -> dict[str, Any]:
-        """The settings, the seed, the images, the kind of device, and the versions of what computes.
+        """The settings, the seed, the task, the kind of device, and the versions of what computes.
 
-        Rounding, which differs between processors and with the number of threads, is not told apart.
+        Rounding, which depends on the processor and the number of threads, is not part of it.
         """
         return {
             "evaluator": self.name,
             "settings": dataclasses.asdict(self.settings),
             "seed": self.seed,
-            "task": task_fingerprint(self.task),
+            "task": self.task.fingerprint(),
             "device": self.device.type,
             "versions": {"nas_gym": nas_gym.__version__, "torch": torch.__version__},
         }
 
 
-def task_fingerprint(task: Task) -> dict[str, Any]:
-    """What training and scoring see of a task: its images, and so their split, their size and any limit on them."""
-    digest = hashlib.sha256()
-    for tensor in (task.train.images, task.train.labels, task.valid.images, task.valid.labels):
-        digest.update(repr(tuple(tensor.shape)).encode())
-        digest.update(tensor.cpu().numpy().tobytes())
-    return {
-        "name": task.name,
-        "classes": len(task.classes),
-        "images": digest.hexdigest(),
-        "normalisation": [task.mean, task.std],
-        "augmentation": dataclasses.asdict(task.augmentation),
-    }
-
-
 def choose_device(device: str) -> torch.device:
-    """``"auto"`` becomes CUDA if there is one, else the CPU.
+    """The device of a name; ``"auto"`` is CUDA if available, else the CPU.
 
     Raises:
-        ValueError: an unknown device, or one that is not there.
+        ValueError: an unknown or unavailable device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,13 +10,12 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_gym.evaluators.evaluator import Floats
 from nas_gym.networks import Network, NetworkBatch, can_batch
-from nas_gym.networks.network import join
+from nas_gym.networks.bank import join
 from nas_gym.tasks import Split, Task
+from nas_gym.types import Floats
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class TrainingSettings:
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: images a step; a last, smaller batch is left out.
+        batch_size: examples per step; a smaller last batch is dropped.
         learning_rate: at the start of its cosine to 0 (NAS-Bench-201, table 1: 0.1 with batches of 256).
         momentum: of SGD, Nesterov's form (NAS-Bench-201, table 1).
         weight_decay: L2 penalty (NAS-Bench-201, table 1: 5e-4; DARTS, section 3.1.2: 3e-4).
@@ -34,8 +33,8 @@ class TrainingSettings:
         augment: whether the task's augmentation is applied.
         drop_path: final probability of ScheduledDropPath, raised linearly from 0 (DARTS, section 3.1.2: 0.2).
         auxiliary_weight: of the auxiliary classifier's loss, where the network has one (DARTS: 0.4).
-        record: the splits whose accuracy is recorded.
-        record_all_epochs: after every epoch, or after the last alone.
+        record: the splits that networks are scored on.
+        record_all_epochs: whether they are scored after every epoch, or only after the last.
     """
 
     epochs: int = 10
@@ -63,15 +62,15 @@ class TrainingSettings:
 
 @dataclass
 class TrainingCurve:
-    """What became of one network.
+    """The training of one network.
 
     Attributes:
-        accuracy: by recorded split, float64[recorded epochs].
+        accuracy: the task's score (the accuracy, for images) by recorded split, float64[recorded epochs].
         loss: mean training loss, float64[epochs].
-        seconds: spent on this network's training, scoring apart; of networks trained together, an equal share.
-        failed: whether it diverged or ran out of memory; its curves end there.
-        reason: why.
-        together: how many networks were trained together with it, itself counted.
+        seconds: time spent on training, without scoring; networks trained together get equal shares.
+        failed: whether training diverged or ran out of memory; the curves end there.
+        reason: of the failure; empty otherwise.
+        together: number of networks that were trained together, this one included.
     """
 
     accuracy: dict[str, Floats] = field(default_factory=dict)
@@ -98,19 +97,19 @@ def fit(
         networks: one architecture each; moved to the task's device.
         task: the task.
         settings: schedule and regularisation.
-        seeds: of the order of the images, the augmentation and the dropped paths, one a network.
-        on_step: called after each step of each network, for progress; what it raises ends the training.
-        clock: what the seconds of the curves are read from.
-        batched: whether the networks are trained together, as one program, where `can_batch` allows it; the results
-            are those of training each alone up to rounding. Where memory does not suffice for all of them, the halves
-            are trained from the start, one after the other, and so on. None does so on CUDA alone.
+        seeds: one per network, of the order of the examples, the augmentation and the dropped paths.
+        on_step: called after each step of each network, to report progress; an exception from it ends the training.
+        clock: gives the time in seconds.
+        batched: whether networks are trained together, as one program, where `can_batch` allows it. Results equal
+            those of training each network alone up to rounding. If memory is exhausted, the two halves are trained
+            again from the start, one after the other, and so on. None batches on CUDA only.
 
     Returns:
-        A curve for each network. A network that fails is left where it failed, or with weights of no use if it was
-        trained with others; these go on.
+        A curve for each network. A failed network keeps the weights it had when it failed, or meaningless ones if it
+        was trained together with others; the others continue.
 
     Raises:
-        ValueError: another number of seeds than of networks.
+        ValueError: the numbers of seeds and of networks differ.
     """
     if len(networks) != len(seeds):
         raise ValueError(f"seeds must be one for each of the {len(networks)} networks, got {len(seeds)}")
@@ -123,17 +122,17 @@ def fit(
 
 
 class Training:
-    """The training of one network, which can be left after any epoch and taken up again: that of `fit`, to the bit.
+    """The training of one network, which can be paused after any epoch; results equal those of `fit` to the bit.
 
     Args:
         network: moved to the task's device.
         task: the task.
-        settings: schedule and regularisation, of the whole training.
-        seed: of the order of the images, the augmentation and the dropped paths.
+        settings: schedule and regularisation of the complete training.
+        seed: of the order of the examples, the augmentation and the dropped paths.
 
     Attributes:
         network: the network.
-        curve: what has become of it so far.
+        curve: its curve so far.
     """
 
     def __init__(self, network: Network, task: Task, settings: TrainingSettings, *, seed: int) -> None:
@@ -142,7 +141,7 @@ class Training:
         (self.curve,) = self._run.curves
 
     def advance(self, epochs: int) -> None:
-        """Trains on until so many epochs are done."""
+        """Continues until `epochs` epochs are done in total."""
         try:
             self._run.train(epochs)
         except (RuntimeError, MemoryError) as error:
@@ -156,7 +155,7 @@ def _nothing() -> None:
 def _train(
     make_run: Callable[[Sequence[Network], Sequence[int]], _Run], networks: Sequence[Network], seeds: Sequence[int]
 ) -> list[TrainingCurve]:
-    """Trains networks together, or in halves if memory is exhausted; a single one has failed then."""
+    """Trains networks together, or in halves if memory is exhausted; a single network then fails."""
     run = make_run(networks, seeds)
     try:
         run.train()
@@ -173,7 +172,7 @@ def _train(
 
 
 class _Run:
-    """One network in training, or several together: their optimiser, their random numbers, their curves."""
+    """The training of one network or of several together: optimiser, random generators, curves."""
 
     def __init__(
         self,
@@ -191,10 +190,10 @@ class _Run:
         self.epochs, self.steps, self.total_steps = 0, 0, self.batches * settings.epochs
 
     def train(self, epochs: int | None = None) -> None:
-        """Trains on until so many of the settings' epochs are done; all of them without a number.
+        """Continues until `epochs` of the settings' epochs are done; None trains them all.
 
         Raises:
-            RuntimeError, MemoryError: memory is exhausted; several networks are then as they were before.
+            RuntimeError, MemoryError: memory is exhausted; several networks trained together are then unchanged.
         """
         if self.steps == 0:
             self._start()
@@ -229,8 +228,7 @@ class _Run:
 
     def _train_epoch(self) -> None:
         device, start = self.task.device, self.clock()
-        images = len(self.task.train)
-        orders = [torch.randperm(images, generator=generator, device=device) for generator in self.generators]
+        orders = [self.task.order(generator) for generator in self.generators]
         order = torch.stack(orders)[:, : self.batches * self.settings.batch_size]
         total = torch.zeros(len(self.networks), device=device)
         alive = [number for number, curve in enumerate(self.curves) if not curve.failed]
@@ -252,37 +250,39 @@ class _Run:
             self.curves[number].loss = np.append(self.curves[number].loss, loss)
 
     def _step(self, batch: Split) -> Tensor:
-        """One step of each network on its own images, architectures first; the losses, float[networks]."""
+        """One step of each network on its own examples, network by network; returns the losses, float[networks]."""
         progress = self.steps / self.total_steps
         self.optimiser.param_groups[0]["lr"] = cosine(self.settings.learning_rate, 0.0, progress)
         self.model.drop_path.probability = self.settings.drop_path * progress
-        images = self.task.normalise(batch.images)
+        inputs = self.task.inputs(batch)
         if self.settings.augment:
-            own = images.chunk(len(self.networks))
-            images = join([self.task.augment(*each) for each in zip(own, self.generators, strict=True)])
+            own = inputs.chunk(len(self.networks))
+            inputs = join([self.task.augment(*each) for each in zip(own, self.generators, strict=True)])
         with mixed_precision(self.task.device):
-            logits, auxiliary = self.model.logits(images)
-            losses = self._losses(logits, batch.labels)
+            outputs, auxiliary = self.model.logits(inputs)
+            losses = self._losses(outputs, batch.targets)
             if auxiliary is not None:
-                losses = losses + self.settings.auxiliary_weight * self._losses(auxiliary, batch.labels)
+                losses = losses + self.settings.auxiliary_weight * self._losses(auxiliary, batch.targets)
         self.optimiser.zero_grad(set_to_none=True)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         norms = self._clip()
         self.optimiser.step()
         self.steps += 1
-        # A gradient that is not finite spoils the weights; after the last step no later loss would tell.
+        # A gradient that is not finite spoils the weights, and after the last step no later loss would show it.
         return torch.where(norms.isfinite(), losses.detach(), torch.nan)
 
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        # Of a single network the mean is cross_entropy's own: published results keep their last bit.
-        reduction = "mean" if len(self.networks) == 1 else "none"
-        losses = F.cross_entropy(
-            logits.float(), labels, label_smoothing=self.settings.label_smoothing, reduction=reduction
+    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        losses = self.task.loss(
+            outputs.float(),
+            targets,
+            # The mean of a single network is the task's own: published results keep their last bit.
+            reduction="mean" if len(self.networks) == 1 else "none",
+            label_smoothing=self.settings.label_smoothing,
         )
         return losses.view(len(self.networks), -1).mean(dim=1)
 
     def _clip(self) -> Tensor:
-        """Clips each network's gradient; its norms before."""
+        """Clips each network's gradient; returns the norms before clipping, float[networks]."""
         if isinstance(self.model, NetworkBatch):
             return self.model.clip_gradients(self.settings.gradient_clip)
         return nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
@@ -291,36 +291,42 @@ class _Run:
         if all(curve.failed for curve in self.curves):
             return
         splits = {name: getattr(self.task, name) for name in self.settings.record}
-        # Together, no more images are scored at once than are trained on.
+        # Together, no more examples are scored at once than are trained on.
         size = 500 if len(self.networks) == 1 else self.settings.batch_size
-        correct = {name: count_correct(self.model, self.task, split, size) for name, split in splits.items()}
-        for name, counts in correct.items():
-            for curve, count in zip(self.curves, counts.view(-1).tolist(), strict=True):
+        scores = {name: score_each(self.model, self.task, split, size) for name, split in splits.items()}
+        for name, each in scores.items():
+            for curve, accuracy in zip(self.curves, each, strict=True):
                 if not curve.failed:
-                    accuracy = count / len(splits[name])
                     curve.accuracy[name] = np.append(curve.accuracy.get(name, np.empty(0)), accuracy)
 
     def fail(self, number: int, reason: str) -> None:
-        """Ends the curve of a network."""
+        """Marks a network as failed."""
         self.curves[number].failed, self.curves[number].reason = True, reason
         self.networks[number].zero_grad(set_to_none=True)
 
 
 def score(network: Network, task: Task, split: Split, batch_size: int = 500) -> float:
-    """The accuracy, in [0, 1], of a network of one architecture on a split."""
-    return int(count_correct(network, task, split, batch_size)) / len(split)
+    """The task's score of a network on a split, in [0, 1]; for images, the accuracy."""
+    return score_each(network, task, split, batch_size)[0]
 
 
-def count_correct(model: Network | NetworkBatch, task: Task, split: Split, batch_size: int) -> Tensor:
-    """How many images of a split are classified correctly, int64[K] by a batch of K networks, int64[] by one."""
+def score_each(model: Network | NetworkBatch, task: Task, split: Split, batch_size: int) -> list[float]:
+    """The scores of each of a batch of networks, or of a single network, on a split."""
     model.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=task.device)
+    networks = len(model.networks) if isinstance(model, NetworkBatch) else 1
+    totals = torch.zeros(networks, dtype=torch.float64, device=task.device)
     with torch.no_grad(), mixed_precision(task.device):
-        for images, labels in zip(
-            torch.split(split.images, batch_size), torch.split(split.labels, batch_size), strict=True
-        ):
-            correct = correct + (model(task.normalise(images)).argmax(dim=-1) == labels).sum(dim=-1)
-    return correct
+        for batch in split.split(batch_size):
+            outputs = model(task.inputs(batch))
+            if isinstance(model, NetworkBatch):
+                outputs = outputs.flatten(0, 1)
+            totals += task.measure(outputs, repeated(batch.targets, networks)).view(networks, -1).sum(dim=1)
+    return [task.score(total / len(split)) for total in totals.tolist()]
+
+
+def repeated(targets: Tensor, networks: int) -> Tensor:
+    """The same targets ``[n, ...]`` for each of several networks: ``[networks * n, ...]``, networks first."""
+    return targets.expand(networks, *targets.shape).flatten(0, 1)
 
 
 def cosine(highest: float, lowest: float, progress: float) -> float:
@@ -334,10 +340,10 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 
 
 def memory_reason(error: Exception) -> str:
-    """The reason to report if an error tells of exhausted memory.
+    """The reason to report for an error of exhausted memory.
 
     Raises:
-        Exception: the error itself, if it tells of anything else.
+        Exception: the error itself, if it is any other error.
     """
     # PyTorch has a class of its own for this on CUDA alone; its CPU allocator raises a bare RuntimeError.
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):

@@ -1,9 +1,8 @@
-"""Many networks of one space, each with weights of its own, as one program.
+"""Many networks of one space, each with its own weights, as one program.
 
-What supernets do for shared weights, this does for separate ones: the same code of the space's network routes the
-architectures, but each of its layers is replaced by those of all the networks that have it, side by side, as one
-layer: convolutions as groups of one convolution, normalisations as channels of one, classifiers as one batched matrix
-product. Source: Wang et al. 2021, "Horizontally Fused Training Array" (MLSys), section 3.
+A supernet's code routes the architectures, but each of its layers is replaced by one layer that holds those of all the
+networks that have it: convolutions become groups of one convolution, normalisations channels of one, classifiers one
+batched matrix product. Source: Wang et al. 2021, "Horizontally Fused Training Array" (MLSys), section 3.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from nas_gym.networks.bank import Bank, Choices, DropPath, Indices, Maps, join
 from nas_gym.networks.bench201 import Bench201Network
 from nas_gym.networks.cell import CellNetwork
-from nas_gym.networks.network import ArchitectureNorm, Bank, DropPath, Indices, Maps, Network, join
+from nas_gym.networks.network import ArchitectureNorm, Network
 from nas_gym.networks.size import SizeNetwork
 
 BATCHED = (Bench201Network, CellNetwork, SizeNetwork)
-"""Those that route architectures by banks, or not at all, and hold by the same names what their supernets hold."""
+"""Classes that route architectures by banks, or not at all, and whose modules have the names of their supernets'."""
 
 LAYERS = (nn.Sequential, nn.Conv2d, nn.Linear, ArchitectureNorm)
 
@@ -42,14 +42,14 @@ def _surroundings(network: nn.Module) -> tuple[object, ...]:
 
 
 class NetworkBatch(nn.Module):
-    """K networks of one architecture each, with copies of their weights; `give_back` returns what became of them.
+    """K networks of one architecture each, with copies of their weights; `give_back` writes the trained weights back.
 
-    Each computes what it computes alone, up to rounding. Weights that do not reach a network's output have no gradient
-    alone; here it is zero, so that weight decay shrinks them.
+    Each computes the same as alone, up to rounding. Weights that do not reach a network's output have no gradient when
+    it runs alone; here the gradient is zero, so weight decay shrinks them.
 
     Args:
         networks: K networks for which `can_batch` holds.
-        generators: sources of the random numbers that drop paths, one a network.
+        generators: of the random numbers that drop paths, one per network.
         device: where they run.
     """
 
@@ -116,7 +116,7 @@ class NetworkBatch(nn.Module):
                     delattr(module, name)
                     continue
                 merged = self._merged(child, inner, rows)
-                setattr(module, name, merged if isinstance(merged, Linears) else Beside(merged, len(rows)))
+                setattr(module, name, merged if isinstance(merged, Linears) else GroupedLayer(merged, len(rows)))
             else:
                 if isinstance(child, Bank):
                     child = SortedBank({int(key): choice for key, choice in child.choices.items()}, child.drop_path)
@@ -209,8 +209,8 @@ class Stack:
             own.copy_(part[place] if place else own + part)  # a count goes on
 
 
-class Beside(nn.Module):
-    """Runs R architectures through one merged layer, in which their channels stand side by side."""
+class GroupedLayer(nn.Module):
+    """One layer whose channels are those of R architectures side by side."""
 
     def __init__(self, layer: nn.Module, architectures: int) -> None:
         super().__init__()
@@ -239,14 +239,13 @@ class Linears(nn.Module):
 
 
 class SortedBank(Bank):
-    """A bank that sorts the architectures by choice, if all read one state.
+    """A bank that sorts the architectures by choice if all read the same state.
 
-    That makes two copies of the whole, where gathering makes one of each architecture: of hundreds, that is hundreds of
-    small kernels.
+    This copies the whole batch twice, where gathering launches a small kernel for each of hundreds of architectures.
     """
 
-    def forward(self, states: Sequence[Maps], source: Indices, choice: Indices) -> Tensor:
-        if (source != source[0]).any():
+    def forward(self, states: Sequence[Maps], source: Indices, choice: Choices) -> Tensor:
+        if isinstance(choice, Tensor) or (source != source[0]).any():
             return super().forward(states, source, choice)
         order = np.argsort(choice, kind="stable")
         used, counts = np.unique(choice, return_counts=True)

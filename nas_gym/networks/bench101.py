@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Head, Indices, Network, Stem, architecture_rows, grouped, masked, widened
+from nas_gym.networks.bank import Indices
+from nas_gym.networks.network import Head, Network, Stem, architecture_rows, grouped, masked, widened
 from nas_gym.networks.operations import ConvolutionSlice, Norm
 from nas_gym.spaces import Bench101Space, Tokens
+from nas_gym.types import Bools
 
 KERNELS = {"conv_1x1": 1, "conv_3x3": 3}
 POOLS = {"max_pool_3x3": 3}
@@ -59,7 +60,7 @@ class Bench101Network(Network):
             x = cell(x, edges, operations)
         return self.head(x), None
 
-    def cell_tokens(self, tokens: Tokens) -> tuple[NDArray[np.bool_], Indices]:
+    def cell_tokens(self, tokens: Tokens) -> tuple[Bools, Indices]:
         """Edges between live vertices, bool[B, V, V], and the operation of each vertex, int64[B, V], 0 at the ends."""
         edges = self.space.adjacency(tokens)
         live = self.space.live(edges)
@@ -100,7 +101,7 @@ class Bench101Cell(nn.Module):
             }
         )
 
-    def forward(self, x: Tensor, edges: NDArray[np.bool_], operations: Indices) -> Tensor:
+    def forward(self, x: Tensor, edges: Bools, operations: Indices) -> Tensor:
         """Runs the cell.
 
         Args:
@@ -123,7 +124,7 @@ class Bench101Cell(nn.Module):
         terms = self._joined(states, edges[:, :, self.last], widths)
         return add(terms + self._projection(x, self.last, edges[:, 0, self.last], widths))
 
-    def _projection(self, x: Tensor, vertex: int, read: NDArray[np.bool_], widths: Indices) -> list[Tensor]:
+    def _projection(self, x: Tensor, vertex: int, read: Bools, widths: Indices) -> list[Tensor]:
         """What the edge from the cell's input brings to a vertex, if any architecture has it."""
         if not read.any():
             return []
@@ -143,7 +144,7 @@ class Bench101Cell(nn.Module):
 
         return grouped(np.stack([operations * (widths > 0), widths], axis=1), run)
 
-    def _joined(self, states: dict[int, Tensor], ends: NDArray[np.bool_], widths: Indices) -> list[Tensor]:
+    def _joined(self, states: dict[int, Tensor], ends: Bools, widths: Indices) -> list[Tensor]:
         """The concatenation of the vertices that lead to the output, if any architecture has inner vertices."""
         if not states:
             return []
@@ -167,7 +168,7 @@ def vertex_operation(name: str, channels: int, norm: Norm) -> nn.Module:
     return ConvolutionSlice(channels, channels, KERNELS[name], norm)
 
 
-def vertex_channels(edges: NDArray[np.bool_], channels: int) -> Indices:
+def vertex_channels(edges: Bools, channels: int) -> Indices:
     """How many channels each vertex of a cell has, int64[B, V]; those of the output are `channels`.
 
     Source: Ying et al. 2019, section 2.3 and the benchmark's own builder, that gives what is left of the division to

@@ -5,15 +5,20 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, Head, Maps, Network, Stem
+from nas_gym.networks.bank import Bank, Choices, Maps
+from nas_gym.networks.network import Head, Network, Stem
 from nas_gym.networks.operations import Norm, convolution, make_operation
-from nas_gym.spaces import Bench201Space, Tokens
+from nas_gym.spaces import Bench201Space
 
 
 class Bench201Network(Network):
-    """Stem, stages of N cells with a residual block of stride 2 between them, classifier."""
+    """Stem, stages of N cells with a residual block of stride 2 between them, classifier.
+
+    Under a mixture, an edge is the weighted sum of its operations.
+    """
 
     unused_settings = ("auxiliary",)
+    takes_mixtures = True
 
     space: Bench201Space
 
@@ -29,7 +34,7 @@ class Bench201Network(Network):
         self.norm_before_head = self.norm(channels)
         self.head = Head(channels, num_classes)
 
-    def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+    def run(self, images: Tensor, tokens: Choices) -> tuple[Tensor, Tensor | None]:
         x = self.expanded(self.stem(images), len(tokens))
         for block in self.blocks:
             x = block(x, tokens)
@@ -48,7 +53,7 @@ class Bench201Cell(nn.Module):
             for allowed in network.allowed
         )
 
-    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x: Tensor, tokens: Choices) -> Tensor:
         states = [Maps(x, len(tokens))]
         for node in range(1, self.space.nodes):
             terms = [
@@ -73,7 +78,7 @@ class ResidualReduction(nn.Module):
             nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(in_channels, out_channels, 1, bias=False)
         )
 
-    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x: Tensor, tokens: Choices) -> Tensor:
         del tokens
         out: Tensor = self.convolutions(x) + self.shortcut(x)
         return out

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, Head, Indices, Maps, Network, Stem, masked
+from nas_gym.networks.bank import Bank, Indices, Maps
+from nas_gym.networks.network import Head, Network, Stem, masked
 from nas_gym.networks.operations import FactorisedReduction, Norm, convolution, make_operation
 from nas_gym.spaces import CellSpace, Tokens
 from nas_gym.spaces.cell import ADD, CELLS
+from nas_gym.types import Bools
 
 
 class CellNetwork(Network):
@@ -135,7 +136,7 @@ class Cell(nn.Module):
         per_node = self.space.decisions_per_node
         return tokens[:, self.first : self.first + self.space.nodes * per_node].reshape(len(tokens), -1, per_node)
 
-    def _loose_ends(self, tokens: Tokens) -> NDArray[np.bool_]:
+    def _loose_ends(self, tokens: Tokens) -> Bools:
         return self.space.loose_ends(self._decisions(tokens)[:, :, :2])
 
     def forward(self, before: Tensor, previous: Tensor, tokens: Tokens) -> Tensor:

@@ -8,12 +8,13 @@ from itertools import accumulate
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Indices, Network, architecture_rows, grouped, leading, masked, widened
+from nas_gym.networks.bank import Indices
+from nas_gym.networks.network import Network, architecture_rows, grouped, leading, masked, widened
 from nas_gym.spaces import ChainSpace, Tokens
 from nas_gym.spaces.chain import Convolution
+from nas_gym.types import Bools
 
 PAPER_CHANNELS = 16
 IMAGE = 0  # among the maps; layer i is number i + 1
@@ -145,9 +146,7 @@ class ChainLayer(nn.Module):
         self.norm = network.norm(filters)
         self.drop_path = network.drop_path
 
-    def forward(
-        self, maps: Sequence[Tensor], reads: NDArray[np.bool_], layers: Sequence[Convolution], filters: Indices
-    ) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], reads: Bools, layers: Sequence[Convolution], filters: Indices) -> Tensor:
         """Runs architectures whose strides and sizes of input are equal.
 
         Args:
@@ -182,6 +181,8 @@ class ChainLayer(nn.Module):
         padded = [_padded(x, height, width) for x in inputs]
         # A path is dropped where there is another.
         x = torch.cat([self.drop_path(x) for x in padded], dim=1) if len(padded) > 1 else padded[0]
+        if weight.shape[2:] == (1, 1):  # torch corrupts memory in the backward pass of strided ones on some processors
+            return F.conv2d(x[:, :, :: stride[0], :: stride[1]], weight)
         x = F.conv2d(x, weight, stride=stride, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
         # Even kernels give a row and a column too many.
         rows, columns = _divided((height, width), stride)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, Head, Indices, Maps, Network, Stem
+from nas_gym.networks.bank import Bank, Indices, Maps
+from nas_gym.networks.network import Head, Network, Stem
 from nas_gym.networks.operations import Norm, Zero, convolution, make_operation, separable_convolution
 from nas_gym.spaces import HierarchicalSpace, Tokens
+from nas_gym.types import Bools
 
 
 class HierarchicalNetwork(Network):
@@ -47,14 +48,14 @@ class HierarchicalNetwork(Network):
         def primitive(choice: int) -> nn.Module:
             return make_operation(names[choice - 1], channels, channels, 1, self.norm) if choice else Zero(1)
 
-        def place(allowed: NDArray[np.bool_]) -> Place:
+        def place(allowed: Bools) -> Place:
             bank = {int(choice): primitive(int(choice)) for choice in np.flatnonzero(allowed)}
             return Place(Bank(bank, self.drop_path))
 
         def motif(edges: Mapping[int, nn.Module], nodes: int) -> Motif:
             return Motif(edges, nodes, channels, self.norm, always_live=self.architecture is not None)
 
-        def held(allowed: NDArray[np.bool_]) -> list[int]:
+        def held(allowed: Bools) -> list[int]:
             """The edges that are more than `none`."""
             return [edge for edge in range(len(allowed)) if allowed[edge, ..., 1:].any()]
 
@@ -64,7 +65,7 @@ class HierarchicalNetwork(Network):
         }
         return motif(motifs, self.space.cell_nodes)
 
-    def _allowed_at_places(self) -> NDArray[np.bool_]:
+    def _allowed_at_places(self) -> Bools:
         """bool[edges of the cell, edges of a motif, 1 + primitives]: all in a supernet."""
         space, choices = self.space, 1 + len(self.space.primitives)
         if self.architecture is None:
@@ -96,7 +97,7 @@ def primitives_at_places(space: HierarchicalSpace, tokens: Tokens) -> Indices:
     return live
 
 
-def live_edges(used: NDArray[np.bool_], nodes: int) -> NDArray[np.bool_]:
+def live_edges(used: Bools, nodes: int) -> Bools:
     """Which used edges, bool[..., edges by target and source], lie on a way from the first node to the last."""
     targets, sources = np.tril_indices(nodes, -1)
     reached, needed = np.zeros((2, *used.shape[:-1], nodes), dtype=bool)
@@ -105,7 +106,7 @@ def live_edges(used: NDArray[np.bool_], nodes: int) -> NDArray[np.bool_]:
         reached[..., target] |= used[..., edge] & reached[..., source]
     for edge, (source, target) in reversed(list(enumerate(zip(sources, targets, strict=True)))):
         needed[..., source] |= used[..., edge] & needed[..., target]
-    live: NDArray[np.bool_] = used & reached[..., sources] & needed[..., targets]
+    live: Bools = used & reached[..., sources] & needed[..., targets]
     return live
 
 
@@ -150,7 +151,7 @@ class Motif(nn.Module):
 
     def forward(self, x: Tensor, choices: Indices) -> Tensor:
         """From and to float[B * N, C, H, W]; choices int64[B, edges, ...] are zero where an edge is not live."""
-        live: NDArray[np.bool_] = np.any(choices.reshape(*choices.shape[:2], -1) > 0, axis=2)
+        live: Bools = np.any(choices.reshape(*choices.shape[:2], -1) > 0, axis=2)
         states = {0: x}
         for target, incoming in self.incoming.items():
             results = [self.edges[str(e)](states[self.sources[e]], choices[:, e]) for e in incoming]
@@ -169,7 +170,7 @@ class Join(nn.Module):
         joins: dict[int, nn.Module] = {} if always_several else {0: Sum(channels)}
         self.bank = Bank({**joins, 1: convolution(results * channels, channels, 1, 1, norm)})
 
-    def forward(self, results: list[Tensor], several: NDArray[np.bool_]) -> Tensor:
+    def forward(self, results: list[Tensor], several: Bools) -> Tensor:
         """Joins float[B * N, C, H, W] each; all but one are zero where bool[B] `several` is False."""
         choice = several.astype(np.int64)
         out: Tensor = self.bank([Maps(torch.cat(results, dim=1), len(choice))], np.zeros_like(choice), choice)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nas_gym.networks.network import DropPath
+from nas_gym.networks.bank import DropPath
 from nas_gym.spaces.layers import (
     BOTTLENECK,
     Convolution,

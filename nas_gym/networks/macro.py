@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, Head, Maps, Network, Stem, masked
+from nas_gym.networks.bank import Bank, Maps
+from nas_gym.networks.network import Head, Network, Stem, masked
 from nas_gym.networks.operations import FactorisedReduction, make_operation
 from nas_gym.spaces import MacroSpace, Tokens
+from nas_gym.types import Bools
 
 
 class MacroNetwork(Network):
@@ -51,7 +52,7 @@ class MacroNetwork(Network):
             self.norms.append(self.norm(channels))
         self.head = Head(channels, num_classes)
 
-    def _held_skips(self) -> NDArray[np.bool_]:
+    def _held_skips(self) -> Bools:
         """bool[1, layers, layers], the skips of the architecture held; all there can be in a supernet."""
         every_bit = np.ones((1, self.space.length), dtype=np.int64)
         return self.space.skips(every_bit if self.architecture is None else np.asarray(self.architecture.tokens)[None])
@@ -75,6 +76,6 @@ class MacroNetwork(Network):
         return reduced
 
 
-def still_read(skips: NDArray[np.bool_], layer: int) -> list[int]:
+def still_read(skips: Bools, layer: int) -> list[int]:
     """The outputs that `layer` or a later one reads: the output before it, and those of skips bool[B, to, from]."""
     return [s for s in range(layer) if s == layer - 1 or skips[:, layer:, s].any()]

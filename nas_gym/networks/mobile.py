@@ -10,15 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_gym.networks.network import (
-    DropPath,
-    Head,
-    Indices,
-    Network,
-    Stem,
-    architecture_rows,
-    grouped,
-)
+from nas_gym.networks.bank import DropPath, Indices
+from nas_gym.networks.network import Head, Network, Stem, architecture_rows, grouped
 from nas_gym.networks.operations import Norm
 from nas_gym.spaces import MobileSpace, Tokens
 

@@ -8,21 +8,19 @@ runs every module once, on all the (architecture, image) pairs that use it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nas_gym.networks.bank import Choices, DropPath, Indices, join
 from nas_gym.networks.operations import Norm
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
-
-Indices = NDArray[np.int64]
+from nas_gym.types import Bools
 
 
 @dataclass(frozen=True)
@@ -54,25 +52,27 @@ class Network(nn.Module, ABC):
 
     Attributes:
         unused_settings: what a space has no use for; it must be left at its default.
+        takes_mixtures: whether a supernet also runs under weights of the choices, float[B, T, A].
 
     Args:
         space: the search space.
         image_shape: (channels, height, width) of the images.
-        num_classes: number of logits.
+        num_classes: number of logits, or of whatever else a task wants as outputs.
         settings: the macro architecture.
         architecture: the one architecture to hold; None makes a supernet.
         seed: of the initial weights; the global random state is left alone.
 
     Raises:
-        ValueError: the images are too small for the reductions, or a setting is not for this space.
+        ValueError: the inputs are not images, or too small for the reductions, or a setting is not for this space.
     """
 
     unused_settings: ClassVar[tuple[str, ...]] = ()
+    takes_mixtures: ClassVar[bool] = False
 
     def __init__(
         self,
         space: SearchSpace,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         num_classes: int,
         settings: NetworkSettings,
         *,
@@ -80,6 +80,7 @@ class Network(nn.Module, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        image_shape = as_image_shape(image_shape)
         shrink = settings.stem_stride * 2**settings.reductions
         if min(image_shape[1:]) < shrink:
             raise ValueError(f"images of {image_shape[1]}x{image_shape[2]} cannot be reduced {shrink} times")
@@ -109,14 +110,19 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
-        """Logits float[B * N, classes], architectures first, and those of the auxiliary classifier, if it has one."""
+        """Logits float[B * N, classes], architectures first, and those of the auxiliary classifier, if it has one.
 
-    def forward(self, images: Tensor, tokens: Tokens | None = None) -> Tensor:
+        `tokens` are int64[B, T]; a class that takes mixtures has them as float[B, T, A] too.
+        """
+
+    def forward(self, images: Tensor, tokens: Choices | None = None) -> Tensor:
         """Classifies.
 
         Args:
             images: float[N, C, H, W].
-            tokens: int64[B, T] on the host, for a supernet; None for a network of its own.
+            tokens: for a supernet, int64[B, T] on the host; or a mixture, float[B, T, A], with a weight for each choice
+                of each decision, where A is the largest number of choices and the rest is ignored. None for a network
+                of its own.
 
         Returns:
             Logits: float[B, N, classes], or float[N, classes] without tokens.
@@ -124,19 +130,29 @@ class Network(nn.Module, ABC):
         logits = self.logits(images, tokens)[0]
         return logits if tokens is None else logits.view(len(tokens), len(images), -1)
 
-    def logits(self, images: Tensor, tokens: Tokens | None = None) -> tuple[Tensor, Tensor | None]:
+    def logits(self, images: Tensor, tokens: Choices | None = None) -> tuple[Tensor, Tensor | None]:
         """As `run`, for the architecture held if no tokens are given.
 
         Raises:
-            ValueError: a supernet without tokens, or a network of its own with them.
+            ValueError: a supernet without tokens, a network of its own with them, or a mixture of another shape or for
+                a space whose networks take none.
         """
         if (tokens is None) == (self.architecture is None):
             raise ValueError("a supernet needs tokens, a network of one architecture takes none")
+        if isinstance(tokens, Tensor):
+            self._check_mixture(tokens)
         if self.architecture is not None:
             tokens = np.asarray(self.architecture.tokens)[None]
-        assert tokens is not None
         self.layout.images = images.shape[0]
-        return self.run(images.contiguous(memory_format=torch.channels_last), tokens)
+        return self.run(images.contiguous(memory_format=torch.channels_last), cast(Tokens, tokens))
+
+    def _check_mixture(self, weights: Tensor) -> None:
+        if not self.takes_mixtures:
+            raise ValueError(f"networks of space {self.space.name!r} take tokens as int64 arrays, and no mixtures")
+        shape = self.space.length, self.space.num_choices
+        if weights.shape[1:] != shape or not weights.is_floating_point():
+            got = f"{str(weights.dtype).removeprefix('torch.')} {list(weights.shape)}"
+            raise ValueError(f"a mixture must be float [B, {shape[0]}, {shape[1]}], got {got}")
 
     def expanded(self, x: Tensor, batch: int) -> Tensor:
         """float[N, ...] -> float[batch * N, ...]: the same images for every architecture, if each has not its own."""
@@ -192,95 +208,16 @@ class ArchitectureNorm(nn.Module):
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
 
 
-class DropPath(nn.Module):
-    """Drops whole paths of single images in training (ScheduledDropPath of NASNet, section 4).
+def as_image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The shape of a task's inputs, if these are images.
 
-    Attributes:
-        probability: of dropping; the training loop raises it linearly.
-        generator: source of randomness, so that networks trained side by side do not disturb each other.
+    Raises:
+        ValueError: they are not.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.probability = 0.0
-        self.generator: torch.Generator | None = None
-
-    def forward(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
-        """Drops images of float[R * N, C, H, W], those of the architectures `rows`; of all without."""
-        if not self.training or self.probability == 0.0:
-            return x
-        keep = 1.0 - self.probability
-        kept = self.draw(x, rows) < keep
-        return x * (kept / keep).to(x.dtype)
-
-    def draw(self, x: Tensor, rows: Sequence[int] | None) -> Tensor:
-        """Uniform random numbers, float[R * N, 1, 1, 1]."""
-        del rows
-        return torch.rand(len(x), 1, 1, 1, device=x.device, generator=self.generator)
-
-
-class Maps:
-    """Feature maps of a batch of architectures.
-
-    Args:
-        whole: float[B * N, C, H, W], architectures first.
-        batch: B.
-    """
-
-    def __init__(self, whole: Tensor, batch: int) -> None:
-        self.whole, self.batch = whole, batch
-
-    @cached_property
-    def parts(self) -> tuple[Tensor, ...]:
-        """float[N, C, H, W] of each architecture: views, so that gathering costs one copy."""
-        return cut(self.whole, self.batch)
-
-
-class Bank(nn.Module):
-    """The modules of one decision, of which each architecture uses one.
-
-    Args:
-        modules: by choice index; those that are allowed.
-        drop_path: applied to what has weights or pools; identities are never dropped.
-    """
-
-    def __init__(self, modules: dict[int, nn.Module], drop_path: DropPath | None = None) -> None:
-        super().__init__()
-        self.choices = nn.ModuleDict({str(choice): module for choice, module in modules.items()})
-        self.drop_path = drop_path
-
-    def forward(self, states: Sequence[Maps], source: Indices, choice: Indices) -> Tensor:
-        """Runs each module once, on all the images of the architectures that chose it.
-
-        Args:
-            states: what the architectures may read.
-            source: int64[B], the state that each architecture reads.
-            choice: int64[B], the module that each architecture uses.
-
-        Returns:
-            float[B * N, C', H', W'], architectures first.
-        """
-        outputs: dict[int, Tensor] = {}
-        for used in np.unique(choice):
-            rows = np.flatnonzero(choice == used).tolist()
-            together = self._run(str(used), join([states[source[row]].parts[row] for row in rows]), rows)
-            outputs.update(zip(rows, cut(together, len(rows)), strict=True))
-        return join([outputs[row] for row in range(len(choice))])
-
-    def _run(self, choice: str, x: Tensor, rows: Sequence[int]) -> Tensor:
-        module = self.choices[choice]
-        out: Tensor = module(x)
-        return out if self.drop_path is None or isinstance(module, nn.Identity) else self.drop_path(out, rows)
-
-
-def join(parts: list[Tensor]) -> Tensor:
-    """Concatenates along the batch, without a copy where there is one part."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def cut(x: Tensor, parts: int) -> tuple[Tensor, ...]:
-    """Equal parts along the batch; the whole where it is one, so that a network can be exported for any batch."""
-    return (x,) if parts == 1 else x.chunk(parts)
+    if len(shape) != 3:
+        raise ValueError(f"inputs must be images, of shape (channels, height, width); got shape {shape}")
+    channels, height, width = shape
+    return channels, height, width
 
 
 def architecture_rows(x: Tensor, rows: Indices, batch: int) -> Tensor:
@@ -311,7 +248,7 @@ def grouped(keys: Indices, run: Callable[[tuple[int, ...], Indices], Tensor]) ->
     return join([outputs[row] for row in range(len(keys))])
 
 
-def masked(x: Tensor, keep: NDArray[np.bool_]) -> Tensor:
+def masked(x: Tensor, keep: Bools) -> Tensor:
     """Zeros for the architectures where bool[B] `keep` is False."""
     if keep.all():
         return x

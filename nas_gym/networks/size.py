@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Bank, DropPath, Head, Indices, Maps, Network, Stem, leading
+from nas_gym.networks.bank import Bank, DropPath, Indices, Maps
+from nas_gym.networks.network import Head, Network, Stem, leading
 from nas_gym.networks.operations import Norm, convolution
 from nas_gym.spaces import SizeSpace, Tokens
 

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from nas_gym.networks.bench101 import Bench101Network
-from nas_gym.networks.bench201 import Bench201Network
-from nas_gym.networks.cell import CellNetwork
-from nas_gym.networks.chain import ChainNetwork
-from nas_gym.networks.hierarchical import HierarchicalNetwork
-from nas_gym.networks.macro import MacroNetwork
-from nas_gym.networks.mobile import MobileNetwork
 from nas_gym.networks.network import Network, NetworkSettings
-from nas_gym.networks.size import SizeNetwork
-from nas_gym.spaces import (
-    Architecture,
-    Bench101Space,
-    Bench201Space,
-    CellSpace,
-    ChainSpace,
-    HierarchicalSpace,
-    MacroSpace,
-    MobileSpace,
-    SearchSpace,
-    SizeSpace,
-)
-
-NETWORKS: dict[type[SearchSpace], type[Network]] = {
-    CellSpace: CellNetwork,
-    Bench201Space: Bench201Network,
-    ChainSpace: ChainNetwork,
-    Bench101Space: Bench101Network,
-    MacroSpace: MacroNetwork,
-    SizeSpace: SizeNetwork,
-    MobileSpace: MobileNetwork,
-    HierarchicalSpace: HierarchicalNetwork,
-}
+from nas_gym.networks.registry import NETWORKS
+from nas_gym.spaces import Architecture, SearchSpace
 
 
 def make_supernet(
     space: SearchSpace,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     num_classes: int,
     settings: NetworkSettings | None = None,
     seed: int = 0,
@@ -56,7 +27,7 @@ def make_supernet(
         A module from images float[N, C, H, W] and tokens int64[B, T] to logits float[B, N, classes].
 
     Raises:
-        ValueError: the space has no networks, or the images are too small.
+        ValueError: the space has no networks, or the inputs are not images, or too small.
     """
     network = _network_class(space)
     return network(space, image_shape, num_classes, settings or NetworkSettings(), seed=seed)
@@ -64,7 +35,7 @@ def make_supernet(
 
 def make_network(
     architecture: Architecture,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     num_classes: int,
     settings: NetworkSettings | None = None,
     seed: int = 0,
@@ -74,7 +45,7 @@ def make_network(
     Its parameters have the names that they have in the supernet of the space.
 
     Raises:
-        ValueError: the space has no networks, or the images are too small.
+        ValueError: the space has no networks, or the inputs are not images, or too small.
     """
     network = _network_class(architecture.space)
     return network(
@@ -88,7 +59,6 @@ def make_network(
 
 
 def _network_class(space: SearchSpace) -> type[Network]:
-    if type(space) not in NETWORKS:
-        known = ", ".join(known.name for known in NETWORKS)
-        raise ValueError(f"space {space.name!r} has no image networks; spaces that have: {known}")
-    return NETWORKS[type(space)]
+    if space.name not in NETWORKS:
+        raise ValueError(f"space {space.name!r} has no image networks; spaces that have: {', '.join(NETWORKS)}")
+    return NETWORKS[space.name]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from nas_gym.registry import Registry
+from nas_gym.settings import from_mapping
 from nas_gym.spaces.bench101 import Bench101Space
 from nas_gym.spaces.bench201 import Bench201Space
 from nas_gym.spaces.bench_graph import PROTEINS_OPERATIONS, BenchGraphSpace
@@ -19,22 +20,22 @@ from nas_gym.spaces.size import SizeSpace
 from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, SpaceSpec, Tokens, draw
 from nas_gym.spaces.transformation import TransformationSpace
 
-SPACES: dict[str, type[SearchSpace]] = {
-    space.name: space
-    for space in (
-        CellSpace,
-        Bench201Space,
-        ChainSpace,
-        MacroSpace,
-        SizeSpace,
-        Bench101Space,
-        HierarchicalSpace,
-        BenchGraphSpace,
-        MobileSpace,
-        TransformationSpace,
-    )
-}
-PRESETS: dict[str, SearchSpace] = {
+_KINDS: tuple[type[SearchSpace], ...] = (
+    CellSpace,
+    Bench201Space,
+    ChainSpace,
+    MacroSpace,
+    SizeSpace,
+    Bench101Space,
+    HierarchicalSpace,
+    BenchGraphSpace,
+    MobileSpace,
+    TransformationSpace,
+)
+SPACES: Registry[type[SearchSpace]] = Registry("kind of space", {kind.name: kind for kind in _KINDS})
+"""The classes of spaces by name."""
+
+_PRESETS: dict[str, SearchSpace] = {
     "cell": ENAS,
     "cell:enas": ENAS,
     "cell:nasnet": NASNET,
@@ -54,14 +55,35 @@ PRESETS: dict[str, SearchSpace] = {
     "transformation": TransformationSpace(),
     "transformation:densenet": TransformationSpace("densenet", kernels=(3,)),
 }
+PRESETS: Registry[SearchSpace] = Registry("space", _PRESETS)
+"""Spaces by name."""
+
+
+def register_space(kind: type[SearchSpace], presets: Mapping[str, SearchSpace] | None = None) -> None:
+    """Makes a kind of space known by its `name`, to environments, tables, saved architectures and the command line.
+
+    Args:
+        kind: the class.
+        presets: spaces of this kind by name; by default the kind's own name stands for the space with all fields at
+            their defaults.
+
+    Raises:
+        ValueError: it is no class of spaces.
+    """
+    if not isinstance(kind, type) or not issubclass(kind, SearchSpace):
+        raise ValueError(f"kind must be a class of search spaces, got {kind!r}")
+    SPACES.register(kind.name, kind)
+    for name, space in ({kind.name: kind()} if presets is None else presets).items():
+        PRESETS.register(name, space)
 
 
 def make_space(spec: SpaceSpec) -> SearchSpace:
     """Makes a search space.
 
     Args:
-        spec: a space; the name of a preset (``"cell:darts"``); or a mapping with the ``name`` of a space and its
-            fields (``{"name": "cell", "nodes": 4}``), as returned by `SearchSpace.to_dict`.
+        spec: a space; the name of a preset (``"cell:darts"``), or where a space stands, ``module:NAME``; or a mapping
+            with the ``name`` of a kind of space and its fields (``{"name": "cell", "nodes": 4}``), as returned by
+            `SearchSpace.to_dict`; the kind must be registered, so the module that registers it must be imported.
 
     Raises:
         ValueError: the name or a field is unknown.
@@ -69,17 +91,35 @@ def make_space(spec: SpaceSpec) -> SearchSpace:
     if isinstance(spec, SearchSpace):
         return spec
     if isinstance(spec, str):
-        if spec not in PRESETS:
-            raise ValueError(f"unknown space {spec!r}; known: {', '.join(PRESETS)}")
-        return PRESETS[spec]
-    if not isinstance(spec, Mapping) or spec.get("name") not in list(SPACES):
+        found: Any = PRESETS[spec]
+        if isinstance(found, type) and issubclass(found, SearchSpace):
+            found = found()
+        if not isinstance(found, SearchSpace):
+            raise ValueError(f"{spec!r} is no search space, but {found!r}")
+        return found
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise ValueError(f"a space needs a 'name' among {', '.join(SPACES)}; got {spec!r}")
-    space = SPACES[spec["name"]]
-    fields = {field.name for field in dataclasses.fields(space)}  # type: ignore[arg-type]
-    unknown = set(spec) - fields - {"name"}
-    if unknown:
-        raise ValueError(f"space {spec['name']!r} has no field {sorted(unknown)}; fields: {sorted(fields)}")
-    return space(**{key: _frozen(value) for key, value in spec.items() if key != "name"})
+    if spec["name"] not in SPACES:  # nothing is imported: the mapping may be a file's
+        raise ValueError(
+            f"unknown kind of space {spec['name']!r}; known: {', '.join(SPACES)}. Import the module that defines it, "
+            "which must call `register_space`"
+        )
+    fields = {key: _frozen(value) for key, value in spec.items() if key != "name"}
+    return from_mapping(SPACES[spec["name"]], fields, f"space {spec['name']!r}", "field")
+
+
+def saved_space(spec: Any) -> SearchSpace:
+    """Makes a search space that a file names: as `make_space`, but nothing is imported that the file chooses.
+
+    Args:
+        spec: the name of a preset, or what `SearchSpace.to_dict` returned.
+
+    Raises:
+        ValueError: the name or a field is unknown.
+    """
+    if isinstance(spec, str) and spec not in PRESETS:
+        raise ValueError(f"unknown space {spec!r}; known: {', '.join(PRESETS)}")
+    return make_space(spec)
 
 
 def _frozen(value: Any) -> Any:
@@ -108,4 +148,6 @@ __all__ = [
     "TransformationSpace",
     "draw",
     "make_space",
+    "register_space",
+    "saved_space",
 ]

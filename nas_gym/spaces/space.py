@@ -84,16 +84,17 @@ class Architecture:
         """Reads the output of `to_json`.
 
         Raises:
-            ValueError: the text is not such JSON, or its space or tokens are not legal.
+            ValueError: the text is not such JSON, its space is of a kind that is not registered, or its tokens are not
+                legal.
         """
-        from nas_gym.spaces import make_space
+        from nas_gym.spaces import saved_space
 
         try:
             record = json.loads(text)
             space, tokens = record["space"], record["tokens"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"not an architecture's JSON (an object with 'space' and 'tokens'): {text!r}") from error
-        return Architecture(make_space(space), tokens)
+        return Architecture(saved_space(space), tokens)
 
 
 class SearchSpace(ABC):

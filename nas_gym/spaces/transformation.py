@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_gym.spaces.graph import ArchitectureGraph
-from nas_gym.spaces.layers import DENSENET, PLAIN, Action, Deepen, Layers, LayerSpace, Shape, Stop, Widen
+from nas_gym.spaces.layer_space import Action, Deepen, LayerSpace, Stop, Widen
+from nas_gym.spaces.layers import DENSENET, PLAIN, Layers, Shape
 from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, Tokens
 
 STARTS: dict[str, Layers] = {"plain": PLAIN, "densenet": DENSENET}

@@ -30,6 +30,7 @@ from nas_gym.evaluators.task_evaluator import choose_device
 from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.files import write_text
 from nas_gym.networks import NetworkSettings, can_batch, make_network
+from nas_gym.settings import check_known, field_names
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 from nas_gym.tables.table import TaskTable, class_rows, save_table
 from nas_gym.tasks import Task, make_task
@@ -104,9 +105,7 @@ class BuildSettings:
 
 
 def _replaced(settings: Any, values: Mapping[str, Any]) -> Any:
-    known = {known.name for known in dataclasses.fields(settings)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"{type(settings).__name__} has no field {unknown}; fields: {', '.join(sorted(known))}")
+    check_known(values, field_names(type(settings)), type(settings).__name__, "field")
     nested = {
         name: _replaced(getattr(settings, name), value) if isinstance(value, Mapping) else value
         for name, value in values.items()
@@ -171,11 +170,11 @@ def train_classes(
         number of architectures trained together, as many as fit into memory.
     """
     networks = [
-        make_network(space.architecture(row), task.image_shape, task.num_classes, settings.network, seed)
+        make_network(space.architecture(row), task.input_shape, task.num_outputs, settings.network, seed)
         for row, seed in zip(tokens, seeds, strict=True)
     ]
-    flops = [count_flops(network, task.image_shape) for network in networks]
-    # A worker has one thread, so its own processor time is that of the training, whatever else the machine does.
+    flops = [count_flops(network, task.input_shape) for network in networks]
+    # A worker has one thread: its own time is what the training takes, whatever else the machine does.
     clock = time.thread_time if task.device.type == "cpu" else time.perf_counter
     curves = fit(networks, task, settings.training, seeds=seeds, clock=clock, batched=True)
     rows = []
@@ -299,7 +298,7 @@ def build(
     else:
         task = settings.make_task(data_dir).to(chosen)
         probe = make_network(
-            space.architecture(representatives[0]), task.image_shape, task.num_classes, settings.network
+            space.architecture(representatives[0]), task.input_shape, task.num_outputs, settings.network
         )
         build_shards(
             space, representatives, missing, settings, task, TOGETHER if can_batch([probe]) else 1, on_written=report

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_gym.files import replacing
-from nas_gym.spaces import SearchSpace, Tokens, make_space
+from nas_gym.spaces import SearchSpace, Tokens, saved_space
 
 FORMAT = 1
 SPLITS = ("valid", "test")
@@ -113,7 +113,7 @@ class Table:
             metadata = json.loads(text)
             if metadata["format"] != FORMAT:
                 raise ValueError(f"its format is {metadata['format']!r}; this version reads {FORMAT}")
-            self.space = make_space(metadata["space"])
+            self.space = saved_space(metadata["space"])
             self.epochs = {task: tuple(record["epochs"]) for task, record in metadata["tasks"].items()}
             self.provenance: dict[str, Any] = metadata["provenance"]
             self._sha256: dict[str, str] = metadata["sha256"]

@@ -1,17 +1,27 @@
-"""Image tasks, held whole on a device. Names can be read from `nas_gym.tasks.names` without importing torch."""
+"""What networks are trained and scored on, held whole on a device.
+
+Names can be read from `nas_gym.tasks.names` without importing torch.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nas_gym.tasks.names import TASKS
+from nas_gym.tasks.names import TASKS, register_task
 
 if TYPE_CHECKING:
+    from nas_gym.tasks.image_task import Augmentation, ImageTask
     from nas_gym.tasks.images import make_task
-    from nas_gym.tasks.task import Augmentation, Split, Task
+    from nas_gym.tasks.task import Split, Task
 
-_HOMES = {"make_task": "images", "Augmentation": "task", "Split": "task", "Task": "task"}
+_HOMES = {
+    "Augmentation": "image_task",
+    "ImageTask": "image_task",
+    "Split": "task",
+    "Task": "task",
+    "make_task": "images",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +30,4 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-__all__ = ["TASKS", "Augmentation", "Split", "Task", "make_task"]
+__all__ = ["TASKS", "Augmentation", "ImageTask", "Split", "Task", "make_task", "register_task"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas_gym.pickles import read_plain_dict
-from nas_gym.tasks.task import resize
+from nas_gym.tasks.image_task import resize
 
 UNSIGNED_BYTE = 0x08
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})

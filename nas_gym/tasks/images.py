@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from nas_gym.tasks.formats import list_class_folders, read_cifar_batch, read_cifar_classes, read_idx, read_images
+from nas_gym.tasks.image_task import Augmentation, ImageTask, channel_statistics, resize
 from nas_gym.tasks.names import FOLDER, TASKS
-from nas_gym.tasks.task import Augmentation, Split, Task, channel_statistics, resize
+from nas_gym.tasks.task import Split
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 IDX_FILES = (
@@ -53,7 +54,7 @@ def make_task(
     image_size: int | None = None,
     train_limit: int | None = None,
     valid_limit: int | None = None,
-) -> Task:
+) -> ImageTask:
     """Makes an image classification task, whole on a device.
 
     A dataset's own test split is the test split, and its own train split is divided 5:1 into train and valid. Without
@@ -85,7 +86,7 @@ def make_task(
             raise ValueError(f"{argument} must be at least 1, or None for all; got {value}")
     size = None if image_size is None else (image_size, image_size)
     source = _read(name, _data_folder(data_dir), download, size)
-    order = stratified_order(source.learn.labels.numpy(), np.random.default_rng(seed))
+    order = stratified_order(source.learn.targets.numpy(), np.random.default_rng(seed))
     valid = len(order) // 6 if source.valid is None else source.valid
     if valid == 0 or len(source.test) == 0:
         raise ValueError(f"task {name!r} has too few images to split: {len(order) + len(source.test)}")
@@ -95,9 +96,9 @@ def make_task(
         "test": source.test,
     }
     if size is not None:
-        splits = {key: Split(resize(split.images, size), split.labels) for key, split in splits.items()}
-    mean, std = channel_statistics(splits["train"].images)
-    task = Task(name, source.classes, **splits, mean=mean, std=std, augmentation=source.augmentation)
+        splits = {key: Split(resize(split.inputs, size), split.targets) for key, split in splits.items()}
+    mean, std = channel_statistics(splits["train"].inputs)
+    task = ImageTask(name, **splits, classes=source.classes, mean=mean, std=std, augmentation=source.augmentation)
     return task.to(device)
 
 
@@ -145,8 +146,8 @@ def _some_classes(source: _Source, name: str, chosen: str) -> _Source:
     classes = _class_numbers(name, chosen, len(source.classes))
 
     def part(split: Split) -> Split:
-        kept = split.take(torch.isin(split.labels, classes).nonzero()[:, 0])
-        return Split(kept.images, torch.searchsorted(classes, kept.labels))
+        kept = split.take(torch.isin(split.targets, classes).nonzero()[:, 0])
+        return Split(kept.inputs, torch.searchsorted(classes, kept.targets))
 
     learn = part(source.learn)
     valid = None if source.valid is None else source.valid * len(learn) // len(source.learn)

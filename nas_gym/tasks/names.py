@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nas_gym.registry import Registry
+
+if TYPE_CHECKING:
+    from nas_gym.tasks.task import Task
+
 TASKS: dict[str, str] = {
     "digits": "1,797 grey handwritten digits of 8x8 pixels, bundled with scikit-learn",
     "fashion-mnist": "70,000 grey articles of clothing of 28x28 pixels, 10 classes (Xiao et al. 2017)",
@@ -14,3 +22,22 @@ TASKS: dict[str, str] = {
     "folder:PATH": "your own images: PATH/<class>/*, or PATH/train/<class>/* and PATH/test/<class>/*",
 }
 FOLDER = "folder:"
+
+REGISTERED: Registry[Callable[..., Task]] = Registry("task", {})
+"""What makes the tasks that others have registered."""
+
+
+def register_task(name: str, make: Callable[..., Task] | str, description: str = "") -> None:
+    """Makes a task known by a name, to evaluators, environments and the command line.
+
+    Args:
+        name: the name.
+        make: a function that makes the task, or where it is found, ``module:function``. It is called with ``seed``, of
+            the split into train and valid, ``data_dir`` and ``download``, and returns the task on the CPU.
+        description: one line for lists.
+
+    Raises:
+        ValueError: the name is empty, or the place is not of that form.
+    """
+    REGISTERED.register(name, make)
+    TASKS[name] = description

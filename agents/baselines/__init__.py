@@ -1,0 +1,1 @@
+"""Agents without a model: what every other agent has to beat."""

@@ -1,0 +1,1 @@
+"""Policies over a search space, as networks."""

@@ -1,0 +1,320 @@
+"""The autoregressive LSTM controller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_gym.agents.controllers.controller import ChoiceBias, Controller, State, _score_choices, masked
+from nas_gym.spaces import SearchSpace
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Decisions that share parameters."""
+
+    points: bool
+    size: int  # the most choices of one of them
+    positions: tuple[int, ...]
+
+
+class _Softmax(nn.Module):
+    """A linear head a policy: logits [S, n, P, C] of features [S, n, P, F]."""
+
+    def __init__(self, policies: int, feature_size: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(policies, feature_size, size))
+        self.bias = nn.Parameter(torch.empty(policies, 1, size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return _by_policy(features, self.weight) + self.bias[:, :, None]
+
+
+class _Pointer(nn.Module):
+    """Additive attention over anchors: the logit of a choice is v . tanh(W_anchor anchor + W_query features)."""
+
+    def __init__(self, policies: int, hidden_size: int, feature_size: int) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.empty(policies, hidden_size, hidden_size))
+        self.query = nn.Parameter(torch.empty(policies, feature_size, hidden_size))
+        self.vector = nn.Parameter(torch.empty(policies, hidden_size, 1))
+
+    def forward(self, features: Tensor, anchors: Tensor, columns: Tensor) -> Tensor:
+        """Logits [S, n, P, C]: features [S, n, P, F], anchors [S, n, G, H], the anchor of each choice [P, C]."""
+        keys = _by_policy(anchors, self.anchor).index_select(2, columns.flatten())
+        keys = keys.reshape(*keys.shape[:2], *columns.shape, -1)
+        scores = torch.tanh(keys + _by_policy(features, self.query)[:, :, :, None])
+        return _by_policy(scores, self.vector)[..., 0]
+
+
+def _by_policy(values: Tensor, weights: Tensor) -> Tensor:
+    """values [S, ..., H] times the weights [S, H, C] of each policy."""
+    return torch.bmm(values.flatten(1, -2), weights).reshape(*values.shape[:-1], -1)
+
+
+class LSTMController(Controller):
+    """One LSTM step a decision; decision t is scored from the hidden state h_t, its choice is the next input.
+
+    Sources: Zoph & Le 2017, section 3.1; Pham et al. 2018 (ENAS), sections 2.2 and 2.4, and the authors' code, from
+    which come the LSTM without biases, the uniform initialisation in [-0.1, 0.1], the pointing, and the order of
+    temperature and tanh.
+
+    - A kind of decision without `targets` has a linear softmax head and an embedding a choice.
+    - A kind that points is scored by attention over the anchors of its targets, and the chosen anchor is the next
+      input. The anchor of a group is the controller's state after the group's last decision, which is the step that
+      scores the next decision. (ENAS spends one more step there, on its start embedding.) A group without decisions,
+      an input of the network, and a target None have learned anchors (in ENAS: zeros, keyed by two extra steps).
+
+    Everything comes from the decisions' `kind`, `group` and `targets`, so any space will do.
+
+    Args:
+        space: the search space.
+        generators: sources of the initial parameters (on the CPU), one a policy; torch's global generator is never
+            touched.
+        hidden_size: H, units of the LSTM, the embeddings and the attention.
+        layers: LSTM layers.
+        tanh_constant: c in ``c * tanh(logit / temperature)``; None leaves the logits unbounded.
+        operation_tanh_reduction: divides c for the kinds that do not point.
+        temperature: divides the logits; None is 1.
+        choice_bias: priors on choices.
+        skip: joins the input of each step to the hidden state that its decision is scored from (Wong et al. 2018).
+        context_size: of the H units of each input, those that are not the embedding's: a subclass fills them.
+
+    Raises:
+        ValueError: a decision points to a group that is not closed before it.
+    """
+
+    columns: Tensor  # int64[T, A]: which anchor each pointing choice points to
+    rows: Tensor  # int64[T]: where the embeddings of a decision's kind start
+    fixed_bias: Tensor  # float[T, A]
+    order: Tensor  # int64[T]: positions sorted by kind
+    restore: Tensor  # int64[T]: the inverse of `order`
+    first_row: Tensor  # int64[S, 1]: where the embeddings of a policy start
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        generators: Sequence[torch.Generator],
+        hidden_size: int = 64,
+        layers: int = 1,
+        tanh_constant: float | None = 1.10,
+        operation_tanh_reduction: float = 2.5,
+        temperature: float | None = None,
+        choice_bias: Sequence[ChoiceBias] = (),
+        skip: bool = False,
+        context_size: int = 0,
+    ) -> None:
+        super().__init__(space, len(generators))
+        self.hidden_size, self.skip = hidden_size, skip
+        self.feature_size = 2 * hidden_size if skip else hidden_size
+        self.embedding_size = hidden_size - context_size
+        self.tanh_constant, self.operation_tanh_reduction = tanh_constant, operation_tanh_reduction
+        self.temperature = temperature
+        decisions, shape = space.decisions, (space.length, space.num_choices)
+
+        keys = [(decision.kind, decision.targets is not None) for decision in decisions]
+        self.kinds = []
+        for key in dict.fromkeys(keys):
+            positions = tuple(t for t, other in enumerate(keys) if other == key)
+            size = max(len(decisions[t].choices) for t in positions)
+            self.kinds.append(_Kind(key[1], size, positions))
+        self.kind_of = [list(dict.fromkeys(keys)).index(key) for key in keys]
+        order = np.concatenate([kind.positions for kind in self.kinds])
+
+        # Anchors are numbered in the order in which they come to be: the learned ones first.
+        closing = {decision.group: t for t, decision in enumerate(decisions)}
+        targets = dict.fromkeys(target for decision in decisions for target in decision.targets or ())
+        learned = [target for target in targets if target not in closing]
+        closed = sorted((target for target in targets if target in closing), key=lambda group: closing[group])
+        self.anchored = {closing[group] + 1 for group in closed}
+        number = {target: index for index, target in enumerate([*learned, *closed])}
+        self.points = bool(targets)
+
+        columns = np.zeros(shape, dtype=np.int64)
+        for t, decision in enumerate(decisions):
+            for choice, target in enumerate(decision.targets or ()):
+                if target in closing and closing[target] >= t:
+                    raise ValueError(f"decision {decision.name!r} points to group {target}, which is not closed yet")
+                columns[t, choice] = number[target]
+        sizes = [0 if kind.points else kind.size for kind in self.kinds]
+        rows = np.array([sum(sizes[:kind]) for kind in self.kind_of])
+        initial, fixed = self._biases(choice_bias)
+        for name, values in (
+            ("columns", columns),
+            ("rows", rows),
+            ("fixed_bias", fixed),
+            ("order", order),
+            ("restore", np.argsort(order)),
+            ("first_row", sum(sizes) * np.arange(self.policies)[:, None]),
+        ):
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
+
+        # Gates stand in the order input, forget, output, candidate: the three sigmoids are neighbours.
+        weights = self.policies, layers, hidden_size, 4 * hidden_size
+        self.input_weights = nn.Parameter(torch.empty(weights))
+        self.hidden_weights = nn.Parameter(torch.empty(weights))
+        self.heads = nn.ModuleList(
+            _Pointer(self.policies, hidden_size, self.feature_size)
+            if kind.points
+            else _Softmax(self.policies, self.feature_size, kind.size)
+            for kind in self.kinds
+        )
+        self.start = nn.Parameter(torch.empty(self.policies, self.embedding_size))
+        self.embedding = nn.Parameter(torch.empty(self.policies, sum(sizes), self.embedding_size))
+        self.anchors = nn.Parameter(torch.empty(self.policies, len(learned), hidden_size))
+        if self.points and context_size:
+            self.anchor_embedding = nn.Parameter(torch.empty(self.policies, hidden_size, self.embedding_size))
+        self._initialise(generators, 0.1)
+        with torch.no_grad():
+            for head, bias in zip(self.heads, initial, strict=True):
+                if isinstance(head, _Softmax):
+                    head.bias.copy_(torch.from_numpy(bias).expand_as(head.bias))
+
+    def _biases(self, choice_bias: Sequence[ChoiceBias]) -> tuple[list[np.ndarray], np.ndarray]:
+        """The start of each kind's learned biases, and the fixed ones, float32[T, A]."""
+        decisions, shape = self.space.decisions, (self.space.length, self.space.num_choices)
+        initial = [np.zeros(kind.size, dtype=np.float32) for kind in self.kinds]
+        fixed = np.zeros(shape, dtype=np.float32)
+        for bias in choice_bias:
+            matched = np.zeros(shape, dtype=bool)
+            for t, decision in enumerate(decisions):
+                for choice, word in enumerate(decision.choices):
+                    matched[t, choice] = fnmatchcase(f"{decision.name}={word}", bias.pattern)
+            fixed[matched] += bias.fixed
+            for kind, learned in zip(self.kinds, initial, strict=True):
+                learned[matched[list(kind.positions), : kind.size].any(axis=0)] += bias.initial
+        return initial, fixed
+
+    # ------------------------------------------------------------------ the three uses
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        generators: Sequence[torch.Generator | None],
+        *,
+        deterministic: bool = False,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        noise = self._noise(n, generators, self.start.device)
+        tokens = torch.zeros(self.policies, n, self.space.length, dtype=torch.int64, device=noise.device)
+        x, state, anchors = self._begin(n)
+        for t in range(self.space.length):
+            features, state, anchors = self._advance(t, x, state, anchors)
+            logits = self._score(self.kind_of[t], features[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
+            logits = masked(logits / temperature, self._legal(tokens, t))
+            chosen = (logits if deterministic else logits - noise[:, :, t]).argmax(-1)
+            tokens[:, :, t] = chosen
+            if t + 1 < self.space.length:
+                x = self._feedback(t, chosen, anchors)
+        return tokens
+
+    def evaluate(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, anchors = self._unroll(tokens)
+        logits = self._score_all(features, anchors)
+        return *_score_choices(logits, self._all_legal(tokens), tokens), features
+
+    @torch.no_grad()
+    def next_distribution(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        logits = self._score_all(*self._unroll(tokens.clamp_min(0)))
+        return self._following(logits, tokens, positions)
+
+    # ------------------------------------------------------------------ one step
+
+    def _begin(self, n: int) -> tuple[Tensor, State, Tensor]:
+        """The first embedding [S, n, E], the LSTM's state, and the learned anchors [S, n, G, H]."""
+        zeros = self.start.new_zeros(self.policies, n, self.hidden_size)
+        state = [(zeros, zeros) for _ in range(self.input_weights.shape[1])]
+        return self.start[:, None].expand(-1, n, -1), state, self.anchors[:, None].expand(-1, n, -1, -1)
+
+    def _advance(self, t: int, x: Tensor, state: State, anchors: Tensor) -> tuple[Tensor, State, Tensor]:
+        """One LSTM step after an embedding: the features [S, n, F], the new state, the anchors known at decision t."""
+        x = entered = self._input(x)
+        after = []
+        for layer, (hidden, cell) in enumerate(state):
+            x, cell = self._cell(layer, torch.bmm(x, self.input_weights[:, layer]), hidden, cell)
+            after.append((x, cell))
+        if t in self.anchored:
+            anchors = torch.cat([anchors, x[:, :, None]], dim=2)
+        return self._features(x, entered), after, anchors
+
+    def _input(self, embedding: Tensor) -> Tensor:
+        """The LSTM's input [S, n, ..., H] at embeddings [S, n, ..., E]."""
+        return embedding
+
+    def _features(self, hidden: Tensor, entered: Tensor) -> Tensor:
+        """What a decision is scored from [..., F], of the hidden state and the input of its step."""
+        return torch.cat([hidden, entered], dim=-1) if self.skip else hidden
+
+    def _cell(self, layer: int, driven: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """The LSTM's equations, from the input's share of the gates [S, n, 4H]: the new hidden and cell state."""
+        gates = torch.baddbmm(driven, hidden, self.hidden_weights[:, layer])
+        sigmoids, candidate = torch.split(gates, [3 * self.hidden_size, self.hidden_size], dim=-1)
+        enter, forget, leave = sigmoids.sigmoid().chunk(3, dim=-1)
+        cell = torch.addcmul(enter * candidate.tanh(), forget, cell)
+        return leave * cell.tanh(), cell
+
+    def _feedback(self, t: int, chosen: Tensor, anchors: Tensor) -> Tensor:
+        """The embedding [S, n, E] of the choices int64[S, n] of decision t."""
+        if not self.kinds[self.kind_of[t]].points:
+            return F.embedding(chosen + (self.rows[t] + self.first_row), self.embedding.flatten(0, 1))
+        column = self.columns[t][chosen][..., None, None].expand(-1, -1, 1, self.hidden_size)
+        chosen_anchors = anchors.gather(2, column)[:, :, 0]
+        projected = self.embedding_size < self.hidden_size
+        return torch.bmm(chosen_anchors, self.anchor_embedding) if projected else chosen_anchors
+
+    def _score(self, kind: int, features: Tensor, positions: slice | Tensor, anchors: Tensor) -> Tensor:
+        """Logits [S, n, P, A] of P decisions of one kind, from their features [S, n, P, F]; illegal ones too."""
+        size, points = self.kinds[kind].size, self.kinds[kind].points
+        arguments = (features, anchors, self.columns[positions, :size]) if points else (features,)
+        logits: Tensor = self.heads[kind](*arguments)
+        if self.temperature is not None:
+            logits = logits / self.temperature
+        if self.tanh_constant is not None:
+            logits = self.tanh_constant / (1 if points else self.operation_tanh_reduction) * torch.tanh(logits)
+        return F.pad(logits + self.fixed_bias[positions, :size], (0, self.space.num_choices - size))
+
+    # ------------------------------------------------------------------ all steps
+
+    def _unroll(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher-forced features [S, n, T, F], and all anchors [S, n, G, H]."""
+        x, state, anchors = self._begin(tokens.shape[1])
+        if not self.points:
+            return self._unroll_layers(x, state, tokens), anchors
+        features = []
+        for t in range(self.space.length):
+            scored, state, anchors = self._advance(t, x, state, anchors)
+            features.append(scored)
+            if t + 1 < self.space.length:
+                x = self._feedback(t, tokens[:, :, t], anchors)
+        return torch.stack(features, dim=2), anchors
+
+    def _unroll_layers(self, x: Tensor, state: State, tokens: Tensor) -> Tensor:
+        """The features where nothing points: all inputs are known, so that a layer takes them in one product."""
+        index = tokens[:, :, :-1] + (self.rows[:-1] + self.first_row[..., None])
+        xs = torch.cat([x[:, :, None], F.embedding(index, self.embedding.flatten(0, 1))], dim=2)
+        xs = entered = self._input(xs)
+        for layer, (hidden, cell) in enumerate(state):
+            outputs = []
+            for driven in _by_policy(xs, self.input_weights[:, layer]).unbind(dim=2):
+                hidden, cell = self._cell(layer, driven, hidden, cell)
+                outputs.append(hidden)
+            xs = torch.stack(outputs, dim=2)
+        return self._features(xs, entered)
+
+    def _score_all(self, features: Tensor, anchors: Tensor) -> Tensor:
+        """Logits [S, n, T, A], a kind at a time."""
+        if len(self.kinds) == 1:
+            return self._score(0, features, slice(None), anchors)
+        sizes = [len(kind.positions) for kind in self.kinds]
+        sorted_features = features.index_select(2, self.order)
+        parts = zip(torch.split(sorted_features, sizes, dim=2), torch.split(self.order, sizes), strict=True)
+        logits = [self._score(kind, scored, positions, anchors) for kind, (scored, positions) in enumerate(parts)]
+        return torch.cat(logits, dim=2).index_select(2, self.restore)

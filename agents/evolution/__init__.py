@@ -1,0 +1,1 @@
+"""Agents that keep a population of architectures and breed it."""

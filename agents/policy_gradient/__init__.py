@@ -1,0 +1,1 @@
+"""Agents that train a controller by the policy gradient."""

@@ -1,0 +1,1 @@
+"""Benchmarks: every agent on every table, many seeds each."""

@@ -1,0 +1,1 @@
+"""The `nas-gym` command: one file a group of commands."""

@@ -1,0 +1,1 @@
+"""What a benchmark shows: summary, leaderboard, figures and pages."""

@@ -1,0 +1,244 @@
+"""What a run is asked to do, and the environment and the agent that this makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+import tyro
+import yaml
+
+from nas_gym.agents import Agent, agent_class, load_hyperparameters, make_agent
+from nas_gym.agents.registry import batch_size_of
+from nas_gym.envs.multitask import base_arguments
+from nas_gym.envs.multitask_vector import MultiTaskVectorEnv
+from nas_gym.envs.problem import Problem
+from nas_gym.evaluators import Evaluator, EvaluatorConfig
+from nas_gym.experiments.run.asynchronous import check_asynchronous
+from nas_gym.experiments.run.pairs import pairs, parse_pairs
+from nas_gym.files import read_mapping, write_text
+from nas_gym.registration import environment_spec
+from nas_gym.settings import from_mapping
+from nas_gym.spaces import SearchSpace, make_space, saved_space
+
+PAIRS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="KEY:VALUE ...",
+    instance_from_str=parse_pairs,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=pairs,
+)
+"""How the command line gives mappings."""
+
+CONFIG, SPACE = "config.yaml", "space.json"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is asked to do; written to config.yaml, and with the seed all that its results depend on.
+
+    Attributes:
+        env: id of an environment, such as NAS-Cell-v0, or ``module:ID``, where importing the module registers it.
+        agent: name of an agent, such as reinforce, or ``module:Class``.
+        trials: number of architectures to try.
+        task: name of the task; the environment's own by default.
+        seed: seed of the agent, the evaluator and the split of the task.
+        device: where networks run: auto (CUDA if there is one), cpu or cuda.
+        data_dir: folder in which data sets are looked for.
+        download: whether a missing data set may be downloaded.
+        num_envs: number of trials scored together; the agent's batch size by default.
+        env_kwargs: further arguments of the environment, such as schedule:enas or evaluator_kwargs.channels:16.
+        hyperparameters: of the agent, where they differ from its settings for the environment, such as
+            learning_rate:1e-3, or preset:paper for those of its paper.
+        pretrained: file of a saved agent that goes on to the task of the environment (see `nas-gym transfer`).
+        transfer_mode: what it learns there: all, embedding or scratch.
+        retrain_epochs: passes over train and validation split in retraining; about 1,000 steps by default, at least 2
+            passes and at most 20; 0 does not retrain.
+        simulated_seconds: end the search when its trials would have taken this long, by the seconds that a table has
+            of them (20000 in the protocol of NAS-Bench-201), or after `trials` at the latest.
+        workers: number of processes that evaluate, by Ray, for evaluators without shared weights. The results of
+            synchronous runs do not depend on it.
+        ray_address: address of the Ray cluster that the workers run on, such as auto; this machine by default.
+        worker_gpus: GPUs of each worker, such as 0.25; none by default.
+        asynchronous: keep the workers busy: the agent proposes the next architecture as soon as one has been evaluated.
+            The order of the trials, and so the search, is not the same twice.
+        store: file that keeps every evaluation, for other runs too; what it holds is not evaluated again.
+
+    Raises:
+        ValueError: a field is of the wrong type or out of range, or names something unknown.
+    """
+
+    env: str = "NAS-Cell-v0"
+    agent: str = "reinforce"
+    trials: int = 300
+    task: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    data_dir: str | None = None
+    download: bool = False
+    num_envs: int | None = None
+    env_kwargs: Annotated[dict[str, Any], PAIRS, tyro.conf.arg(name="env-params")] = field(default_factory=dict)
+    hyperparameters: Annotated[dict[str, Any], PAIRS, tyro.conf.arg(name="params")] = field(default_factory=dict)
+    pretrained: str | None = None
+    transfer_mode: str = "all"
+    retrain_epochs: int | None = None
+    simulated_seconds: float | None = None
+    workers: int | None = None
+    ray_address: str | None = None
+    worker_gpus: float | None = None
+    asynchronous: bool = False
+    store: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("seed", 0), ("num_envs", 1), ("retrain_epochs", 0), ("workers", 1)):
+            value = getattr(self, name)
+            left_open = value is None and name in ("num_envs", "retrain_epochs", "workers")
+            if not left_open and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        seconds = self.simulated_seconds
+        if seconds is not None and (isinstance(seconds, bool | str) or not seconds > 0):
+            raise ValueError(f"simulated_seconds must be a positive number, got {seconds!r}")
+        for name in ("env_kwargs", "hyperparameters"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} must be a mapping of names to values, got {getattr(self, name)!r}")
+        for name in ("env", "agent"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a name, got {getattr(self, name)!r}")
+        environment_spec(self.env)
+        agent_class(self.agent)
+        self._check_workers()
+
+    def _check_workers(self) -> None:
+        for name in ("ray_address", "worker_gpus", "asynchronous"):
+            if self.workers is None and getattr(self, name) not in (None, False):
+                raise ValueError(f"{name} is for runs with workers: give their number")
+        if self.asynchronous:
+            check_asynchronous(agent_class(self.agent), self.agent)
+        if self.asynchronous and self.num_envs is not None:
+            raise ValueError(f"num_envs must be left out of an asynchronous run, got {self.num_envs}")
+
+    # ------------------------------------------------------------------ what it makes
+
+    @property
+    def evaluator(self) -> EvaluatorConfig:
+        """The evaluator of the environment, with the seed, the device and the data of the run."""
+        arguments = self._given_arguments()
+        name, kwargs = arguments.get("evaluator", "shared-weights"), arguments.get("evaluator_kwargs")
+        config = EvaluatorConfig.parse(name, arguments.get("task"), kwargs, arguments.get("table"))
+        return config.with_defaults(seed=self.seed, device=self.device, data_dir=self.data_dir, download=self.download)
+
+    @property
+    def trains(self) -> bool:
+        """Whether networks are trained on a task."""
+        return self.evaluator.kind.trains
+
+    def environment_arguments(self) -> dict[str, Any]:
+        """What the environment is made with, those of its base included if it is one of many tasks."""
+        arguments = {**self._given_arguments(), **self.evaluator.kwargs()}
+        if "base" in arguments:
+            del arguments["task"]
+        schedule = arguments.get("schedule", "interleaved")
+        named: dict[str, Any] = {"name": schedule} if isinstance(schedule, str) else dict(schedule)
+        return {**arguments, "schedule": {"seed": self.seed, **named}}
+
+    def _given_arguments(self) -> dict[str, Any]:
+        arguments = {**environment_spec(self.env).kwargs, **self.env_kwargs}
+        if "base" in arguments:
+            arguments = {**base_arguments(arguments["base"]), **arguments}
+        if self.task is not None:
+            arguments["task"] = self.task
+        return arguments
+
+    def make_space(self) -> SearchSpace:
+        """The search space by the environment's arguments. A table may be of a space with other fields."""
+        return make_space(self._given_arguments()["space"])
+
+    def make_env(self, num_envs: int | None = None, **arguments: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """Makes the environment, of `num_envs` sub-environments; None takes as many as the run plays side by side.
+
+        Raises:
+            ValueError: an argument is not understood.
+        """
+        arguments = {**self.environment_arguments(), **arguments}
+        try:
+            env = gym.make_vec(self.env, num_envs=num_envs or self.num_envs or self._batch_size(), **arguments)
+        except TypeError as error:
+            raise ValueError(f"environment {self.env!r} cannot be made with {arguments}: {error}") from error
+        if isinstance(env.unwrapped, MultiTaskVectorEnv):
+            env.reset(seed=self.seed)  # which the draws of tasks follow from
+        return env
+
+    def _batch_size(self) -> int:
+        if self.asynchronous:
+            return 1
+        return batch_size_of(agent_class(self.agent), self.settings())
+
+    def settings(self) -> Any:
+        """The hyperparameters of the agent, all of them: those given, and its settings for the rest.
+
+        Raises:
+            ValueError: one of them is unknown or out of range.
+        """
+        return load_hyperparameters(
+            self.agent,
+            environment_spec(self.env).id,
+            self.hyperparameters,
+            decisions=self.make_space().length,
+            trials=self.trials,
+        )
+
+    def make_agent(self, env: gym.vector.VectorEnv[Any, Any, Any]) -> Agent:
+        """Makes the agent that searches in the environment."""
+        if self.pretrained is None:
+            return make_agent(self.agent, env, self.seed, self.settings())
+        kind = agent_class(self.agent)
+        return kind.from_pretrained(self.pretrained, env, self.seed, self.settings(), mode=self.transfer_mode)
+
+
+def evaluator_of(config: RunConfig) -> Evaluator:
+    """The evaluator of a run's environment: what its workers have."""
+    return Problem(config.make_env(1)).evaluator
+
+
+def write_config(folder: Path, config: RunConfig, space: SearchSpace) -> None:
+    """Writes space.json and config.yaml into a folder, which is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / SPACE, json.dumps(space.to_dict()) + "\n")
+    write_text(folder / CONFIG, config_text(config))
+
+
+def config_text(config: RunConfig) -> str:
+    """What config.yaml holds."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Reads a run's config.yaml.
+
+    Raises:
+        ValueError: there is none, or it is not one.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        raise ValueError(f"{str(folder)!r} holds no run: there is no {CONFIG} in it")
+    return from_mapping(RunConfig, read_mapping(path), repr(str(path)), "field")
+
+
+def read_space(folder: Path) -> SearchSpace:
+    """Reads the search space of a run.
+
+    Raises:
+        ValueError: the folder holds no run, or the file is damaged.
+    """
+    path = folder / SPACE
+    if not path.exists():
+        raise ValueError(f"{str(folder)!r} holds no run: there is no {SPACE} in it")
+    read_config(folder).make_space()  # imports the module that registers a kind of space of another package
+    try:
+        return saved_space(json.loads(path.read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is not JSON: {error}") from error

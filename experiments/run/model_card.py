@@ -1,0 +1,243 @@
+"""The model card of a run: what was searched by what, what came of it, and the command that does it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shlex
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from nas_gym.agents import Agent, SearchResult
+from nas_gym.agents.budget import simulated_seconds
+from nas_gym.agents.pareto import COSTS
+from nas_gym.envs.rendering import to_text
+from nas_gym.evaluators import Evaluator
+from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.pairs import pairs
+
+PACKAGES = ("nas-gym", "gymnasium", "numpy", "torch")
+
+
+def model_card(
+    config: RunConfig, agent: Agent, evaluator: Evaluator, record: Mapping[str, Any], wall_seconds: float
+) -> str:
+    """The card of a finished run, in Markdown.
+
+    Args:
+        config: what the run was asked to do.
+        agent: what has searched.
+        evaluator: what has evaluated its best architecture.
+        record: what its best.json holds.
+        wall_seconds: how long the search took.
+    """
+    best = agent.result.best
+    return "\n".join(
+        [
+            f"# {config.env}, searched by {agent.name}",
+            "",
+            "![The best architecture](architecture.png)",
+            "",
+            "## Result",
+            "",
+            *_result(record),
+            "",
+            "The best architecture, in one line and in words:",
+            "",
+            "```text",
+            str(best),
+            "",
+            to_text(best).rstrip(),
+            "```",
+            "",
+            "## What was searched",
+            "",
+            *bullets(_searched(config, agent, evaluator)),
+            "",
+            "## By what",
+            "",
+            f"The agent `{agent.name}`: {(type(agent).__doc__ or '').partition(chr(10))[0]}",
+            "",
+            *bullets(_hyperparameters(agent.hyperparameters)),
+            "",
+            *_tradeoff(config, agent.result),
+            "## Budget used",
+            "",
+            *bullets(_budget(config, agent.result, wall_seconds)),
+            "",
+            "## Environment",
+            "",
+            *versions(),
+            "",
+            "## How to reproduce it",
+            "",
+            "```sh",
+            command(config),
+            "```",
+            "",
+            _reproducibility(config),
+            "",
+        ]
+    )
+
+
+def _reproducibility(config: RunConfig) -> str:
+    if config.asynchronous:
+        return "An asynchronous search is not the same twice: its trials come in the order in which workers end them."
+    exception = ", but for latencies, which are measured" if _measures_latency(config) else ""
+    return f"With these versions it gives the same trials.csv, to the bit where networks run on a CPU{exception}."
+
+
+def bullets(facts: Mapping[str, Any]) -> list[str]:
+    """Facts as a list in Markdown, a line each."""
+    return [f"- {name}: {fact}" for name, fact in facts.items()]
+
+
+def versions() -> list[str]:
+    """Python and the packages that results depend on, as a list in Markdown."""
+    return bullets({"Python": platform.python_version(), **{package: version(package) for package in PACKAGES}})
+
+
+def _result(record: Mapping[str, Any]) -> list[str]:
+    """A table with a row for the best and for the random architecture, and where the test accuracies come from."""
+    lines = ["| | trial | validation accuracy in the search | test accuracy |", "|---|---|---|---|"]
+    sources = set()
+    for role, row in record.items():
+        trained = row.get("retrained") or row.get("table") or {}
+        test = trained.get("test_accuracy")
+        fidelity = f" (fidelity {row['fidelity']:.3g})" if "fidelity" in row else ""
+        lines.append(
+            f"| {role} | {_or_dash(row['trial'])} | {_or_dash(row['accuracy'], '.4f')}{fidelity} | "
+            f"{_or_dash(test, '.4f')} |"
+        )
+        if "retrained" in row:
+            sources.add(f"of networks retrained from scratch for {trained['epochs']} epochs")
+        elif "table" in row:
+            sources.add("as the table has it after its last epoch")
+    lines += [
+        "",
+        "The random architecture, for comparison, was drawn uniformly from the space, independently of the search.",
+    ]
+    if sources:
+        lines.append(f"The test accuracy is {' and '.join(sorted(sources))}, looked up when the search was over.")
+    return lines
+
+
+def _or_dash(value: Any, form: str = "") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _searched(config: RunConfig, agent: Agent, evaluator: Evaluator) -> dict[str, Any]:
+    space, arguments = agent.space, config.environment_arguments()
+    table = getattr(evaluator, "table", None)
+    facts = {
+        "environment": f"`{config.env}`",
+        "space": f"`{arguments['space']}`, {space.length} decisions, {space.size:,} architectures",
+        "task": arguments.get("task") or ", ".join(arguments.get("tasks", ())) or "-",
+        "evaluator": f"{type(evaluator).__name__}" + (f", table `{table.path.name}`" if table is not None else ""),
+    }
+    if evaluator.stateful:
+        facts["schedule"] = arguments["schedule"]
+    if arguments.get("evaluator_kwargs"):
+        facts["evaluator's arguments"] = arguments["evaluator_kwargs"]
+    used = ", ".join(f"{fidelity:.3g}" for fidelity in sorted(set(agent.result.fidelities.tolist())))
+    epochs = getattr(evaluator, "epochs", None)
+    facts["fidelity"] = f"{used}, where 1 is {'the full budget' if epochs is None else f'{epochs} epochs'}"
+    return facts
+
+
+def _hyperparameters(settings: Any) -> dict[str, Any]:
+    return {f"`{name}`": value for name, value in dataclasses.asdict(settings).items()} or {"hyperparameters": "none"}
+
+
+def _budget(config: RunConfig, result: SearchResult, wall_seconds: float) -> dict[str, Any]:
+    facts = {
+        "trials": f"{len(result):,} of at most {config.trials:,}, of {result.unique_architectures:,} architectures",
+        "failed trials": f"{int(result.metrics['failed'].sum()):,}",
+        "wall time of the search": f"{wall_seconds:,.1f} s",
+    }
+    if "seconds" in result.metrics:
+        limit = f" of at most {config.simulated_seconds:,.0f} s" if config.simulated_seconds is not None else ""
+        facts["simulated training time"] = f"{simulated_seconds(result.metrics).sum():,.0f} s{limit}"
+    return facts
+
+
+# ---------------------------------------------------------------------- accuracy against a cost
+
+
+def traded_cost(config: RunConfig, result: SearchResult) -> str | None:
+    """The cost that the accuracies of a run stand against: its objective's, or the first that differs among trials."""
+    objective = config.env_kwargs.get("objective")
+    if "task" in result.metrics:
+        return None  # the accuracies of different tasks do not compare
+    wanted = objective.get("metric") if isinstance(objective, Mapping) else None
+    known = [name for name in (wanted, *COSTS) if name in result.metrics]
+    return next((name for name in known if len(_points(result, name)) > 1), None)
+
+
+def _points(result: SearchResult, cost: str) -> set[float]:
+    comparable = ~(result.metrics["failed"] > 0) & (result.fidelities == result.fidelities.max())
+    values = result.metrics[cost][comparable]
+    return set(values[np.isfinite(values)].tolist())
+
+
+def _tradeoff(config: RunConfig, result: SearchResult) -> list[str]:
+    """The Pareto front of a run whose evaluator reports a cost."""
+    cost = traded_cost(config, result)
+    if cost is None:
+        return []
+    front = result.pareto_front("accuracy", cost)
+    front = front[np.argsort(result.metrics[cost][front], kind="stable")]
+    most = max(_points(result, cost))
+    share = result.hypervolume({"accuracy": 0.0, cost: most}) / most
+    return [
+        f"## Accuracy against {cost}",
+        "",
+        f"![Accuracy against {cost}](pareto.png)",
+        "",
+        "The Pareto front: no other trial is as good in both and better in one. The least accurate tenth of the trials "
+        "may lie below the picture.",
+        "",
+        f"| trial | accuracy | {cost} |",
+        "|---|---|---|",
+        *(
+            f"| {trial} | {result.metrics['accuracy'][trial]:.4f} | {_amount(cost, result.metrics[cost][trial])} |"
+            for trial in front.tolist()
+        ),
+        "",
+        f"Its hypervolume is {share:.4f}, as a share of the rectangle between accuracy 0 at the highest {cost} tried "
+        f"({_amount(cost, most)}) and accuracy 1 at none.",
+        "",
+    ]
+
+
+def _amount(cost: str, value: float) -> str:
+    return f"{1000 * value:.4g} ms" if cost == "latency" else f"{value:,.0f}" if cost in COSTS else f"{value:.4g}"
+
+
+def _measures_latency(config: RunConfig) -> bool:
+    return "latency" in (config.evaluator.cost or {}).get("metrics", ())
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def command(config: RunConfig) -> str:
+    """The `nas-gym train` command line of a run, in a folder of its own."""
+    words = ["nas-gym", "train"]
+    for field in dataclasses.fields(config):
+        value, option = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if field.name in ("hyperparameters", "env_kwargs") or (field.name == "transfer_mode" and not config.pretrained):
+            continue
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, str(value)]
+    if config.hyperparameters:
+        words += ["--params", *pairs(config.hyperparameters)]
+    if config.env_kwargs:
+        words += ["--env-params", *pairs(config.env_kwargs)]
+    return shlex.join(words)

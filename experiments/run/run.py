@@ -1,0 +1,131 @@
+"""A run: one search in a folder of its own, logged, saved, resumable, with its best architecture retrained.
+
+The folder holds config.yaml (what was asked for), trials.csv (results only, appended and flushed), timings.csv
+(clocks), TensorBoard's events, checkpoint.pt, and in the end best.json, the picture, the weights and model_card.md.
+
+A run is resumed in one of two ways. Without shared weights it is played again from its seed, and the trials that
+are on record are answered from trials.csv, so that this works for every agent. With shared weights the agent, the
+evaluator and all random states are read from the checkpoint, and trials.csv is cut back to it. Either way the
+finished trials.csv equals that of an uninterrupted run, to the bit, on CPU. An asynchronous run, which is not the same
+twice, goes on from its checkpoint too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from nas_gym.agents.budget import simulated_seconds
+from nas_gym.envs.problem import Problem
+from nas_gym.evaluators import DistributedEvaluator, EvaluationStore, MultiTaskSchedule, StoredEvaluator
+from nas_gym.experiments.run.asynchronous import learn_asynchronously
+from nas_gym.experiments.run.config import CONFIG, RunConfig, evaluator_of, read_config, read_space, write_config
+from nas_gym.experiments.run.progress import progress_bars, stop_on_signal
+from nas_gym.experiments.run.recorder import Recorder
+from nas_gym.experiments.run.retrain import Retraining
+from nas_gym.experiments.run.trials import read_trials
+from nas_gym.spaces import Architecture
+
+
+class Run:
+    """One search in its folder.
+
+    Args:
+        folder: the run's folder.
+        config: what to do; None reads config.yaml, to go on with a run.
+        console: where progress is shown.
+
+    Attributes:
+        problem: the view of the environment.
+        agent: what searches.
+
+    Raises:
+        ValueError: the folder already holds a run (with a config), or none (without one).
+    """
+
+    def __init__(self, folder: Path, config: RunConfig | None = None, console: Console | None = None) -> None:
+        self.folder, self.console = Path(folder), console or Console()
+        if config is not None and (self.folder / CONFIG).exists():
+            raise ValueError(
+                f"{str(self.folder)!r} already holds a run; go on with it by `nas-gym resume`, or give another folder"
+            )
+        self.config = config or read_config(self.folder)
+        self.agent = self.config.make_agent(self.config.make_env())
+        self.problem: Problem = self.agent.problem
+        if self.config.simulated_seconds is not None:
+            one = self.agent.current_space.sample(np.random.default_rng(0), 1)
+            simulated_seconds(self.problem.evaluator.evaluate(one).metrics)  # complains where there are none
+        self.workers: DistributedEvaluator | None = None
+        self._spread()
+        # Last, so that a config that cannot be run leaves no folder behind.
+        if config is not None:
+            write_config(self.folder, config, self.problem.space)
+
+    def _spread(self) -> None:
+        """Has the evaluations done by workers, and stored, as the config says."""
+        config, schedule = self.config, self.problem.schedule
+        store = None if config.store is None else EvaluationStore(config.store)
+        if config.workers is not None:
+            if isinstance(schedule, MultiTaskSchedule):
+                raise ValueError("workers are for environments of one task")
+            schedule.evaluator = self.workers = DistributedEvaluator(
+                partial(evaluator_of, config),
+                config.workers,
+                address=config.ray_address,
+                gpus=config.worker_gpus or 0.0,
+                local=schedule.evaluator,
+            )
+        if store is not None:
+            for each in schedule.schedules.values() if isinstance(schedule, MultiTaskSchedule) else (schedule,):
+                each.evaluator = StoredEvaluator(each.evaluator, store)
+
+    def execute(self) -> dict[str, Any]:
+        """Searches to the end, from wherever the run stands, then retrains.
+
+        Returns:
+            What best.json holds.
+
+        Raises:
+            Interrupted: by Ctrl-C or a termination signal, after saving.
+        """
+        config, agent = self.config, self.agent
+        with progress_bars(self.console) as progress, stop_on_signal() as stop:
+            recorder = Recorder(
+                self.folder,
+                agent,
+                trials=config.trials,
+                simulated_seconds=config.simulated_seconds,
+                asynchronous=config.asynchronous,
+                progress=progress,
+                stop=stop,
+            )
+            try:
+                recorder.restore()
+                if agent.trials < config.trials:
+                    learn = partial(learn_asynchronously, agent) if config.asynchronous else agent.learn
+                    learn(config.trials - agent.trials, recorder, self._seconds_left())
+                recorder.save()
+            finally:
+                recorder.close()
+                if self.workers is not None:
+                    self.workers.close()
+            return Retraining(self.folder, config, agent, progress, stop).execute()
+
+    def _seconds_left(self) -> float | None:
+        limit = self.config.simulated_seconds
+        if limit is None or not self.agent.trials:
+            return limit
+        return max(0.0, limit - float(simulated_seconds(self.agent.result.metrics).sum()))
+
+
+def load_best(folder: Path) -> Architecture:
+    """The best architecture of a run, finished or not.
+
+    Raises:
+        ValueError: the folder holds no run, or no trial yet.
+    """
+    return read_trials(folder / "trials.csv", read_space(folder)).best

@@ -1,0 +1,248 @@
+"""Networks layer by layer under transformations: what can be made wider or deeper, and what becomes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_gym.spaces.layers import (
+    ABSENT,
+    PLAIN,
+    Convolution,
+    DenseConvolution,
+    FullyConnected,
+    Layer,
+    Layers,
+    Shape,
+    Weighted,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Widen:
+    """Widens layer `layer` of the sequence to the next width in its list."""
+
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deepen:
+    """Inserts a layer into a block, after the one at a position, of the same kind and width.
+
+    Attributes:
+        block: index in `Layers.blocks`.
+        position: position in the block.
+        kernel: kernel size of the new layer; None in a block of fully connected layers.
+    """
+
+    block: int
+    position: int
+    kernel: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Finishes the network."""
+
+
+Action = Widen | Deepen | Stop
+
+
+@dataclass(frozen=True)
+class LayerSpace:
+    """The networks that a start network can grow into by making layers wider and blocks deeper.
+
+    Source: Cai et al. 2018, "Efficient Architecture Search by Network Transformation". The lists of kernels, widths,
+    units and growths are those of its published code (for widths and units the longer ones), which searches DenseNets
+    with kernel 3 only. As in the paper, a new layer has the width of the layer that it follows.
+
+    Args:
+        start: the start network.
+        image_shape: (channels, height, width).
+        num_classes: number of logits.
+        kernels: kernel sizes of new convolutions.
+        widths: widths of convolutions, increasing.
+        units: widths of fully connected layers, increasing.
+        growths: growth rates of dense convolutions, increasing.
+        depth: maximum number of layers per block.
+        max_parameters: maximum number of parameters of a network.
+
+    Raises:
+        ValueError: a list is empty or not increasing, a kernel is even, or the start network exceeds the limits.
+    """
+
+    start: Layers = PLAIN
+    image_shape: Shape = (1, 28, 28)
+    num_classes: int = 10
+    kernels: tuple[int, ...] = (1, 3, 5)
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 576, 640)
+    units: tuple[int, ...] = (64, 128, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280)
+    growths: tuple[int, ...] = tuple(range(4, 50, 2))
+    depth: int = 6
+    max_parameters: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("kernels", "widths", "units", "growths"):
+            values = getattr(self, name)
+            if not values or values[0] < 1 or any(a >= b for a, b in itertools.pairwise(values)):
+                raise ValueError(f"{name} must be positive and rising, got {values!r}")
+        if any(kernel % 2 == 0 for kernel in self.kernels):
+            raise ValueError(f"kernels must be odd, got {self.kernels!r}")
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
+        longest = max(map(len, self.start.blocks), default=0)
+        if not 1 <= longest <= self.depth:
+            raise ValueError(f"start needs blocks of 1 to depth {self.depth} layers; its longest has {longest}")
+        parameters = self.parameters(self.start)
+        if parameters > self.max_parameters:
+            raise ValueError(f"start has {parameters:,} parameters; max_parameters is {self.max_parameters:,}")
+
+    @cached_property
+    def length(self) -> int:
+        """The maximum number of layers of a network, including pools."""
+        weighted = sum(map(len, self.start.blocks))
+        return len(self.start) - weighted + self.depth * len(self.start.blocks)
+
+    @cached_property
+    def actions(self) -> tuple[Action, ...]:
+        """All actions within the limits, in a fixed order: wider, deeper, stop."""
+        actions: list[Action] = [Widen(layer) for layer in range(self.length)]
+        for block, places in enumerate(self.start.blocks):
+            connected = isinstance(self.start.layers[places[0]], FullyConnected)
+            kernels: tuple[int | None, ...] = (None,) if connected else self.kernels
+            pairs = itertools.product(range(self.depth - 1), kernels)
+            actions += [Deepen(block, position, kernel) for position, kernel in pairs]
+        return (*actions, Stop())
+
+    def parameters(self, layers: Layers) -> int:
+        """The number of trainable parameters, computed from the sequence alone."""
+        return layers.parameters(self.image_shape, self.num_classes)
+
+    def legal(self, layers: Layers) -> NDArray[np.bool_]:
+        """Which `actions` are legal for a network, bool[n]. Stopping is always legal."""
+        return np.array([not isinstance(self._result(layers, action), str) for action in self.actions])
+
+    def apply(self, layers: Layers, action: Action) -> Layers:
+        """The network after an action; `Stop` leaves it as it is.
+
+        Raises:
+            ValueError: the action is not legal; the message gives the reason.
+        """
+        result = self._result(layers, action)
+        if isinstance(result, str):
+            raise ValueError(f"{action} is not legal for {layers}: {result}")
+        return result
+
+    def _result(self, layers: Layers, action: Action) -> Layers | str:
+        """The network after an action, or the reason why it is illegal."""
+        match action:
+            case Widen():
+                result = self._wider(layers, action)
+            case Deepen():
+                result = self._deeper(layers, action)
+            case _:
+                return layers
+        if isinstance(result, str):
+            return result
+        parameters = self.parameters(result)
+        if parameters > self.max_parameters:
+            return f"it would have {parameters:,} parameters, more than {self.max_parameters:,}"
+        return result
+
+    def _wider(self, layers: Layers, action: Widen) -> Layers | str:
+        if not 0 <= action.layer < len(layers):
+            return f"it has {len(layers)} layers"
+        layer = layers.layers[action.layer]
+        if not isinstance(layer, Weighted):
+            return f"{layer} has no width"
+        choices = self._choices(layer)
+        width = next((choice for choice in choices if choice > layer.width), None)
+        if width is None:
+            return f"the greatest width is {choices[-1]}"
+        return layers.replaced(action.layer, dataclasses.replace(layer, width=width))
+
+    def _choices(self, layer: Weighted) -> tuple[int, ...]:
+        match layer:
+            case Convolution():
+                return self.widths
+            case DenseConvolution():
+                return self.growths
+            case FullyConnected():
+                return self.units
+
+    def _deeper(self, layers: Layers, action: Deepen) -> Layers | str:
+        if not 0 <= action.block < len(layers.blocks):
+            return f"it has {len(layers.blocks)} blocks"
+        block = layers.blocks[action.block]
+        if not 0 <= action.position < len(block):
+            return f"block {action.block} has {len(block)} layers"
+        if len(block) >= self.depth:
+            return f"block {action.block} has {len(block)} layers, which is the maximum"
+        layer = layers.layers[block[action.position]]
+        if isinstance(layer, FullyConnected):
+            if action.kernel is not None:
+                return "a fully connected layer has no kernel"
+        elif action.kernel not in self.kernels:
+            return f"kernels are {', '.join(map(str, self.kernels))}"
+        else:
+            assert isinstance(layer, Convolution | DenseConvolution)
+            layer = dataclasses.replace(layer, kernel=action.kernel)
+        return layers.inserted(block[action.position] + 1, layer)
+
+    @cached_property
+    def vocabulary(self) -> tuple[Layer, ...]:
+        """All layers that networks of the space can contain; a token is an index into it."""
+        vocabulary: list[Layer] = []
+        for kind, choices in (
+            (Convolution, self.widths),
+            (DenseConvolution, self.growths),
+        ):
+            first = [layer for layer in self.start if isinstance(layer, kind)]
+            kernels = sorted({*self.kernels, *(layer.kernel for layer in first)})
+            widths = sorted({*choices, *(layer.width for layer in first)})
+            vocabulary += [kind(kernel, width) for kernel in kernels for width in widths if first]
+        units = [layer.width for layer in self.start if isinstance(layer, FullyConnected)]
+        vocabulary += [FullyConnected(width) for width in sorted({*self.units, *units}) if units]
+        return (*vocabulary, *dict.fromkeys(layer for layer in self.start if not isinstance(layer, Weighted)))
+
+    @cached_property
+    def _tokens(self) -> dict[Layer, int]:
+        return {layer: token for token, layer in enumerate(self.vocabulary)}
+
+    def encode(self, layers: Layers) -> tuple[NDArray[np.int64], int]:
+        """Encodes a network as one token per layer, as in the encoder of Cai et al. 2018.
+
+        Returns:
+            int64[length], indices into `vocabulary`, `ABSENT` after the last layer; and the number of layers.
+
+        Raises:
+            ValueError: a layer is not in the vocabulary, or there are too many layers.
+        """
+        if len(layers) > self.length:
+            raise ValueError(f"{layers} has {len(layers)} layers; networks of the space have up to {self.length}")
+        for index, layer in enumerate(layers):
+            if layer not in self._tokens:
+                raise ValueError(f"layer {index} of {layers}, {layer}, is not in the space's vocabulary")
+        tokens = np.full(self.length, ABSENT, dtype=np.int64)
+        tokens[: len(layers)] = [self._tokens[layer] for layer in layers]
+        return tokens, len(layers)
+
+    def decode(self, tokens: NDArray[np.int64]) -> Layers:
+        """Decodes the output of `encode`, int64[length].
+
+        Raises:
+            ValueError: a token is invalid, or a layer follows an absent one.
+        """
+        present = np.asarray(tokens) != ABSENT
+        count = int(present.sum())
+        if not present[:count].all():
+            raise ValueError(f"tokens have a layer after an absent one: {np.asarray(tokens).tolist()}")
+        known = [int(token) for token in tokens[:count]]
+        if any(not 0 <= token < len(self.vocabulary) for token in known):
+            raise ValueError(f"tokens must be in [0, {len(self.vocabulary)}) or {ABSENT}, got {known}")
+        return Layers(tuple(self.vocabulary[token] for token in known))

@@ -1,0 +1,7 @@
+"""Array types that every part of the package uses."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
