@@ -19,6 +19,7 @@ def list_() -> None:
     from nas_gym.agents.registry import AGENTS
     from nas_gym.envs.multitask import base_arguments
     from nas_gym.evaluators import EVALUATORS
+    from nas_gym.predictors import PREDICTORS
     from nas_gym.registration import ENVIRONMENTS, environment_specs
     from nas_gym.spaces import PRESETS, make_space
     from nas_gym.tasks.names import TASKS
@@ -33,7 +34,7 @@ def list_() -> None:
         words = str(arguments["evaluator"]), arguments["task"] or "-", descriptions.get(spec.id, "-")
         environments.add_row(spec.id, *sizes, *words)
     classes = []
-    for title, registry in (("Agents", AGENTS), ("Evaluators", EVALUATORS)):
+    for title, registry in (("Agents", AGENTS), ("Evaluators", EVALUATORS), ("Predictors", PREDICTORS)):
         classes.append(make_table(title, "name", "what it does"))
         for name in registry:
             classes[-1].add_row(name, _summary(registry.place(name)))

@@ -155,7 +155,10 @@ class RunConfig:
 
     def make_space(self) -> SearchSpace:
         """The search space by the environment's arguments. A table may be of a space with other fields."""
-        return make_space(self._given_arguments()["space"])
+        arguments = self._given_arguments()
+        if "space" not in arguments:
+            raise ValueError(f"environment {self.env!r} cannot be made with a search space: it has none")
+        return make_space(arguments["space"])
 
     def make_env(self, num_envs: int | None = None, **arguments: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Makes the environment, of `num_envs` sub-environments; None takes as many as the run plays side by side.
