@@ -548,8 +548,11 @@ def test_a_schedule_for_each_task() -> None:
     again = counting().evaluator
     again.load_state_dict(schedule.evaluator.state_dict())
     assert again.steps == 12
-    with pytest.raises(TypeError, match=r"schedules\[task\]\.score"):
-        schedule.score(tokens)
+    before = schedule.trials
+    found = schedule.score(tokens).accuracy  # on every task
+    each = [evaluator.evaluate(tokens).accuracy for evaluator in schedule.evaluator.evaluators.values()]
+    np.testing.assert_allclose(found, np.mean(each, axis=0))
+    assert schedule.trials == before + len(each) * len(tokens)
 
 
 def test_an_environment_trains_the_weights_of_the_task_alone() -> None:
