@@ -397,7 +397,7 @@ def test_a_benchmark_on_the_cluster_is_that_of_processes_here(cluster: Any, tmp_
         ({"ray_address": "auto"}, r"ray_address is for runs with workers"),
         (
             {"workers": 2, "asynchronous": True, "agent": "eas"},
-            r"agent 'eas' cannot search asynchronously: it must be told of each batch",
+            r"agent 'eas' cannot search asynchronously: it needs the trials of each batch",
         ),
         (
             {"workers": 2, "asynchronous": True, "num_envs": 3},
