@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import nas_gym  # noqa: F401  # registers the environments
-from nas_gym.agents import make_agent
 from nas_gym.agents.agent import Agent
 from nas_gym.files import file_name, load_tensors, replacing, write_text
 
@@ -56,7 +55,7 @@ def test_agents_of_bad_files(tmp_path: Path) -> None:
         Agent.load(path, env)
     path.write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"agent\.pt' is no whole file of tensors"):
-        make_agent("multitask", env, 0, {"pretrained": str(path)})
+        agent_class("multitask").from_pretrained(path, env)
 
 
 @pytest.mark.parametrize(("text", "name"), [("NAS-Cell-v0:a", "NAS-Cell-v0-a"), ("x, y", "x-y"), ("../b", "..-b")])
