@@ -114,7 +114,7 @@ def test_evolution_in_batches() -> None:
 
 
 def test_evolution_settings() -> None:
-    assert load_hyperparameters("regularized-evolution").population_size == 100
+    assert load_hyperparameters("regularized-evolution").population_size == 20
     assert load_hyperparameters("regularized-evolution", "NAS-Bench201-v0").population_size == 15
     for settings, message in [
         ({"population_size": 0}, "population_size must be an integer of at least 1, got 0"),
@@ -208,7 +208,9 @@ def test_losers_die_and_the_best_lives() -> None:
 
 def test_pairs_choose_parents_and_losers_by_chance() -> None:
     """With pairs of five, member k is the better one with the chance k / 10, and the worse one with (4 - k) / 10."""
-    agent = TournamentEvolution(environment(), 0, {"population_size": 5, "crossover_probability": 0.0})
+    agent = TournamentEvolution(
+        environment(), 0, {"population_size": 5, "sample_size": 2, "crossover_probability": 0.0}
+    )
     told = np.array([[k] * 6 for k in range(5)])
     agent.ask(5)
     agent.tell(foreign(told, np.arange(5.0)))
@@ -255,7 +257,7 @@ def test_tournaments_in_batches(num_envs: int) -> None:
 
 
 def test_tournament_settings() -> None:
-    assert load_hyperparameters("tournament").population_size == 20
+    assert load_hyperparameters("tournament").population_size == 30
     for settings, message in [
         ({"population_size": 1}, "population_size must be an integer of at least 2, got 1"),
         ({"sample_size": 1}, "sample_size must be an integer of at least 2, got 1"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import nas_gym  # noqa: F401  # registers the environments
-from nas_gym.agents.agent import Agent
+from nas_gym.agents import Agent, agent_class
 from nas_gym.files import file_name, load_tensors, replacing, write_text
 
 
