@@ -208,7 +208,8 @@ def test_losers_die_and_the_best_lives() -> None:
 
 def test_pairs_choose_parents_and_losers_by_chance() -> None:
     """With pairs of five, member k is the better one with the chance k / 10, and the worse one with (4 - k) / 10."""
-    agent = TournamentEvolution(
+    settings = {"population_size": 5, "sample_size": 2, "crossover_probability": 0.0}
+    agent = TournamentEvolution(environment(), 0, settings)
         environment(), 0, {"population_size": 5, "sample_size": 2, "crossover_probability": 0.0}
     )
     told = np.array([[k] * 6 for k in range(5)])
