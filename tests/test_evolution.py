@@ -210,8 +210,6 @@ def test_pairs_choose_parents_and_losers_by_chance() -> None:
     """With pairs of five, member k is the better one with the chance k / 10, and the worse one with (4 - k) / 10."""
     settings = {"population_size": 5, "sample_size": 2, "crossover_probability": 0.0}
     agent = TournamentEvolution(environment(), 0, settings)
-        environment(), 0, {"population_size": 5, "sample_size": 2, "crossover_probability": 0.0}
-    )
     told = np.array([[k] * 6 for k in range(5)])
     agent.ask(5)
     agent.tell(foreign(told, np.arange(5.0)))
