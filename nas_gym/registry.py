@@ -43,7 +43,7 @@ class Registry(Generic[T]):
         if not isinstance(name, str) or not name:
             raise ValueError(f"the name of a {self.kind} must be text, got {name!r}")
         if isinstance(part, str) and not all(part.partition(":")):
-            raise ValueError(f"a {self.kind} is registered as itself or as 'module:Name', got {part!r}")
+            raise ValueError(f"{self.kind} {name!r} must be the part itself or 'module:Name', got {part!r}")
         self._places[name] = part
 
     def __iter__(self) -> Iterator[str]:

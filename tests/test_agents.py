@@ -471,7 +471,7 @@ def test_agents_of_others_are_registered(part, monkeypatch):
         load_hyperparameters("counting", None, {"preset": "near"})
     with pytest.raises(ValueError, match="shift must not be negative, got -1"):
         make_agent("counting", vector(1), hyperparameters={"shift": -1})
-    with pytest.raises(ValueError, match="a agent is registered as itself or as 'module:Name', got 'counting'"):
+    with pytest.raises(ValueError, match="must be the part itself or 'module:Name', got 'counting'"):
         register_agent("other", "counting")
 
 
