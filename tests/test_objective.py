@@ -260,7 +260,7 @@ def test_a_run_with_a_measured_latency_is_resumed(tmp_path: Path, monkeypatch: p
     again = Run(tmp_path / "run", console=Console(quiet=True))
     again.execute()
     assert again.agent.trials == 6
-    known = again.schedule.evaluator.evaluate(result.tokens).metrics["latency"]
+    known = again.problem.evaluator.evaluate(result.tokens).metrics["latency"]
     np.testing.assert_array_equal(known, latency)
 
 
