@@ -163,12 +163,12 @@ def test_many_seeds_are_each_one_alone() -> None:
     settings = {**FAST, "replay_size": 3, "revisits": False}
     together = MultiTask(make_env("first", "second", num_envs=30), [3, 4, 5], settings)
     pretrained = together.learn_each(60)
-    together.transfer("third", make_env("third", num_envs=30), hyperparameters={"recall": 4})
+    together.transfer("third", make_env("third", num_envs=30), hyperparameters={"warm_start_size": 4})
     results = together.learn_each(30)
     for seed, before, after in zip([3, 4, 5], pretrained, results, strict=True):
         alone = MultiTask(make_env("first", "second"), seed, settings)
         np.testing.assert_array_equal(before.tokens, alone.learn(60).tokens)
-        alone.transfer("third", make_env("third"), hyperparameters={"recall": 4})
+        alone.transfer("third", make_env("third"), hyperparameters={"warm_start_size": 4})
         np.testing.assert_array_equal(after.tokens, alone.learn(30).tokens)
         assert after.unique_architectures == 30
 
@@ -209,7 +209,7 @@ def test_scratch_is_an_agent_of_the_new_task_alone(pretrained) -> None:
     agent.transfer("third", make_env("third"), "scratch", {"hidden_size": 8})
     assert agent.tasks == ("third",)
     assert agent.controller.hidden_size == 8
-    assert not agent._recalled.size
+    assert not agent._warm_start.size
     assert abs(agent.learn(50).rewards[:10].mean() - 0.2) < 0.15  # one of five operations
 
 
@@ -220,7 +220,7 @@ def test_a_new_embedding_is_drawn_around_those_learned(pretrained) -> None:
     torch.testing.assert_close(embeddings[2], embeddings[:2].mean(0))
 
 
-def test_recalled_are_the_best_by_mean_rank(pretrained) -> None:
+def test_the_warm_start_is_the_best_by_mean_rank(pretrained) -> None:
     """Against the definition, one architecture after another."""
     agent = copy.deepcopy(pretrained)
     tried = np.unique(np.concatenate([memory.tokens[0] for memory in agent.memories]), axis=0)
@@ -236,10 +236,10 @@ def test_recalled_are_the_best_by_mean_rank(pretrained) -> None:
                 (memory.rewards[0], rewards[tuple(row)]) if tuple(row) in rewards else (likelihood, likelihood[index])
             )
             ranks[index] += (np.mean(values < own) + np.mean(values <= own)) / 2
-    best = agent.recalled(5)[0]
+    best = agent.warm_start(5)[0]
     places = [tried.tolist().index(row) for row in best.tolist()]
     np.testing.assert_allclose(ranks[places], np.sort(ranks)[::-1][:5])
-    agent.transfer("third", make_env("third"), hyperparameters={"recall": 5, "revisits": False})
+    agent.transfer("third", make_env("third"), hyperparameters={"warm_start_size": 5, "revisits": False})
     result = agent.learn(20)
     np.testing.assert_array_equal(result.tokens[:5], best)
     assert result.unique_architectures == 20
@@ -249,7 +249,7 @@ def test_saved_and_loaded_it_goes_on_the_same(tmp_path, pretrained) -> None:
     pretrained.save(tmp_path / "agent.pt")
     results = []
     for agent in (copy.deepcopy(pretrained), MultiTask.load(tmp_path / "agent.pt", make_env("third"))):
-        agent.transfer("third", make_env("third"), hyperparameters={"recall": 3})
+        agent.transfer("third", make_env("third"), hyperparameters={"warm_start_size": 3})
         agent.learn(7)  # in the midst of a batch
         agent.save(tmp_path / "midst.pt")
         loaded = Agent.load(tmp_path / "midst.pt", make_env("third"))
@@ -263,7 +263,7 @@ def test_saved_and_loaded_it_goes_on_the_same(tmp_path, pretrained) -> None:
 def test_an_agent_goes_on_from_a_file(tmp_path, pretrained) -> None:
     path = tmp_path / "agent.pt"
     pretrained.save(path)
-    settings = {**FAST, "hidden_size": 50, "recall": 3}
+    settings = {**FAST, "hidden_size": 50, "warm_start_size": 3}
 
     def made(seed: int = 5, **arguments: Any) -> MultiTask:
         return MultiTask.from_pretrained(path, make_env("third"), seed, settings, **arguments)
@@ -274,7 +274,7 @@ def test_an_agent_goes_on_from_a_file(tmp_path, pretrained) -> None:
     assert agent.hyperparameters.hidden_size == pretrained.hyperparameters.hidden_size
     assert agent.trials == 0
     result = agent.learn(40)
-    np.testing.assert_array_equal(result.tokens[:3], pretrained.recalled(3)[0])
+    np.testing.assert_array_equal(result.tokens[:3], pretrained.warm_start(3)[0])
     np.testing.assert_array_equal(result.tokens, made().learn(40).tokens)
     assert not np.array_equal(result.tokens, made(6).learn(40).tokens)
     assert made(mode="embedding").mode == "embedding"
@@ -297,7 +297,7 @@ def test_an_agent_goes_on_from_a_file(tmp_path, pretrained) -> None:
 def test_a_transferred_agent_loads_without_the_file_that_it_came_from(tmp_path, pretrained, mode) -> None:
     source = tmp_path / "source.pt"
     pretrained.save(source)
-    agent = MultiTask.from_pretrained(source, make_env("third"), 5, {**FAST, "recall": 3}, mode=mode)
+    agent = MultiTask.from_pretrained(source, make_env("third"), 5, {**FAST, "warm_start_size": 3}, mode=mode)
     agent.learn(12)
     agent.save(tmp_path / "agent.pt")
     source.unlink()
@@ -395,11 +395,11 @@ def test_transfer_refuses(pretrained, arguments, message) -> None:
         {"hidden_size": 15},
         {"algorithm": "a2c"},
         {"lstm": False},
-        {"recall": -1},
+        {"warm_start_size": -1},
         {"moment_decay": 1.0},
         {"epochs": 0},
         {"clip_range": 0.0},
-        {"warm_start": -1.0},
+        {"moment_prior": -1.0},
         {"skip": 1},
     ],
 )

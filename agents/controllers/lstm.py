@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas_gym.agents.controllers.controller import ChoiceBias, Controller, State, _score_choices, masked
+from nas_gym.agents.controllers.layout import DecisionLayout
 from nas_gym.spaces import SearchSpace
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """Decisions that share parameters."""
-
-    points: bool
-    size: int  # the most choices of one of them
-    positions: tuple[int, ...]
 
 
 class _Softmax(nn.Module):
@@ -117,80 +108,44 @@ class LSTMController(Controller):
         self.embedding_size = hidden_size - context_size
         self.tanh_constant, self.operation_tanh_reduction = tanh_constant, operation_tanh_reduction
         self.temperature = temperature
-        decisions, shape = space.decisions, (space.length, space.num_choices)
-
-        keys = [(decision.kind, decision.targets is not None) for decision in decisions]
-        self.kinds = []
-        for key in dict.fromkeys(keys):
-            positions = tuple(t for t, other in enumerate(keys) if other == key)
-            size = max(len(decisions[t].choices) for t in positions)
-            self.kinds.append(_Kind(key[1], size, positions))
-        self.kind_of = [list(dict.fromkeys(keys)).index(key) for key in keys]
-        order = np.concatenate([kind.positions for kind in self.kinds])
-
-        # Anchors are numbered in the order in which they come to be: the learned ones first.
-        closing = {decision.group: t for t, decision in enumerate(decisions)}
-        targets = dict.fromkeys(target for decision in decisions for target in decision.targets or ())
-        learned = [target for target in targets if target not in closing]
-        closed = sorted((target for target in targets if target in closing), key=lambda group: closing[group])
-        self.anchored = {closing[group] + 1 for group in closed}
-        number = {target: index for index, target in enumerate([*learned, *closed])}
-        self.points = bool(targets)
-
-        columns = np.zeros(shape, dtype=np.int64)
-        for t, decision in enumerate(decisions):
-            for choice, target in enumerate(decision.targets or ()):
-                if target in closing and closing[target] >= t:
-                    raise ValueError(f"decision {decision.name!r} points to group {target}, which is not closed yet")
-                columns[t, choice] = number[target]
-        sizes = [0 if kind.points else kind.size for kind in self.kinds]
-        rows = np.array([sum(sizes[:kind]) for kind in self.kind_of])
-        initial, fixed = self._biases(choice_bias)
-        for name, values in (
-            ("columns", columns),
-            ("rows", rows),
-            ("fixed_bias", fixed),
-            ("order", order),
-            ("restore", np.argsort(order)),
-            ("first_row", sum(sizes) * np.arange(self.policies)[:, None]),
-        ):
-            self.register_buffer(name, torch.from_numpy(values), persistent=False)
-
-        # Gates stand in the order input, forget, output, candidate: the three sigmoids are neighbours.
-        weights = self.policies, layers, hidden_size, 4 * hidden_size
-        self.input_weights = nn.Parameter(torch.empty(weights))
-        self.hidden_weights = nn.Parameter(torch.empty(weights))
-        self.heads = nn.ModuleList(
-            _Pointer(self.policies, hidden_size, self.feature_size)
-            if kind.points
-            else _Softmax(self.policies, self.feature_size, kind.size)
-            for kind in self.kinds
-        )
-        self.start = nn.Parameter(torch.empty(self.policies, self.embedding_size))
-        self.embedding = nn.Parameter(torch.empty(self.policies, sum(sizes), self.embedding_size))
-        self.anchors = nn.Parameter(torch.empty(self.policies, len(learned), hidden_size))
-        if self.points and context_size:
-            self.anchor_embedding = nn.Parameter(torch.empty(self.policies, hidden_size, self.embedding_size))
+        self.layout = DecisionLayout.of(space)
+        initial, fixed = self.layout.biases(choice_bias)
+        self._register_layout(fixed)
+        self._make_parameters(layers, context_size)
         self._initialise(generators, 0.1)
         with torch.no_grad():
             for head, bias in zip(self.heads, initial, strict=True):
                 if isinstance(head, _Softmax):
                     head.bias.copy_(torch.from_numpy(bias).expand_as(head.bias))
 
-    def _biases(self, choice_bias: Sequence[ChoiceBias]) -> tuple[list[np.ndarray], np.ndarray]:
-        """The start of each kind's learned biases, and the fixed ones, float32[T, A]."""
-        decisions, shape = self.space.decisions, (self.space.length, self.space.num_choices)
-        initial = [np.zeros(kind.size, dtype=np.float32) for kind in self.kinds]
-        fixed = np.zeros(shape, dtype=np.float32)
-        for bias in choice_bias:
-            matched = np.zeros(shape, dtype=bool)
-            for t, decision in enumerate(decisions):
-                for choice, word in enumerate(decision.choices):
-                    matched[t, choice] = fnmatchcase(f"{decision.name}={word}", bias.pattern)
-            fixed[matched] += bias.fixed
-            for kind, learned in zip(self.kinds, initial, strict=True):
-                learned[matched[list(kind.positions), : kind.size].any(axis=0)] += bias.initial
-        return initial, fixed
+    def _register_layout(self, fixed_bias: NDArray[np.float32]) -> None:
+        layout = self.layout
+        for name, values in (
+            ("columns", layout.columns),
+            ("rows", layout.rows),
+            ("fixed_bias", fixed_bias),
+            ("order", layout.order),
+            ("restore", np.argsort(layout.order)),
+            ("first_row", layout.embeddings * np.arange(self.policies)[:, None]),
+        ):
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
+
+    def _make_parameters(self, layers: int, context_size: int) -> None:
+        layout, policies, hidden = self.layout, self.policies, self.hidden_size
+        # Gates stand in the order input, forget, output, candidate: the three sigmoids are neighbours.
+        self.input_weights = nn.Parameter(torch.empty(policies, layers, hidden, 4 * hidden))
+        self.hidden_weights = nn.Parameter(torch.empty(policies, layers, hidden, 4 * hidden))
+        self.heads = nn.ModuleList(
+            _Pointer(policies, hidden, self.feature_size)
+            if kind.points
+            else _Softmax(policies, self.feature_size, kind.size)
+            for kind in layout.kinds
+        )
+        self.start = nn.Parameter(torch.empty(policies, self.embedding_size))
+        self.embedding = nn.Parameter(torch.empty(policies, layout.embeddings, self.embedding_size))
+        self.anchors = nn.Parameter(torch.empty(policies, layout.learned_anchors, hidden))
+        if layout.points and context_size:
+            self.anchor_embedding = nn.Parameter(torch.empty(policies, hidden, self.embedding_size))
 
     # ------------------------------------------------------------------ the three uses
 
@@ -208,7 +163,7 @@ class LSTMController(Controller):
         x, state, anchors = self._begin(n)
         for t in range(self.space.length):
             features, state, anchors = self._advance(t, x, state, anchors)
-            logits = self._score(self.kind_of[t], features[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
+            logits = self._score(self.layout.kind_of[t], features[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
             logits = masked(logits / temperature, self._legal(tokens, t))
             chosen = (logits if deterministic else logits - noise[:, :, t]).argmax(-1)
             tokens[:, :, t] = chosen
@@ -241,7 +196,7 @@ class LSTMController(Controller):
         for layer, (hidden, cell) in enumerate(state):
             x, cell = self._cell(layer, torch.bmm(x, self.input_weights[:, layer]), hidden, cell)
             after.append((x, cell))
-        if t in self.anchored:
+        if t in self.layout.anchored:
             anchors = torch.cat([anchors, x[:, :, None]], dim=2)
         return self._features(x, entered), after, anchors
 
@@ -263,7 +218,7 @@ class LSTMController(Controller):
 
     def _feedback(self, t: int, chosen: Tensor, anchors: Tensor) -> Tensor:
         """The embedding [S, n, E] of the choices int64[S, n] of decision t."""
-        if not self.kinds[self.kind_of[t]].points:
+        if not self.layout.kinds[self.layout.kind_of[t]].points:
             return F.embedding(chosen + (self.rows[t] + self.first_row), self.embedding.flatten(0, 1))
         column = self.columns[t][chosen][..., None, None].expand(-1, -1, 1, self.hidden_size)
         chosen_anchors = anchors.gather(2, column)[:, :, 0]
@@ -272,7 +227,7 @@ class LSTMController(Controller):
 
     def _score(self, kind: int, features: Tensor, positions: slice | Tensor, anchors: Tensor) -> Tensor:
         """Logits [S, n, P, A] of P decisions of one kind, from their features [S, n, P, F]; illegal ones too."""
-        size, points = self.kinds[kind].size, self.kinds[kind].points
+        size, points = self.layout.kinds[kind].size, self.layout.kinds[kind].points
         arguments = (features, anchors, self.columns[positions, :size]) if points else (features,)
         logits: Tensor = self.heads[kind](*arguments)
         if self.temperature is not None:
@@ -286,7 +241,7 @@ class LSTMController(Controller):
     def _unroll(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced features [S, n, T, F], and all anchors [S, n, G, H]."""
         x, state, anchors = self._begin(tokens.shape[1])
-        if not self.points:
+        if not self.layout.points:
             return self._unroll_layers(x, state, tokens), anchors
         features = []
         for t in range(self.space.length):
@@ -311,9 +266,9 @@ class LSTMController(Controller):
 
     def _score_all(self, features: Tensor, anchors: Tensor) -> Tensor:
         """Logits [S, n, T, A], a kind at a time."""
-        if len(self.kinds) == 1:
+        if len(self.layout.kinds) == 1:
             return self._score(0, features, slice(None), anchors)
-        sizes = [len(kind.positions) for kind in self.kinds]
+        sizes = [len(kind.positions) for kind in self.layout.kinds]
         sorted_features = features.index_select(2, self.order)
         parts = zip(torch.split(sorted_features, sizes, dim=2), torch.split(self.order, sizes), strict=True)
         logits = [self._score(kind, scored, positions, anchors) for kind, (scored, positions) in enumerate(parts)]

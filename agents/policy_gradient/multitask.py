@@ -69,7 +69,7 @@ class MultiTask(PolicyGradientAgent):
         self._asked = 0  # episodes; the next one's task follows from it
         self._task_of: dict[int, int] = {}  # of proposals by their ids, until their trials come
         self._tasks_pending = np.empty(0, dtype=np.int64)  # of the episodes that no update has used
-        self._recalled = np.empty((len(self.generators), 0, self.space.length), dtype=np.int64)  # still to be proposed
+        self._warm_start = np.empty((self.seeds, 0, self.space.length), dtype=np.int64)  # still to be proposed
 
     def _make_controller(self) -> TaskController:
         self.tasks = self.playing = self.problem.task_names
@@ -160,7 +160,7 @@ class MultiTask(PolicyGradientAgent):
         self.problem, self.playing = problem, (new_task,)
         if mode == "scratch":
             self.tasks, self.memories = (), []
-        self._recalled = self.recalled(self.hyperparameters.recall)
+        self._warm_start = self.warm_start(self.hyperparameters.warm_start_size)
         self.tasks = (*self.tasks, new_task)
         self.memories.append(self._memory_of_new_task())
         if mode == "scratch":
@@ -179,8 +179,8 @@ class MultiTask(PolicyGradientAgent):
             return memory
         if not settings.per_task_normalisation:
             memory.moments = self.memories[0].moments
-        elif settings.warm_start:
-            memory.moments.start_like([known.moments for known in self.memories], settings.warm_start)
+        elif settings.moment_prior:
+            memory.moments.start_like([known.moments for known in self.memories], settings.moment_prior)
         return memory
 
     def _freeze(self, mode: str) -> None:
@@ -204,7 +204,7 @@ class MultiTask(PolicyGradientAgent):
         for task in np.unique(tasks).tolist():
             self._turn_to(np.array([task]))
             self._tried = self.memories[task].tried
-            tokens[:, tasks == task] = self._recall_or_sample(int((tasks == task).sum()))
+            tokens[:, tasks == task] = self._next_architectures(int((tasks == task).sum()))
         each = np.tile(tasks, self.seeds)
         named = np.array(self.tasks)[each] if self.problem.tasks else None
         proposal = self.propose(tokens.reshape(-1, self.space.length), tasks=named)
@@ -215,15 +215,15 @@ class MultiTask(PolicyGradientAgent):
         """Forgets the tasks of proposals without a trial so far."""
         self._task_of.clear()
 
-    def _recall_or_sample(self, n: int) -> Tokens:
-        """n architectures a seed for the task that the controller is turned to: what it recalls, then samples."""
-        recalled, self._recalled = self._recalled[:, :n], self._recalled[:, n:]
-        for tried, rows in zip(self._tried, recalled, strict=True):
+    def _next_architectures(self, n: int) -> Tokens:
+        """n architectures per seed for the controller's current task: what is left of the warm start, then samples."""
+        first, self._warm_start = self._warm_start[:, :n], self._warm_start[:, n:]
+        for tried, rows in zip(self._tried, first, strict=True):
             tried.update(row.tobytes() for row in rows)
-        left = n - recalled.shape[1]
-        return np.concatenate([recalled, self._sample(left)], axis=1) if left else recalled
+        left = n - first.shape[1]
+        return np.concatenate([first, self._sample(left)], axis=1) if left else first
 
-    def recalled(self, count: int) -> Tokens:
+    def warm_start(self, count: int) -> Tokens:
         """The architectures that seem best for all tasks known, int64[S, at most count, T], among all tried on them.
 
         They are sorted by their mean rank over the tasks, in [0, 1]. On a task that it was tried on, an architecture
@@ -233,7 +233,7 @@ class MultiTask(PolicyGradientAgent):
             np.unique(np.concatenate(rows), axis=0) for rows in zip(*(m.tokens for m in self.memories), strict=True)
         ]
         count = min(count, *map(len, tried)) if tried else 0
-        best = np.empty((len(self.generators), count, self.space.length), dtype=np.int64)
+        best = np.empty((self.seeds, count, self.space.length), dtype=np.int64)
         if not count:
             return best
         most = max(map(len, tried))
@@ -381,7 +381,7 @@ class MultiTask(PolicyGradientAgent):
             "mode": self.mode,
             "memories": [memory.state_dict() for memory in self.memories],
             "asked": self._asked,
-            "recalled": torch.from_numpy(self._recalled),
+            "warm_start": torch.from_numpy(self._warm_start),
             "task_of": dict(self._task_of),
             "tasks_pending": torch.from_numpy(self._tasks_pending),
         }
@@ -396,5 +396,5 @@ class MultiTask(PolicyGradientAgent):
             memory.load_state_dict(kept)
             if not self.hyperparameters.per_task_normalisation:
                 memory.moments = self.memories[0].moments
-        self._asked, self._recalled = int(state["asked"]), state["recalled"].numpy()
+        self._asked, self._warm_start = int(state["asked"]), state["warm_start"].numpy()
         self._task_of, self._tasks_pending = dict(state["task_of"]), state["tasks_pending"].numpy()

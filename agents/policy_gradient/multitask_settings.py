@@ -41,15 +41,16 @@ class MultiTaskHyperparameters(ControllerHyperparameters):
         per_task_normalisation: each task has a baseline and a variance of its own, by which the advantages of its
             episodes are normalised (Wong et al., section 3); False has one baseline and one variance for all tasks.
         moment_decay: of these two, moving averages, an episode at a time.
-        warm_start: a new task's baseline and variance start at the mean of those of the tasks before, which counts as
+        moment_prior: a new task's baseline and variance start at the mean of those of the tasks before, which counts as
             so many of its own episodes.
         embedding_spread: a new task's embedding is drawn around the mean of those learned, each coordinate with so
             many of their standard deviations.
         replay_size: of each task so many of its best architectures are kept, whose likelihood each update raises
             (Abolafia et al. 2018; see `ReinforceHyperparameters`); 0 replays none, as in Wong et al.
         replay_weight: of their mean log-likelihood in the objective.
-        recall: so many of the first architectures of a new task are those that seem best for the tasks before, among
-            all that were tried on them (see `recalled`); 0, as in Wong et al., samples from the start.
+        warm_start_size: so many of the first architectures of a new task are those that seem best for the tasks
+            before, among all that were tried on them (see `MultiTask.warm_start`); 0, as in Wong et al., samples from
+            the start.
     """
 
     hidden_size: int = 50
@@ -66,11 +67,11 @@ class MultiTaskHyperparameters(ControllerHyperparameters):
     skip: bool = True
     per_task_normalisation: bool = True
     moment_decay: float = 0.95
-    warm_start: float = 5.0
+    moment_prior: float = 5.0
     embedding_spread: float = 1.0
     replay_size: int = 0
     replay_weight: float = 1.0
-    recall: int = 0
+    warm_start_size: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,10 +80,10 @@ class MultiTaskHyperparameters(ControllerHyperparameters):
         self._check("hidden_size", "even: half of it is the task's", lambda v: v % 2 == 0)
         self._check("algorithm", f"one of {', '.join(ALGORITHMS)}", lambda v: v in ALGORITHMS)
         self._check("epochs", "a positive integer", lambda v: isinstance(v, int) and v > 0)
-        self._check("replay_size recall", "an integer, not negative", lambda v: isinstance(v, int) and v >= 0)
+        self._check("replay_size warm_start_size", "an integer, not negative", lambda v: isinstance(v, int) and v >= 0)
         self._check("moment_decay", "in [0, 1)", lambda v: 0 <= v < 1)
         self._check("clip_range", "positive", lambda v: 0 < v < math.inf)
-        weights = "entropy_weight warm_start embedding_spread replay_weight"
+        weights = "entropy_weight moment_prior embedding_spread replay_weight"
         self._check(weights, "finite and not negative", lambda v: 0 <= v < math.inf)
 
 

@@ -148,7 +148,7 @@ def pretrain(
 
 
 def _of_pretraining(changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in changes.items() if name != "recall"}
+    return {name: value for name, value in changes.items() if name != "warm_start_size"}
 
 
 def _learn(agent: MultiTask, trials: int) -> Searches:

@@ -16,13 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from nas_gym.networks.bank import Bank, Choices, DropPath, Indices, Maps, join
-from nas_gym.networks.bench201 import Bench201Network
-from nas_gym.networks.cell import CellNetwork
 from nas_gym.networks.network import ArchitectureNorm, Network
-from nas_gym.networks.size import SizeNetwork
-
-BATCHED = (Bench201Network, CellNetwork, SizeNetwork)
-"""Classes that route architectures by banks, or not at all, and whose modules have the names of their supernets'."""
 
 LAYERS = (nn.Sequential, nn.Conv2d, nn.Linear, ArchitectureNorm)
 
@@ -30,7 +24,7 @@ LAYERS = (nn.Sequential, nn.Conv2d, nn.Linear, ArchitectureNorm)
 def can_batch(networks: Sequence[nn.Module]) -> bool:
     """Whether networks can be a `NetworkBatch`: they differ in their architectures alone, in a space that allows it."""
     first = networks[0]
-    if not isinstance(first, BATCHED) or first.settings.auxiliary:
+    if not isinstance(first, Network) or not first.batchable or first.settings.auxiliary:
         return False
     return all(_surroundings(network) == _surroundings(first) for network in networks)
 

@@ -19,6 +19,7 @@ class Bench201Network(Network):
 
     unused_settings = ("auxiliary",)
     takes_mixtures = True
+    batchable = True
 
     space: Bench201Space
 

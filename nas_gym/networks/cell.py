@@ -23,6 +23,8 @@ class CellNetwork(Network):
     a reduction, to its resolution by a factorised one (NASNet, section 3 and appendix A.4).
     """
 
+    batchable = True
+
     space: CellSpace
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> None:

@@ -53,6 +53,8 @@ class Network(nn.Module, ABC):
     Attributes:
         unused_settings: what a space has no use for; it must be left at its default.
         takes_mixtures: whether a supernet also runs under weights of the choices, float[B, T, A].
+        batchable: whether many networks of it can train as one `NetworkBatch`: it routes architectures by banks, or not
+            at all, and its modules have the names of its supernet's.
 
     Args:
         space: the search space.
@@ -68,6 +70,7 @@ class Network(nn.Module, ABC):
 
     unused_settings: ClassVar[tuple[str, ...]] = ()
     takes_mixtures: ClassVar[bool] = False
+    batchable: ClassVar[bool] = False
 
     def __init__(
         self,

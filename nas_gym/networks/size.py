@@ -30,6 +30,7 @@ class SizeNetwork(Network):
 
     space: SizeSpace
     unused_settings = ("auxiliary",)
+    batchable = True
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         settings = self.settings
