@@ -1,10 +1,10 @@
 """Looks for an agent's settings on tables and seeds that no leaderboard reports, with the same effort for every agent.
 
-    python benchmarks/tuning.py reinforce [--on mean] [--candidates 40] [--processes 2] [--out docs/tuning]
+    python benchmarks/tuning.py reinforce [--on mean] [--trials 150] [--candidates 40] [--processes 2] [--out docs/tuning]
 
 The first candidate is the agent as it is shipped; the others are drawn at random from the agent's grid, whose bounds
 come from first trials on the same tables. The best of them are scored again with more seeds, of their own. A score is
-the mean over the tasks of the interquartile mean over the seeds of the normalised best reward after 150 trials.
+the mean over the tasks of the interquartile mean over the seeds of the normalised best reward after `--trials` trials.
 
 One training of a graph network says little about which of the best architectures is better, and so on these tables
 agents differ little. `--on mean` looks for settings on the mean of the four tasks, in which what an architecture is
@@ -39,7 +39,6 @@ ENVIRONMENT = "NAS-BenchGraph-v0"
 TASKS = ("arxiv", "computers", "cs", "photo")
 """Leaderboards report others: cora, citeseer, physics, proteins."""
 FIRST_SEED = 1000
-TRIALS = 150
 
 Floats = NDArray[np.float64]
 
@@ -160,14 +159,14 @@ def learn_seeds(
     return [made(env, seed, settings).learn(trials) for seed in seeds]
 
 
-def score(agent: str, settings: dict[str, Any], on: str, first_seed: int, seeds: int) -> float:
+def score(agent: str, settings: dict[str, Any], on: str, trials: int, first_seed: int, seeds: int) -> float:
     """The mean over the tasks of the interquartile mean over the seeds of the normalised best reward."""
     torch.set_num_threads(1)
     made = load_hyperparameters(agent, ENVIRONMENT, settings)
     scores = []
     for task in TASKS if on == "each" else (on,):
         table = evaluator(task)
-        results = learn_seeds(agent, table, range(first_seed, first_seed + seeds), TRIALS, made)
+        results = learn_seeds(agent, table, range(first_seed, first_seed + seeds), trials, made)
         best = table.normalised_score([result.best_reward for result in results])
         scores.append(float(stats.trim_mean(best, 0.25)))
     return float(np.mean(scores))
@@ -176,6 +175,7 @@ def score(agent: str, settings: dict[str, Any], on: str, first_seed: int, seeds:
 def main(
     agent: Annotated[str, tyro.conf.Positional],
     on: Literal["each", "mean"] = "each",
+    trials: int = 150,
     candidates: int = 40,
     seeds: int = 16,
     finalists: int = 6,
@@ -188,6 +188,7 @@ def main(
     Args:
         agent: one of the grids: reinforce, reinforce:softmaxes, ppo, ppo:softmaxes, regularized-evolution, tournament.
         on: each of the four tasks, or the mean of them.
+        trials: of each search.
         candidates: settings tried; a grid that has fewer is tried whole.
         seeds: searches of a candidate on each task.
         finalists: how many of the best candidates are scored again.
@@ -204,7 +205,7 @@ def main(
     with ProcessPoolExecutor(processes) as pool:
 
         def scores_of(rows: list[int], first_seed: int, count: int) -> dict[int, float]:
-            running = {row: pool.submit(score, name, tried[row], on, first_seed, count) for row in rows}
+            running = {row: pool.submit(score, name, tried[row], on, trials, first_seed, count) for row in rows}
             found = {}
             for row, future in running.items():
                 found[row] = future.result()
@@ -216,7 +217,8 @@ def main(
         final = scores_of(ranking[:finalists], FIRST_SEED + seeds, final_seeds)
     ranking = [*sorted(final, key=lambda row: -final[row]), *ranking[finalists:]]
     out.mkdir(parents=True, exist_ok=True)
-    with (out / f"{agent.replace(':', '-')}{'-mean' if on == 'mean' else ''}.csv").open("w", newline="") as file:
+    name_of_record = agent.replace(":", "-") + ("-mean" if on == "mean" else "") + (f"-{trials}" if trials != 150 else "")
+    with (out / f"{name_of_record}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([f"score of {final_seeds} seeds", f"score of {seeds} seeds", *GRIDS[agent]])
         for row in ranking:
