@@ -21,7 +21,7 @@ from nas_gym.agents.registry import agent_class, agent_name, batch_size_of, load
 from nas_gym.agents.result import SearchResult, concatenate
 from nas_gym.agents.trial import Proposal, Trials
 from nas_gym.envs.problem import Env, Problem
-from nas_gym.files import load_tensors, replacing
+from nas_gym.files import load_tensors, save_tensors
 from nas_gym.spaces import SearchSpace, Tokens, TransformationSpace, saved_space
 from nas_gym.types import Floats
 
@@ -160,7 +160,9 @@ class Agent(ABC):
         self.withdraw()
         while not budget.spent:
             callback.before_trials(self)
-            new = budget.take(play(self.env, self.ask(self.problem.num_envs)))
+            proposal = self.ask(self.problem.num_envs)
+            callback.proposed(self, proposal)
+            new = budget.take(play(self.env, proposal))
             if not len(new) or not self.record(new, callback):
                 break
         return self.result
@@ -218,24 +220,27 @@ class Agent(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to where `state_dict` was taken."""
+        """Goes back to where `state_dict` was taken.
+
+        Raises:
+            ValueError: its trials are none of this space.
+        """
         self.rng.bit_generator.state = json.loads(state["rng"])
         self._proposed = int(state["proposed"])
         metrics = {name: column.numpy() for name, column in state["metrics"].items()}
-        self._history = [SearchResult(self.space, state["tokens"].numpy(), state["rewards"].numpy(), metrics)]
+        history = SearchResult(self.space, state["tokens"].numpy(), state["rewards"].numpy(), metrics)
+        _check_history(history)
+        self._history = [history]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the agent to a file, which at any moment holds either all of it or what was there before."""
-        import torch
-
         record = {
             "agent": self.name,
             "hyperparameters": _plain(dataclasses.asdict(self.hyperparameters)),
             "space": _plain(self.space.to_dict()),
             "state": self.state_dict(),
         }
-        with replacing(Path(path)) as temporary:
-            torch.save(record, temporary)
+        save_tensors(Path(path), record)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: Env | str, device: str = "cpu") -> Self:
@@ -252,7 +257,10 @@ class Agent(ABC):
         agent = found(env, hyperparameters=record["hyperparameters"], device=device)
         if saved_space(record["space"]) != agent.space:
             raise ValueError(f"{os.fspath(path)!r} is of the space {record['space']}, the environment of {agent.space}")
-        agent.load_state_dict(record["state"])
+        try:
+            agent.load_state_dict(record["state"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)!r} holds no sound state of an agent {agent.name!r}: {error}") from error
         return agent
 
     @classmethod
@@ -291,6 +299,17 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(record, dict) or not record.keys() >= {"agent", "hyperparameters", "space", "state"}:
         raise ValueError(f"{os.fspath(path)!r} holds no saved agent")
     return record
+
+
+def _check_history(history: SearchResult) -> None:
+    history.space.check(history.tokens)
+    for name, column in {"reward": history.rewards, **history.metrics}.items():
+        if len(column) != len(history.tokens):
+            raise ValueError(f"{len(history.tokens)} trials cannot have {len(column)} values of {name!r}")
+        if column.dtype != np.float64:
+            raise ValueError(f"{name!r} must be float64, got {column.dtype}")
+    if not np.isfinite(history.rewards).all():
+        raise ValueError("rewards must be finite")
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Looks for an agent's settings on tables and seeds that no leaderboard reports, with the same effort for every agent.
 
-    python benchmarks/tuning.py reinforce [--on mean] [--trials 150] [--candidates 40] [--processes 2] [--out docs/tuning]
+    python benchmarks/tuning.py reinforce [--on mean] [--trials 150] [--candidates 40] [--processes 2]
 
 The first candidate is the agent as it is shipped; the others are drawn at random from the agent's grid, whose bounds
 come from first trials on the same tables. The best of them are scored again with more seeds, of their own. A score is
@@ -217,8 +217,8 @@ def main(
         final = scores_of(ranking[:finalists], FIRST_SEED + seeds, final_seeds)
     ranking = [*sorted(final, key=lambda row: -final[row]), *ranking[finalists:]]
     out.mkdir(parents=True, exist_ok=True)
-    name_of_record = agent.replace(":", "-") + ("-mean" if on == "mean" else "") + (f"-{trials}" if trials != 150 else "")
-    with (out / f"{name_of_record}.csv").open("w", newline="") as file:
+    variant = [*(["mean"] if on == "mean" else []), *([str(trials)] if trials != 150 else [])]
+    with (out / f"{'-'.join([agent.replace(':', '-'), *variant])}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([f"score of {final_seeds} seeds", f"score of {seeds} seeds", *GRIDS[agent]])
         for row in ranking:

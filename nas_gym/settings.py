@@ -45,3 +45,15 @@ def from_mapping(made: type[T], values: Mapping[str, Any], owner: str, kind: str
     """
     check_known(values, field_names(made), owner, kind)
     return made(**values)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The values that differ between two mappings, by their keys; those of mappings in them behind a dot."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**after, **before}:
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found |= {f"{key}.{name}": pair for name, pair in differences(old, new).items()}
+        elif old != new:
+            found[key] = old, new
+    return found

@@ -273,8 +273,8 @@ def test_a_save_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
     agent.learn(2)
     agent.save(tmp_path / "agent.pt")
 
-    def breaks(record, path):
-        path.write_bytes(b"half a file")
+    def breaks(record, file):
+        file.write(b"half a file")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", breaks)

@@ -29,8 +29,9 @@ from nas_gym.experiments.benchmark.results import _points, incumbents, read_resu
 from nas_gym.experiments.benchmark.suite import SUITES, AgentEntry, Environment, Suite, make_suite, open_evaluator
 from nas_gym.experiments.cli.benchmark import _agent_entry
 from nas_gym.experiments.run.config import RunConfig, read_config
+from nas_gym.experiments.run.record import RECORD
 from nas_gym.experiments.run.run import Run, load_best
-from nas_gym.experiments.run.trials import read_trials
+from nas_gym.experiments.run.trials import read_trials, trial_rows
 from nas_gym.spaces import make_space
 from nas_gym.tables import TaskTable, save_table
 
@@ -67,7 +68,7 @@ def suite_of(table: str, *agents: str, tasks: tuple[str, ...] = ("one", "two"), 
 
 def trials_of(out: Path) -> dict[str, bytes]:
     """What was found, run by run."""
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("trials.csv"))}
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob(RECORD))}
 
 
 # ------------------------------------------------------------------ suites
@@ -230,7 +231,7 @@ def test_a_run_is_what_the_agent_does_alone(finished) -> None:
         num_envs = 5 if entry.name == "reinforce" else 1
         env = gym.make_vec("NAS-Bench201-v0", num_envs=num_envs, evaluator=evaluator)
         alone = make_agent(entry.name, env, trace.seed, hyperparameters.get(entry.label)).learn(12)
-        trials = read_trials(run_folder(out, trace.environment, entry, trace.seed) / "trials.csv", BENCH)
+        trials = read_trials(run_folder(out, trace.environment, entry, trace.seed))
         assert np.array_equal(trials.tokens, alone.tokens)
         assert np.array_equal(trials.rewards, alone.rewards)
         assert np.array_equal(trace.validation, np.maximum.accumulate(alone.rewards))
@@ -243,7 +244,7 @@ def test_traces(finished, table) -> None:
     for trace in traces:
         evaluator = open_evaluator(trace.environment)
         entry = next(entry for entry in suite.agents if entry.label == trace.label)
-        trials = read_trials(run_folder(out, trace.environment, entry, trace.seed) / "trials.csv", BENCH)
+        trials = read_trials(run_folder(out, trace.environment, entry, trace.seed))
         row = trace.row()
         best = int(np.argmax(trials.rewards))
         valid = evaluator.table.array(trace.environment.task, "valid")[:, 0, -1].astype(np.float64)
@@ -286,8 +287,8 @@ def test_run_folders_are_those_of_runs(finished, tmp_path) -> None:
         folder = run_folder(out, suite.environments[0], entry, 1)
         config = read_config(folder)
         Run(tmp_path / entry.label, config, Console(quiet=True)).execute()
-        assert (tmp_path / entry.label / "trials.csv").read_bytes() == (folder / "trials.csv").read_bytes()
-        assert load_best(folder) == read_trials(folder / "trials.csv", BENCH).best
+        assert trial_rows(read_trials(tmp_path / entry.label)) == trial_rows(read_trials(folder))
+        assert load_best(folder) == read_trials(folder).best
 
 
 def test_train_finds_what_the_benchmark_finds(finished, table, tmp_path) -> None:
@@ -306,7 +307,7 @@ def test_train_finds_what_the_benchmark_finds(finished, table, tmp_path) -> None
         )
         Run(tmp_path / entry.label, config, Console(quiet=True)).execute()
         folder = run_folder(out, environment, entry, 2)
-        assert (tmp_path / entry.label / "trials.csv").read_bytes() == (folder / "trials.csv").read_bytes()
+        assert trial_rows(read_trials(tmp_path / entry.label)) == trial_rows(read_trials(folder))
 
 
 def test_the_test_split_is_looked_up_afterwards(table, tmp_path, monkeypatch) -> None:
@@ -347,7 +348,7 @@ def test_a_run_without_its_last_file_is_done_again(finished, table, tmp_path) ->
     before = trials_of(tmp_path)
     cut = run_folder(tmp_path, suite.environments[0], suite.agents[1], 1)
     (cut / "run.json").unlink()
-    (cut / "trials.csv").write_text("trial,tok")
+    (cut / RECORD).write_text("half")
     assert len(read_results(suite, tmp_path)) == 3
     (job,) = missing_jobs(suite, tmp_path)
     assert job.folders == (cut,)

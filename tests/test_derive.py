@@ -27,6 +27,7 @@ from nas_gym.experiments.derive.derivation import Derivation, DeriveConfig, Mean
 from nas_gym.experiments.derive.export import Classifier, export
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.run import Run
+from nas_gym.files import write_json
 from nas_gym.networks import NetworkSettings, make_network
 from nas_gym.spaces import Architecture, make_space
 from nas_gym.tasks import make_task
@@ -137,7 +138,7 @@ def test_a_failed_training_counts_as_nothing(searched, tmp_path, monkeypatch) ->
     for trial, pair in accuracies.items():
         for seed, accuracy in zip((0, 3), pair, strict=True):
             row = {"valid_accuracy": accuracy, "failed": None if accuracy else "diverged", "seconds": 1.0}
-            made._stem(trial, seed).with_suffix(".json").write_text(json.dumps(row))
+            write_json(made._stem(trial, seed).with_suffix(".json"), row)
             network = made._network(trial, seed)
             derive.save_weights(network, made._stem(trial, seed).with_suffix(".safetensors"), {})
     found = made.execute()

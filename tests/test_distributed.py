@@ -31,9 +31,9 @@ from nas_gym.experiments.benchmark.execution import missing_jobs, run_benchmark
 from nas_gym.experiments.benchmark.suite import make_suite
 from nas_gym.experiments.run.asynchronous import learn_asynchronously
 from nas_gym.experiments.run.config import RunConfig
-from nas_gym.experiments.run.recorder import Recorder
+from nas_gym.experiments.run.record import TrialRecord
 from nas_gym.experiments.run.run import Run
-from nas_gym.experiments.run.trials import read_trials
+from nas_gym.experiments.run.trials import read_trials, trial_rows
 from nas_gym.spaces import Bench201Space, Tokens
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'nas-gym[ray]'")
@@ -343,23 +343,22 @@ def test_an_asynchronous_run_goes_on_from_its_checkpoint(
 ) -> None:
     """Cut off after some trials, whose last ones the checkpoint does not have."""
     monkeypatch.setattr("nas_gym.experiments.run.recorder.CHECKPOINT_SECONDS", 0.0)
-    append = Recorder._append
+    add = TrialRecord.add
 
-    def cut_off(recorder: Any, trials: Any) -> None:
-        append(recorder, trials)
-        if recorder.recorded > 12:
+    def cut_off(record: Any, trials: Any, seconds: float) -> None:
+        add(record, trials, seconds)
+        if record._trials > 12:
             raise Enough
 
-    monkeypatch.setattr(Recorder, "_append", cut_off)
+    monkeypatch.setattr(TrialRecord, "add", cut_off)
     with pytest.raises(Enough):
         run_of(tmp_path / "run", workers=2, asynchronous=True)
-    monkeypatch.setattr(Recorder, "_append", append)
-    before = (tmp_path / "run" / "trials.csv").read_text().splitlines()
+    monkeypatch.setattr(TrialRecord, "add", add)
+    before = trial_rows(read_trials(tmp_path / "run"))
     Run(tmp_path / "run", console=Console(quiet=True)).execute()
-    after = (tmp_path / "run" / "trials.csv").read_text().splitlines()
-    assert len(after) == 33
-    assert before[:12] == after[:12], "the header and all trials but those of the last batch"
-    trials = read_trials(tmp_path / "run" / "trials.csv", SPACE)
+    trials = read_trials(tmp_path / "run")
+    assert len(trials) == 32
+    assert before[:11] == trial_rows(trials)[:11], "all trials but those of the last batch"
     table = TabularEvaluator(SPACE, task="fashion-mnist").evaluate(trials.tokens)
     np.testing.assert_array_equal(trials.rewards, table.accuracy)
 
@@ -384,8 +383,8 @@ def test_a_benchmark_on_the_cluster_is_that_of_processes_here(cluster: Any, tmp_
     for path in sorted((tmp_path / "here").rglob("*.*")):
         twin = tmp_path / "there" / path.relative_to(tmp_path / "here")
         assert twin.exists()
-        if path.name != "run.json":
-            assert twin.read_text() == path.read_text()
+        if path.name not in ("run.json", "lock.json"):
+            assert twin.read_bytes() == path.read_bytes()
     assert missing_jobs(suite, tmp_path / "there") == []
 
 

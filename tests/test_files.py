@@ -40,10 +40,10 @@ def test_tensors(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for cut in range(0, len(whole), 97):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ValueError, match=r"a\.pt' is no whole file of tensors"):
+        with pytest.raises(ValueError, match=r"a\.pt' is damaged, or no file of tensors"):
             load_tensors(path)
     torch.save({"a": Path("b")}, path)  # an object that is not plain data
-    with pytest.raises(ValueError, match=r"a\.pt' is no whole file of tensors"):
+    with pytest.raises(ValueError, match=r"a\.pt' is damaged, or no file of tensors"):
         load_tensors(path)
 
 
@@ -54,7 +54,7 @@ def test_agents_of_bad_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"agent\.pt' holds no saved agent"):
         Agent.load(path, env)
     path.write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"agent\.pt' is no whole file of tensors"):
+    with pytest.raises(ValueError, match=r"agent\.pt' is damaged, or no file of tensors"):
         agent_class("multitask").from_pretrained(path, env)
 
 

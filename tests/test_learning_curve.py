@@ -395,5 +395,5 @@ def test_a_run_is_taken_up_to_the_bit(tmp_path: Path, monkeypatch: pytest.Monkey
             Run(tmp_path / "cut", config, Console(quiet=True)).execute()
     Run(tmp_path / "cut", console=Console(quiet=True)).execute()
     assert (tmp_path / "cut" / "trials.csv").read_bytes() == (tmp_path / "whole" / "trials.csv").read_bytes()
-    result = read_trials(tmp_path / "whole" / "trials.csv", SPACE)
+    result = read_trials(tmp_path / "whole")
     assert result.metrics["stopped"].any()

@@ -253,7 +253,7 @@ def test_a_run_with_a_measured_latency_is_resumed(tmp_path: Path, monkeypatch: p
     )
     Run(tmp_path / "run", config, Console(quiet=True)).execute()
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["env_kwargs"] == config.env_kwargs
-    result = read_trials(tmp_path / "run" / "trials.csv", make_space({"name": "cell", "nodes": 2}))
+    result = read_trials(tmp_path / "run")
     latency = result.metrics["latency"]
     assert (latency > 0).all()
     np.testing.assert_allclose(result.rewards, result.metrics["accuracy"] * (latency / 0.002) ** -0.07)

@@ -28,12 +28,13 @@ from scipy.stats import chisquare
 from nas_gym.agents import AGENTS, SearchResult
 from nas_gym.evaluators import Evaluations, FunctionEvaluator
 from nas_gym.experiments.run import recorder
-from nas_gym.experiments.run.config import RunConfig, read_config
+from nas_gym.experiments.run.config import RunConfig, config_text, read_config
 from nas_gym.experiments.run.progress import Interrupted
+from nas_gym.experiments.run.record import RECORD, TrialRecord, read_rows
 from nas_gym.experiments.run.replay import RecordedEvaluator
 from nas_gym.experiments.run.retrain import Retraining
 from nas_gym.experiments.run.run import Run, load_best
-from nas_gym.experiments.run.trials import append_rows, read_trials, trial_rows
+from nas_gym.experiments.run.trials import read_trials
 from nas_gym.spaces import Architecture, make_space
 
 BENCH = make_space("bench201")
@@ -221,12 +222,18 @@ def assert_clocks(folder: Path) -> None:
 
 
 UPDATE = "nas_gym.evaluators.shared_weights:SharedWeightEvaluator.update"
-APPEND = "nas_gym.experiments.run.recorder:append_rows"
+ADD = "nas_gym.experiments.run.record:TrialRecord.add"
+MIDDLE = "nas_gym.experiments.run.record:TrialRecord._write_head"  # of a transaction; of one a save as well
+CHECKPOINT = "nas_gym.experiments.run.checkpoint:save_tensors"
 SAVE = "nas_gym.experiments.run.recorder:Recorder.save"
 
 
-# Interleaved: 6 updates of warm-up, then 2 after each batch of 4. A batch appends twice: clocks, then trials. Each
-# save replaces one file, after the first two that are replaced, space.json and config.yaml.
+def on_record(folder: Path) -> int:
+    """How many trials have ended."""
+    return len(read_rows(folder / RECORD).rows)
+
+
+# Interleaved: 6 updates of warm-up, then 2 after each batch of 4.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kill", "trials", "checkpoint"),
@@ -235,21 +242,21 @@ SAVE = "nas_gym.experiments.run.recorder:Recorder.save"
         pytest.param("interleaved", Kill(UPDATE, 5), 0, True, id="warm-up"),
         pytest.param("interleaved", Kill(UPDATE, 6, saves=3), 0, True, id="warm-up-past-checkpoint"),
         pytest.param("interleaved", Kill(UPDATE, 10), 4, True, id="training-between-trials"),
-        pytest.param("interleaved", Kill(APPEND, 4), 4, True, id="clocks-written-trials-not"),
+        pytest.param("interleaved", Kill(ADD, 2), 4, True, id="trials-not-written"),
+        pytest.param("interleaved", Kill(MIDDLE, 9), 4, True, id="trials-half-written"),
         pytest.param("interleaved", Kill(SAVE, 8), 8, True, id="trials-written-checkpoint-not"),
-        pytest.param("interleaved", Kill(APPEND, 7, saves=7), 12, True, id="two-batches-past-checkpoint"),
-        pytest.param("interleaved", Kill(APPEND, 5, saves=0), 8, False, id="no-checkpoint"),
-        pytest.param("interleaved", Kill("nas_gym.files:os.replace", 10), 8, True, id="checkpoint-half-replaced"),
+        pytest.param("interleaved", Kill(ADD, 4, saves=7), 12, True, id="two-batches-past-checkpoint"),
+        pytest.param("interleaved", Kill(ADD, 3, saves=0), 8, False, id="no-checkpoint"),
+        pytest.param("interleaved", Kill(CHECKPOINT, 8), 8, True, id="checkpoint-half-replaced"),
         pytest.param("enas", Kill(UPDATE, 6), 8, True, id="enas-second-phase"),
         pytest.param("enas", Kill(UPDATE, 11, saves=7), 16, True, id="enas-third-phase-past-checkpoint"),
-        pytest.param("enas", Kill(APPEND, 8), 12, True, id="enas-frozen-weights"),
+        pytest.param("enas", Kill(ADD, 4), 12, True, id="enas-frozen-weights"),
     ],
 )
 def test_resume_shared_weights(tmp_path, uninterrupted, name, kill, trials, checkpoint) -> None:
     folder = tmp_path / "run"
     finish(folder, CONFIGS[name], kill)
-    path = folder / "trials.csv"
-    assert (len(rows_of(path)) if path.exists() else 0) == trials
+    assert on_record(folder) == trials
     assert (folder / "checkpoint.pt").exists() == checkpoint
     finish(folder)
     assert_same(folder, uninterrupted(name))
@@ -261,7 +268,7 @@ def test_killed_again_and_again(tmp_path, uninterrupted) -> None:
     folder = tmp_path / "run"
     finish(folder, INTERLEAVED, Kill(UPDATE, 4, saves=2))
     finish(folder, kill=Kill(UPDATE, 3, saves=1))
-    finish(folder, kill=Kill(APPEND, 4, saves=5))
+    finish(folder, kill=Kill(ADD, 2, saves=5))
     finish(folder)
     assert_same(folder, uninterrupted("interleaved"))
 
@@ -271,7 +278,7 @@ def test_killed_from_outside(tmp_path, uninterrupted) -> None:
     """At a moment that nobody has chosen."""
     folder = tmp_path / "run"
     process = start(folder, INTERLEAVED)
-    wait_for(folder / "trials.csv")
+    wait_for_trials(folder)
     process.kill()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
@@ -279,22 +286,22 @@ def test_killed_from_outside(tmp_path, uninterrupted) -> None:
     assert_same(folder, uninterrupted("interleaved"))
 
 
-def wait_for(path: Path) -> None:
+def wait_for_trials(folder: Path) -> None:
     end = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not come"
+    while not (folder / RECORD).exists() or not on_record(folder):
+        assert time.monotonic() < end, f"no trial came in {folder}"
         time.sleep(0.002)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "reinforce"])
-@pytest.mark.parametrize("call", [1, 2, 9, 12])
-def test_resume_deterministic(tmp_path, uninterrupted, name, call) -> None:
-    """Before the first batch, between its clocks and its trials, before a batch, and between clocks and trials."""
+@pytest.mark.parametrize(("place", "call"), [(ADD, 1), (MIDDLE, 1), (ADD, 5), (MIDDLE, 6)])
+def test_resume_deterministic(tmp_path, uninterrupted, name, place, call) -> None:
+    """Before a batch is recorded, and in the middle of it."""
     folder = tmp_path / "run"
-    finish(folder, CONFIGS[name], Kill(APPEND, call))
+    finish(folder, CONFIGS[name], Kill(place, call))
     assert not (folder / "checkpoint.pt").exists()
-    assert (folder / "timings.csv").exists() == (call > 1)
+    assert on_record(folder) == 4 * (call - 1)
     finish(folder)
     assert_same(folder, uninterrupted(name))
 
@@ -305,12 +312,12 @@ def on_table(folder: Path, agent: str, **changes: Any) -> RunConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [1, 6, 13])
-def test_resume_with_fidelities_and_a_clock(tmp_path, call) -> None:
-    """Killed before the first batch, and between clocks and trials; the clock of simulated seconds ends the search."""
+@pytest.mark.parametrize(("place", "call"), [(ADD, 1), (MIDDLE, 3), (ADD, 7)])
+def test_resume_with_fidelities_and_a_clock(tmp_path, place, call) -> None:
+    """Killed before and in the middle of a batch; the clock of simulated seconds ends the search."""
     config = on_table(tmp_path, "successive-halving", trials=500, num_envs=4, simulated_seconds=250.0)
     finish(tmp_path / "whole", config)
-    finish(tmp_path / "run", config, Kill(APPEND, call))
+    finish(tmp_path / "run", config, Kill(place, call))
     finish(tmp_path / "run")
     assert_same(tmp_path / "run", tmp_path / "whole")
     rows = rows_of(tmp_path / "whole" / "trials.csv")
@@ -349,7 +356,7 @@ def test_interrupted_from_outside(tmp_path, uninterrupted) -> None:
     options = ["--trials", "14", "--num-envs", "4", "--seed", "3", "--retrain-epochs", "0", "--run-dir", folder]
     params = ["--params", "batch_size:6", "learning_rate:0.05"]
     process = command("train", *options, *params, "--env-params", *given, "schedule.warmup_steps:6")
-    wait_for(folder / "trials.csv")
+    wait_for_trials(folder)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130, output
@@ -407,28 +414,27 @@ def test_asked_twice_it_stops_at_once(tmp_path) -> None:
         run.execute()
 
 
-@pytest.mark.parametrize(
-    ("length", "rows"),
-    [(0, 0), (3, 0), (-1, 35), (-7, 35), (0.5, None)],
-    ids=["empty", "header", "line", "tail", "half"],
-)
-def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, length, rows) -> None:
-    """Whatever byte trials.csv ends with: a last line without its end counts as not written."""
-    folder = tmp_path / "run"
+def cut_run(whole: Path, folder: Path, trials: int) -> None:
+    """A copy of a run that was killed after so many trials."""
     folder.mkdir()
-    for name in ("config.yaml", "timings.csv"):
-        (folder / name).write_bytes((deterministic / name).read_bytes())
-    whole = (deterministic / "trials.csv").read_bytes()
-    cut = int(length * len(whole)) if isinstance(length, float) else length
-    (folder / "trials.csv").write_bytes(whole[:cut])
-    known = read_trials(folder / "trials.csv", BENCH)
-    assert len(known) == max(whole[:cut].count(b"\n") - 1, 0)
-    assert rows in (None, len(known))
+    for name in ("config.yaml", RECORD):
+        (folder / name).write_bytes((whole / name).read_bytes())
+    record = TrialRecord(folder)
+    record.cut(trials)
+    record.close()
+
+
+@pytest.mark.parametrize("trials", [0, 1, 17, 35])
+def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, trials) -> None:
+    folder = tmp_path / "run"
+    cut_run(deterministic, folder, trials)
+    known = read_trials(folder)
+    assert len(known) == trials
     run = make_run(folder)
     asked = run.problem.schedule.evaluator.asked  # type: ignore[attr-defined]
     run.execute()
     recorded = {row.tobytes() for row in known.tokens}
-    played = [row.tobytes() for row in read_trials(deterministic / "trials.csv", BENCH).tokens]
+    played = [row.tobytes() for row in read_trials(deterministic).tokens]
     # In its order, all that is not on record, and nothing that is.
     assert asked == [row for row in played if row not in recorded]
     for name in ("trials.csv", "best.json"):
@@ -439,16 +445,13 @@ def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, length, r
 @pytest.mark.parametrize("seconds", [None, 300.0], ids=["trials", "seconds"])
 @pytest.mark.parametrize("agent", [name for name in AGENTS if name != "eas"])  # on tables it has nothing to grow
 def test_every_agent_goes_on_to_the_bit(tmp_path, agent, seconds) -> None:
-    """On a table with learning curves, from a record that breaks off in the middle of a line."""
+    """On a table with learning curves, from a record that breaks off in the middle of a batch."""
     config = on_table(tmp_path, agent, trials=45, seed=2, simulated_seconds=seconds)
     whole, folder = tmp_path / "whole", tmp_path / "run"
     record = make_run(whole, config).execute()
-    text = (whole / "trials.csv").read_text()
-    trials = len(text.splitlines()) - 1
+    trials = len(read_trials(whole))
     assert trials == 45 if seconds is None else 15 <= trials <= 45
-    folder.mkdir()
-    (folder / "config.yaml").write_bytes((whole / "config.yaml").read_bytes())
-    (folder / "trials.csv").write_text(text[: 2 * len(text) // 3])
+    cut_run(whole, folder, 2 * trials // 3)
     assert make_run(folder).execute() == record
     for name in ("trials.csv", "best.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -539,12 +542,12 @@ def test_trials_and_best(deterministic) -> None:
 
 def test_scalars(deterministic) -> None:
     shown = scalars(deterministic)
-    rewards = read_trials(deterministic / "trials.csv", BENCH).rewards.astype(np.float32)
+    rewards = read_trials(deterministic).rewards.astype(np.float32)
     steps = [*range(4, 40, 4)]
     assert list(shown["rollout/ep_rew_mean"]) == steps
     assert list(shown["rollout/ep_rew_mean"].values()) == pytest.approx([rewards[:step].mean() for step in steps])
     assert list(shown["search/best_reward"].values()) == pytest.approx([rewards[:step].max() for step in steps])
-    unique = [len({tuple(row) for row in read_trials(deterministic / "trials.csv", BENCH).tokens[:n]}) for n in steps]
+    unique = [len({tuple(row) for row in read_trials(deterministic).tokens[:n]}) for n in steps]
     assert list(shown["search/unique_architectures"].values()) == unique
     assert list(shown["train/policy_loss"]) == [8, 16, 24, 32]  # every second batch of 4 completes an update of 6
     assert min(shown["time/fps"].values()) > 0
@@ -608,7 +611,7 @@ def test_the_random_architecture_is_drawn_uniformly(tmp_path, monkeypatch) -> No
         monkeypatch.setattr(run.agent, "ask", lambda n, a=run.agent, row=tokens: a.propose(np.array([row] * n)))
         record = run.execute()
         assert record["best"]["architecture"]["tokens"] == tokens
-        ends = (Retraining(run.folder, replace(config, seed=s), run.agent, Progress(), []) for s in range(1250))
+        ends = (Retraining(run.folder, replace(config, seed=s), run.agent, 0.0, Progress(), []) for s in range(1250))
         drawn.append([end._random().tokens for end in ends])
         assert tuple(record["random"]["architecture"]["tokens"]) == drawn[-1][config.seed]
     assert drawn[0] == drawn[1]
@@ -624,70 +627,6 @@ def test_the_seed_makes_the_trials(tmp_path, deterministic) -> None:
 
 
 # ------------------------------------------------------------------ files
-
-
-def test_trials_round_trip(tmp_path) -> None:
-    """Every float64 reads back as it was, NaN too."""
-    rng = np.random.default_rng(0)
-    tokens = BENCH.sample(rng, 50)
-    rewards = np.frombuffer(rng.bytes(8 * 50), dtype=np.float64)
-    rewards = np.where(np.isfinite(rewards), rewards, 1 / 3)
-    loss = np.where(rng.random(50) < 0.3, np.nan, rng.random(50) * 1e-300)
-    written = SearchResult(BENCH, tokens, rewards, {"accuracy": rng.random(50), "loss": loss})
-    path = tmp_path / "trials.csv"
-    with path.open("w") as file:
-        rows = trial_rows(written, 0)
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    read = read_trials(path, BENCH)
-    np.testing.assert_array_equal(read.tokens, written.tokens)
-    np.testing.assert_array_equal(read.rewards.view(np.int64), written.rewards.view(np.int64))
-    assert read.metrics.keys() == written.metrics.keys()
-    for name, column in written.metrics.items():
-        np.testing.assert_array_equal(read.metrics[name], column)
-
-
-def test_columns_that_come_later(tmp_path) -> None:
-    """Trials that tell more than those before, or less: what is untold is empty."""
-    tokens, path = BENCH.sample(np.random.default_rng(0), 6), tmp_path / "trials.csv"
-    told = [{"loss": np.array([0.5, 0.25])}, {"fidelity": np.array([1 / 3, 1 / 9])}, {"loss": np.array([1.0, 2.0])}]
-    for batch, metrics in enumerate(told):
-        new = SearchResult(BENCH, tokens[2 * batch : 2 * batch + 2], np.zeros(2), metrics)
-        append_rows(path, trial_rows(new, 2 * batch))
-    read = read_trials(path, BENCH)
-    np.testing.assert_array_equal(read.tokens, tokens)
-    np.testing.assert_array_equal(read.metrics["loss"], [0.5, 0.25, np.nan, np.nan, 1.0, 2.0])
-    np.testing.assert_array_equal(read.fidelities, [1.0, 1.0, 1 / 3, 1 / 9, 1.0, 1.0])
-    assert [row["trial"] for row in rows_of(path)] == [*"012345"]
-
-
-HEADER = "trial,tokens,reward,accuracy,failed\n"
-GOOD = "0,0 1 2 3 4 0,0.5,0.5,0.0\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        HEADER + GOOD + "1,0 1 2 3 4 5,0.5,0.5,0.0\n",  # no such choice
-        HEADER + GOOD + "1,0 1 2 3,0.5,0.5,0.0\n",  # too few decisions
-        HEADER + GOOD + "1,0 1 2 3 4 0,half,0.5,0.0\n",
-        HEADER + GOOD + "1\n",
-        HEADER + GOOD + "1,0 1 2 3 4 0,0.5,0.5,0.0,0.0\n",
-        HEADER + GOOD + "1,0 1 two 3 4 0,0.5,0.5,0.0\n",
-        "trial,reward\n0,0.5\n",
-        "\udcff\n",
-    ],
-)
-def test_corrupt_trials(tmp_path, deterministic, text) -> None:
-    path = tmp_path / "trials.csv"
-    path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError, match=r"trials.csv' is no record of trials in space 'bench201'"):
-        read_trials(path, BENCH)
-    (tmp_path / "config.yaml").write_bytes((deterministic / "config.yaml").read_bytes())
-    with pytest.raises(ValueError, match="no record of trials"):
-        make_run(tmp_path).execute()
-    assert path.read_bytes() == text.encode(errors="surrogateescape")  # nothing is thrown away
 
 
 def test_the_best_of_a_table_with_operations_of_its_own(tmp_path) -> None:
@@ -714,9 +653,9 @@ def test_config_round_trip(tmp_path) -> None:
         retrain_epochs=2,
         simulated_seconds=None,
     )
-    Run(tmp_path / "deep" / "run", config, Console(quiet=True))
-    assert read_config(tmp_path / "deep" / "run") == config
-    assert yaml.safe_load((tmp_path / "deep" / "run" / "config.yaml").read_text()) == asdict(config)
+    (tmp_path / "config.yaml").write_text(config_text(config))
+    assert read_config(tmp_path) == config
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == asdict(config)
 
 
 @pytest.mark.parametrize(

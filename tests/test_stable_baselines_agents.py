@@ -33,6 +33,7 @@ from nas_gym.experiments.cli import search
 from nas_gym.experiments.cli.main import main
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.progress import Interrupted
+from nas_gym.experiments.run.record import RECORD, read_rows
 from nas_gym.experiments.run.recorder import Recorder
 from nas_gym.experiments.run.run import Run
 from nas_gym.experiments.run.trials import trial_rows
@@ -584,19 +585,19 @@ def test_a_killed_command_is_resumed(name, tmp_path) -> None:
     options = ["train", "--env", "NAS-BenchGraph-v0", "--agent", name, "--trials", "400", "--seed", "4", "--run-dir"]
     process = command(*options, tmp_path / "run")
     end = time.monotonic() + 240
-    while not (tmp_path / "run" / "trials.csv").exists():
+    while not ((tmp_path / "run" / RECORD).exists() and read_rows(tmp_path / "run" / RECORD).rows):
         assert time.monotonic() < end
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert 0 < len(rows_of(tmp_path / "run" / "trials.csv")) < 400
+    assert 0 < len(read_rows(tmp_path / "run" / RECORD).rows) < 400
     resumed = command("resume", tmp_path / "run")
     output = resumed.communicate()[0]
     assert resumed.returncode == 0, output
     num_envs = load_hyperparameters(name).batch_size
     whole = make_agent(name, gym.make_vec("NAS-BenchGraph-v0", num_envs=num_envs), 4).learn(400)
-    assert rows_of(tmp_path / "run" / "trials.csv") == trial_rows(whole, 0)
+    assert rows_of(tmp_path / "run" / "trials.csv") == trial_rows(whole)
 
 
 def test_the_default_folder_has_no_colon(tmp_path, monkeypatch) -> None:

@@ -1,7 +1,7 @@
 """`nas-gym benchmark`: every agent on every table, many seeds, in parallel.
 
 A run is one search with one seed. Each lies in a folder of its own, ``runs/<environment>/<agent>/seed<number>``, in
-the form that `nas-gym train` writes: config.yaml, space.json, trials.csv, and when it is done run.json, with the
+the form that `nas-gym train` writes: config.yaml, trials.db, and when it is done run.json, with the
 clocks. What is done is not done again, so that a benchmark killed at any moment goes on with what is missing. The
 results are those of the folders alone, whatever the number of workers and however often it was interrupted.
 
@@ -27,6 +27,7 @@ from nas_gym.experiments.benchmark.jobs import Job, UncountedRun, is_done, run_c
 from nas_gym.experiments.benchmark.ray_cluster import run_jobs_by_ray
 from nas_gym.experiments.benchmark.suite import Suite
 from nas_gym.files import write_text
+from nas_gym.locks import FolderLock
 
 SEEDS_PER_JOB = 5  # few enough that the workers end together
 
@@ -53,14 +54,25 @@ def run_benchmark(
 
     Raises:
         ValueError: a hyperparameter is wrong, or the folder holds runs of other settings.
+        FolderLockedError: another process is writing to the folder.
         ChildProcessError: a worker was killed.
     """
+    jobs = missing_jobs(suite, out)  # before the folder is made: it complains of wrong settings
+    with FolderLock(out):
+        return _run(jobs, suite, out, workers, on_progress or (lambda done, total: None), ray_address)
+
+
+def _run(
+    jobs: list[Job],
+    suite: Suite,
+    out: Path,
+    workers: int | None,
+    tell: Callable[[int, int], None],
+    ray_address: str | None,
+) -> list[UncountedRun]:
     total = len(suite.agents) * len(suite.environments) * suite.seeds
-    jobs = missing_jobs(suite, out)
     over = total - sum(len(job.folders) for job in jobs)
-    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "suite.yaml", yaml.safe_dump(suite.to_dict(), sort_keys=False))
-    tell = on_progress or (lambda done, total: None)
     tell(over, total)
     problems: list[UncountedRun] = []
     spread = (

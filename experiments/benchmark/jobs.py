@@ -17,9 +17,10 @@ from nas_gym.agents.agent import Agent
 from nas_gym.agents.registry import agent_class, batch_size_of
 from nas_gym.agents.result import SearchResult
 from nas_gym.experiments.benchmark.suite import AgentEntry, Environment, Suite, open_evaluator
-from nas_gym.experiments.run.config import RunConfig, config_text, read_config, write_config
-from nas_gym.experiments.run.trials import csv_text, trial_rows
-from nas_gym.files import file_name, write_text
+from nas_gym.experiments.run.config import RunConfig, config_text, origin_of, read_config
+from nas_gym.experiments.run.record import TrialRecord
+from nas_gym.files import file_name, write_json, write_text
+from nas_gym.settings import differences
 
 
 def run_config(suite: Suite, environment: Environment, entry: AgentEntry, seed: int) -> RunConfig:
@@ -61,21 +62,9 @@ def is_done(folder: Path, config: RunConfig) -> bool:
     if not (folder / "run.json").exists():
         return False
     if (folder / "config.yaml").read_text() != config_text(config) and (found := read_config(folder)) != config:
-        differs = ", ".join(_differences(dataclasses.asdict(found), dataclasses.asdict(config)))
+        differs = ", ".join(differences(dataclasses.asdict(found), dataclasses.asdict(config)))
         raise ValueError(f"{str(folder)!r} holds a run of other settings ({differs}): give another --out, or delete it")
     return True
-
-
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The keys whose values differ, those of mappings behind a dot."""
-    names: list[str] = []
-    for key in {**wanted, **found}:
-        left, right = found.get(key), wanted.get(key)
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            names += [f"{key}.{name}" for name in _differences(left, right)]
-        elif left != right:
-            names.append(key)
-    return names
 
 
 @dataclass(frozen=True)
@@ -149,9 +138,10 @@ def _make_agent(environment: Environment, config: RunConfig) -> Agent:
 
 def save_run(folder: Path, config: RunConfig, result: SearchResult, clocks: Mapping[str, float]) -> None:
     """Writes a run; run.json last, which says that all is there."""
-    write_config(folder, config, result.space)
-    write_text(folder / "trials.csv", csv_text(trial_rows(result, 0)))
+    folder.mkdir(parents=True, exist_ok=True)
+    TrialRecord.create(folder, origin_of(config, result.space), result)
+    write_text(folder / "config.yaml", config_text(config))
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     record = {**clocks, "finished": finished, "nas_gym": nas_gym.__version__}
-    write_text(folder / "run.json", json.dumps(record) + "\n")
+    write_json(folder / "run.json", record)
     (folder / "failure.txt").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nas_gym.evaluators.distributed import start_ray
 from nas_gym.experiments.benchmark.jobs import Job, UncountedRun, run_job
-from nas_gym.files import write_text
+from nas_gym.files import replacing
 
 
 def run_jobs_by_ray(jobs: Sequence[Job], address: str) -> Generator[tuple[Job, list[UncountedRun]]]:
@@ -39,7 +39,8 @@ def run_jobs_by_ray(jobs: Sequence[Job], address: str) -> Generator[tuple[Job, l
             for path, content in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.with_name("failure.txt").unlink(missing_ok=True)
-                write_text(path, content)
+                with replacing(path) as temporary:
+                    temporary.write_bytes(content)
             yield running.pop(reference), problems
     finally:
         for reference in running:
@@ -48,7 +49,7 @@ def run_jobs_by_ray(jobs: Sequence[Job], address: str) -> Generator[tuple[Job, l
             ray.shutdown()
 
 
-def run_job_elsewhere(job: Job) -> tuple[list[UncountedRun], dict[Path, str]]:
+def run_job_elsewhere(job: Job) -> tuple[list[UncountedRun], dict[Path, bytes]]:
     """Does the runs of a job on another machine.
 
     Returns:
@@ -58,5 +59,5 @@ def run_job_elsewhere(job: Job) -> tuple[list[UncountedRun], dict[Path, str]]:
         folders = {Path(made) / str(number): folder for number, folder in enumerate(job.folders)}
         problems = run_job(dataclasses.replace(job, folders=tuple(folders)))
         written = sorted(Path(made).glob("*/*"), key=lambda path: path.name == "run.json")
-        files = {folders[path.parent] / path.name: path.read_text() for path in written}
+        files = {folders[path.parent] / path.name: path.read_bytes() for path in written}
         return [dataclasses.replace(problem, folder=folders[problem.folder]) for problem in problems], files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from nas_gym.agents.pareto import COSTS
 from nas_gym.agents.result import SearchResult
 from nas_gym.experiments.benchmark.jobs import run_folder
 from nas_gym.experiments.benchmark.suite import Environment, Suite, open_evaluator
-from nas_gym.experiments.run.trials import read_trials
+from nas_gym.experiments.run.record import RECORD, read_rows
+from nas_gym.files import read_json
 from nas_gym.types import Floats
 
 
@@ -87,14 +87,14 @@ def read_results(suite: Suite, out: Path) -> list[RunResult]:
 
 def _read_result(folder: Path, environment: Environment, label: str, seed: int) -> RunResult:
     evaluator = open_evaluator(environment)
-    trials = read_trials(folder / "trials.csv", evaluator.space)
+    trials = read_rows(folder / RECORD).trials(evaluator.space).result
     best = trials.tokens[incumbents(trials)]
     validation = evaluator.evaluate(best).accuracy
     tested = evaluator.table.array(environment.task, "test") is not None
     test = evaluator.test(best) if tested else None
     seconds = trials.metrics.get("seconds")
     cost = next((name for name in COSTS if name in trials.metrics), None)
-    record = json.loads((folder / "run.json").read_text())
+    record = read_json(folder / "run.json")
     return RunResult(
         environment,
         label,

@@ -27,13 +27,14 @@ def train(config: Annotated[RunConfig, tyro.conf.arg(name="")], run_dir: Path | 
 
 
 @app.command
-def resume(run: Annotated[Path, tyro.conf.Positional]) -> None:
+def resume(run: Annotated[Path, tyro.conf.Positional], repair: bool = False) -> None:
     """Goes on with a run that was stopped or killed.
 
     Args:
         run: the run's folder.
+        repair: of a damaged record, keep the sound trials and evaluate the others again.
     """
-    execute(Run(run, console=console))
+    execute(Run(run, console=console, repair=repair))
 
 
 def execute(run: Run) -> None:

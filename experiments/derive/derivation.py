@@ -24,7 +24,6 @@ import numpy as np
 import yaml
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
-from safetensors.torch import load_file
 from scipy import stats
 
 from nas_gym.agents.result import SearchResult
@@ -32,12 +31,14 @@ from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
 from nas_gym.evaluators.training import TrainingSettings, fit, score
 from nas_gym.experiments.derive.export import export
-from nas_gym.experiments.run.config import read_config, read_space
+from nas_gym.experiments.run.config import read_config
 from nas_gym.experiments.run.model_card import bullets, versions
 from nas_gym.experiments.run.pairs import pairs
-from nas_gym.experiments.run.retrain import draw_architecture, save_weights
+from nas_gym.experiments.run.retrain import draw_architecture
 from nas_gym.experiments.run.trials import read_trials
-from nas_gym.files import write_text
+from nas_gym.experiments.run.weights import load_weights, save_weights
+from nas_gym.files import read_json, write_json, write_text
+from nas_gym.locks import FolderLock
 from nas_gym.networks import Network, NetworkSettings
 from nas_gym.spaces import Architecture
 from nas_gym.tasks import ImageTask
@@ -133,11 +134,10 @@ class Derivation:
         self.run, self.config, self.console = Path(run), config, console or Console()
         self.out = Path(out) if out is not None else self.run / "derived"
         searched = read_config(self.run)
-        space = read_space(self.run)
-        self.result = read_trials(self.run / "trials.csv", space)
+        self.result = read_trials(self.run)
         self.trials = best_trials(self.result, config.top)
         self.evaluator = FromScratchEvaluator(
-            space,
+            self.result.space,
             config.task or _task_of(self.run),
             seed=searched.seed,  # the split of the search: its validation images are not used for testing
             device=device,
@@ -158,8 +158,13 @@ class Derivation:
             The content of derived.json.
 
         Raises:
-            ValueError: every training has failed.
+            FolderLockedError: another process is writing to the folder.
+            ValueError: every training has failed, or a file of an earlier one is damaged.
         """
+        with FolderLock(self.out):
+            return self._execute()
+
+    def _execute(self) -> dict[str, Any]:
         path = self.out / "derived.json"
         if not path.exists():
             self._train()
@@ -167,9 +172,8 @@ class Derivation:
             winner = record["architectures"][record["winner"]]
             self._export(winner)
             write_text(self.out / "model_card.md", self._card(record))
-            write_text(path, json.dumps(record, indent=2) + "\n")  # last: it marks the derivation as complete
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+            write_json(path, record)  # last: it marks the derivation as complete
+        return read_json(path)
 
     # ------------------------------------------------------------------ training
 
@@ -200,7 +204,7 @@ class Derivation:
         save_weights(network, stem.with_suffix(".safetensors"), {})
         valid = None if curve.failed else float(curve.accuracy["valid"][-1])
         row = {"valid_accuracy": valid, "failed": curve.reason or None, "seconds": curve.seconds}
-        write_text(stem.with_suffix(".json"), json.dumps(row) + "\n")
+        write_json(stem.with_suffix(".json"), row)
 
     # ------------------------------------------------------------------ results
 
@@ -220,7 +224,7 @@ class Derivation:
     def _row(self, trial: int) -> dict[str, Any]:
         architecture, network = self._architecture(trial), self._network(trial)
         files = {seed: self._stem(trial, seed).with_suffix(".json") for seed in self.config.seeds}
-        trainings = [{"seed": seed, **json.loads(path.read_text())} for seed, path in files.items()]
+        trainings = [{"seed": seed, **read_json(path)} for seed, path in files.items()]
         return {
             "trial": trial,
             "text": str(architecture),
@@ -234,7 +238,7 @@ class Derivation:
 
     def _trained(self, trial: int, seed: int) -> Network:
         network = self._network(trial)
-        network.load_state_dict(load_file(self._stem(trial, seed).with_suffix(".safetensors")))
+        network.load_state_dict(load_weights(self._stem(trial, seed).with_suffix(".safetensors")))
         return network.eval()
 
     def _test_accuracy(self, trial: int, training: Mapping[str, Any]) -> float:

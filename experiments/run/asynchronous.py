@@ -62,6 +62,7 @@ def learn_asynchronously(
         while len(running) < min(evaluator.workers, budget.trials - len(ended)):
             callback.before_trials(agent)
             updates, proposal = agent.updates, agent.ask(1)
+            callback.proposed(agent, proposal)
             running.append(_Running(proposal, updates, _begin(evaluator, proposal)))
         wait([each.future for each in running], return_when=FIRST_COMPLETED)
         ended += [each for each in running if each.future.done()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,9 +21,10 @@ from nas_gym.envs.problem import Problem
 from nas_gym.evaluators import Evaluator, EvaluatorConfig
 from nas_gym.experiments.run.asynchronous import check_asynchronous
 from nas_gym.experiments.run.pairs import pairs, parse_pairs
-from nas_gym.files import read_mapping, write_text
+from nas_gym.experiments.run.record import RECORD, read_rows
+from nas_gym.files import read_mapping
 from nas_gym.registration import environment_spec
-from nas_gym.settings import from_mapping
+from nas_gym.settings import differences, from_mapping
 from nas_gym.spaces import SearchSpace, make_space, saved_space
 
 PAIRS = tyro.constructors.PrimitiveConstructorSpec(
@@ -34,7 +36,9 @@ PAIRS = tyro.constructors.PrimitiveConstructorSpec(
 )
 """How the command line gives mappings."""
 
-CONFIG, SPACE = "config.yaml", "space.json"
+CONFIG = "config.yaml"
+ELSEWHERE = ("device", "data_dir", "download", "workers", "ray_address", "worker_gpus", "store", "retrain_epochs")
+"""Fields that say where and how a run is computed, and may change while it is under way."""
 
 
 @dataclass(frozen=True)
@@ -207,11 +211,22 @@ def evaluator_of(config: RunConfig) -> Evaluator:
     return Problem(config.make_env(1)).evaluator
 
 
-def write_config(folder: Path, config: RunConfig, space: SearchSpace) -> None:
-    """Writes space.json and config.yaml into a folder, which is made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / SPACE, json.dumps(space.to_dict()) + "\n")
-    write_text(folder / CONFIG, config_text(config))
+def origin_of(config: RunConfig, space: SearchSpace) -> dict[str, Any]:
+    """What the trials of a run follow from: its configuration, all settings of its agent, and the search space."""
+    origin = {
+        "config": dataclasses.asdict(config),
+        "settings": dataclasses.asdict(config.settings()),
+        "space": space.to_dict(),
+    }
+    made: dict[str, Any] = json.loads(json.dumps(origin))
+    return made
+
+
+def changes_since(origin: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """How a configuration differs from the one that a run began with, a line per field; `ELSEWHERE` may differ."""
+    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    changed = differences(origin["config"], now)
+    return [f"{name}: {old!r} became {new!r}" for name, (old, new) in changed.items() if name not in ELSEWHERE]
 
 
 def config_text(config: RunConfig) -> str:
@@ -235,13 +250,9 @@ def read_space(folder: Path) -> SearchSpace:
     """Reads the search space of a run.
 
     Raises:
-        ValueError: the folder holds no run, or the file is damaged.
+        ValueError: the folder holds no run, or its record is damaged.
     """
-    path = folder / SPACE
-    if not path.exists():
-        raise ValueError(f"{str(folder)!r} holds no run: there is no {SPACE} in it")
     read_config(folder).make_space()  # imports the module that registers a kind of space of another package
-    try:
-        return saved_space(json.loads(path.read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{str(path)!r} is not JSON: {error}") from error
+    if not (folder / RECORD).exists():
+        raise ValueError(f"{str(folder)!r} holds no record of trials: there is no {RECORD} in it")
+    return saved_space(read_rows(folder / RECORD).origin["space"])

@@ -1,4 +1,4 @@
-"""Writes a run's trials, clocks, scalars and checkpoints while it searches."""
+"""Writes a run's trials, scalars and checkpoints while it searches."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress, TaskID
 
-from nas_gym.agents import Agent, Callback, SearchResult
+from nas_gym.agents import Agent, Callback, Proposal, SearchResult
 from nas_gym.agents.budget import simulated_seconds
 from nas_gym.evaluators import Schedule
+from nas_gym.experiments.run.checkpoint import Checkpoint
 from nas_gym.experiments.run.progress import Interrupted
+from nas_gym.experiments.run.record import TrialRecord
 from nas_gym.experiments.run.replay import answer_from_record
-from nas_gym.experiments.run.trials import append_rows, cut_rows, last_clock, read_trials, trial_rows
-from nas_gym.files import load_tensors, replacing
+from nas_gym.experiments.run.trials import export_trials
+from nas_gym.files import naming
 
 CHECKPOINT_SECONDS = 60.0
 RECENT = 100  # trials that `rollout/ep_rew_mean` averages, as in Stable-Baselines3
 
 
 class Recorder(Callback):
-    """Writes a run's trials, clocks, scalars and checkpoints, shows its progress, and stops it when asked.
+    """Writes a run's trials, scalars and checkpoints, shows its progress, and stops it when asked.
 
     Args:
         folder: of the run.
         agent: what searches.
+        record: of its trials.
         trials: how many it is to try.
         simulated_seconds: what the trials may take in all; None sets no limit.
         asynchronous: whether the search is not the same twice, and so goes on from checkpoints.
@@ -40,6 +43,7 @@ class Recorder(Callback):
         self,
         folder: Path,
         agent: Agent,
+        record: TrialRecord,
         *,
         trials: int,
         simulated_seconds: float | None,
@@ -47,17 +51,17 @@ class Recorder(Callback):
         progress: Progress,
         stop: list[int],
     ) -> None:
-        self.folder, self.agent, self.progress, self.stop = folder, agent, progress, stop
+        self.folder, self.agent, self.record, self.progress, self.stop = folder, agent, record, progress, stop
         self.schedule, self.limit = agent.problem.schedule, simulated_seconds
-        self.trials_path, self.checkpoint_path = folder / "trials.csv", folder / "checkpoint.pt"
         # Others are played again from their seed.
         self.checkpointed = self.schedule.evaluator.stateful or asynchronous
-        self.recorded = 0  # trials that trials.csv holds
+        self.checkpoint = Checkpoint(folder, record)
+        self.on_record = record.recorded.result.tokens  # when the run was begun or resumed
         self.best = 0.0, -math.inf  # fidelity and reward: only those of the highest fidelity compare
         self.unique, self.recent = set[bytes](), list[float]()
         self.clock = 0.0  # simulated seconds
         self.started = self.saved = time.monotonic()
-        self.elapsed = 0.0  # seconds of earlier sessions
+        self.earlier = 0.0  # seconds of earlier sessions
         self.writer: Any = None
         self.search_bar = progress.add_task("searching", total=trials, note="")
         self.warmup_bar: TaskID | None = None
@@ -74,43 +78,35 @@ class Recorder(Callback):
         """Goes back to the last saved state; at the start of a run there is none."""
         from torch.utils.tensorboard import SummaryWriter
 
-        rows = read_trials(self.trials_path, self.agent.space)
         if self.checkpointed:
-            rows = rows.rows(slice(0, self._load_checkpoint()))
-        cut_rows(self.trials_path, len(rows))
-        cut_rows(self.folder / "timings.csv", len(rows))
-        self.recorded = len(rows)
-        self.elapsed = last_clock(self.folder / "timings.csv")
+            self.record.cut(self.checkpoint.load(self.parts))
+        recorded = self.record.recorded
+        self.on_record = recorded.result.tokens
+        self.earlier = float(recorded.seconds[-1]) if len(recorded.seconds) else 0.0
         # Nothing is purged: what is logged twice is equal, and a step counts trials in some tags, updates in others.
         self.writer = SummaryWriter(str(self.folder))
         if self.checkpointed:
-            self._count(rows)
+            self._count(recorded.result)
         else:
-            answer_from_record(self.schedule, rows)
-
-    def _load_checkpoint(self) -> int:
-        if not self.checkpoint_path.exists():
-            return 0
-        state = load_tensors(self.checkpoint_path)
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        return self.agent.trials
+            answer_from_record(self.schedule, recorded.result)
 
     def save(self) -> None:
-        """Writes the checkpoint of a run that goes on from one."""
-        self.writer.flush()
+        """Brings all that was recorded to the disk, and writes the checkpoint of a run that goes on from one."""
         self.saved = time.monotonic()
+        with naming(self.folder):
+            self.writer.flush()
+        self.record.sync()
+        export_trials(self.folder)
         if self.checkpointed:
-            import torch
-
-            state = {name: part.state_dict() for name, part in self.parts.items()}
-            with replacing(self.checkpoint_path) as temporary:
-                torch.save(state, temporary)
+            self.checkpoint.save(self.parts)
 
     def close(self) -> None:
-        """Flushes what is buffered."""
+        """Closes the files."""
+        self.record.stop()  # what the budget has cut, or a signal
+        self.record.close()
         if self.writer is not None:
-            self.writer.close()
+            with naming(self.folder):
+                self.writer.close()
 
     # ------------------------------------------------------------------ in the search
 
@@ -120,14 +116,20 @@ class Recorder(Callback):
             self._scalars(statistics, _training_steps(self.schedule))
             self._save_or_stop()
 
+    def proposed(self, agent: Agent, proposal: Proposal) -> None:
+        known = len(self.on_record) - agent.trials
+        if known < len(proposal):
+            self.record.begin(proposal.rows(slice(max(known, 0), None)))
+
     def after_trials(self, agent: Agent, trials: SearchResult, statistics: dict[str, float]) -> bool | None:
         first = agent.trials - len(trials)
-        new = trials.rows(slice(max(self.recorded - first, 0), None))
+        self._check_repetition(trials, first)
+        new = trials.rows(slice(max(len(self.on_record) - first, 0), None))
         self._count(trials)
         if len(new):
             # The scalars first: a run killed in between logs them again; those of trials on record it does not.
             self._log(agent, statistics)
-            self._append(new)
+            self.record.add(new, self.elapsed)
         self._save_or_stop()
         return None
 
@@ -137,14 +139,21 @@ class Recorder(Callback):
         if self.stop:
             raise Interrupted
 
-    def _append(self, trials: SearchResult) -> None:
-        first = self.recorded
-        seconds = f"{self.elapsed + time.monotonic() - self.started:.3f}"
-        clocks = [{"trial": str(first + row), "seconds": seconds} for row in range(len(trials))]
-        # The clocks first: a run killed in between has one too many, which resuming cuts off.
-        append_rows(self.folder / "timings.csv", clocks)
-        append_rows(self.trials_path, trial_rows(trials, first))
-        self.recorded += len(trials)
+    def _check_repetition(self, trials: SearchResult, first: int) -> None:
+        """A run that is played again must propose what is on record."""
+        known = self.on_record[first : first + len(trials)]
+        (differs,) = np.nonzero((trials.tokens[: len(known)] != known).any(axis=1))
+        if len(differs):
+            raise ValueError(
+                f"trial {first + differs[0]} of {str(self.folder)!r} is {known[differs[0]].tolist()} on record, but "
+                f"{trials.tokens[differs[0]].tolist()} when it is played again: another version of nas_gym, its "
+                "dependencies or the processor is at work here; go on with what the run was begun with"
+            )
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds of the run so far, earlier sessions included."""
+        return self.earlier + time.monotonic() - self.started
 
     def _count(self, trials: SearchResult) -> None:
         if len(trials):
@@ -158,21 +167,20 @@ class Recorder(Callback):
         self.progress.update(self.search_bar, advance=len(trials), note=note)
 
     def _log(self, agent: Agent, statistics: dict[str, float]) -> None:
-        seconds = time.monotonic() - self.started
         scalars = {
             "rollout/ep_rew_mean": float(np.mean(self.recent)),
             "search/best_reward": self.best[1],
             "search/unique_architectures": float(len(self.unique)),
-            "time/fps": agent.trials * agent.space.length / max(self.elapsed + seconds, 1e-9),
+            "time/fps": agent.trials * agent.space.length / max(self.elapsed, 1e-9),
         }
         self._scalars({**scalars, **statistics}, agent.trials)
         self._scalars(self.schedule.statistics, _training_steps(self.schedule))
-        self.writer.flush()
 
     def _scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        for tag, value in scalars.items():
-            if "/" in tag:
-                self.writer.add_scalar(tag, value, step)
+        with naming(self.folder):
+            for tag, value in scalars.items():
+                if "/" in tag:
+                    self.writer.add_scalar(tag, value, step)
 
     def _show_training(self, pending: int) -> None:
         if self.warmup_bar is None:

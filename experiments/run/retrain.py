@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.progress import Progress
@@ -18,12 +18,8 @@ from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.model_card import model_card, traded_cost
 from nas_gym.experiments.run.progress import Interrupted
-from nas_gym.experiments.run.trials import last_clock
-from nas_gym.files import replacing, write_text
+from nas_gym.files import read_json, write_json, write_text
 from nas_gym.spaces import Architecture
-
-if TYPE_CHECKING:
-    from nas_gym.networks import Network
 
 
 class Retraining:
@@ -33,12 +29,15 @@ class Retraining:
         folder: of the run.
         config: what the run was asked to do.
         agent: what has searched.
+        seconds: how long that has taken.
         progress: the bars to show.
         stop: turns non-empty when the run is to stop.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, agent: Agent, progress: Progress, stop: list[int]) -> None:
-        self.folder, self.config, self.progress, self.stop = folder, config, progress, stop
+    def __init__(
+        self, folder: Path, config: RunConfig, agent: Agent, seconds: float, progress: Progress, stop: list[int]
+    ) -> None:
+        self.folder, self.config, self.seconds, self.progress, self.stop = folder, config, seconds, progress, stop
         self.agent, self.result = agent, agent.result
         self.task: str | None = None  # of the best architecture, where there are many
         self.evaluator: Any = self._evaluator()
@@ -74,8 +73,7 @@ class Retraining:
             from nas_gym.experiments.plotting import pareto_picture, write_figures
 
             write_figures([pareto_picture(self.result, cost)], self.folder)
-        wall_seconds = last_clock(self.folder / "timings.csv")
-        card = model_card(self.config, self.agent, self.evaluator, record, wall_seconds)
+        card = model_card(self.config, self.agent, self.evaluator, record, self.seconds)
         write_text(self.folder / "model_card.md", card)
         return record
 
@@ -116,12 +114,13 @@ class Retraining:
             # Each one is done for good when its file is there: a run killed here does not train it again.
             path = self.folder / f"{role}.retrained.json"
             if not path.exists():
-                write_text(path, json.dumps(self._retrain_one(role, architecture), indent=2) + "\n")
-            rows[role] = json.loads(path.read_text())
+                write_json(path, self._retrain_one(role, architecture))
+            rows[role] = read_json(path)
         return rows
 
     def _retrain_one(self, role: str, architecture: Architecture) -> dict[str, Any]:
         from nas_gym.evaluators.training import TrainingSettings, fit
+        from nas_gym.experiments.run.weights import save_weights
 
         task = self.evaluator.task.with_validation_in_training()
         network: Any = self.evaluator.new_network(architecture, task, self.config.seed)
@@ -145,15 +144,6 @@ class Retraining:
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "weights": f"{role}.safetensors",
         }
-
-
-def save_weights(network: Network, path: Path, about: Mapping[str, str]) -> None:
-    """Writes the weights as safetensors, with what is known about them."""
-    from safetensors.torch import save_file
-
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(weights, temporary, metadata=dict(about))
 
 
 def draw_architecture(architecture: Architecture, stem: Path) -> list[Path]:

@@ -1,33 +1,48 @@
 """A run: one search in a folder of its own, logged, saved, resumable, with its best architecture retrained.
 
-The folder holds config.yaml (what was asked for), trials.csv (results only, appended and flushed), timings.csv
-(clocks), TensorBoard's events, checkpoint.pt, and in the end best.json, the picture, the weights and model_card.md.
+The folder holds config.yaml (what was asked for), trials.db (the record of the trials), TensorBoard's events, the last
+two checkpoints, and in the end best.json, the picture, the weights and model_card.md. For other programs the record is
+exported as trials.csv (results only) and timings.csv (clocks). One process at a time writes to the folder.
 
 A run is resumed in one of two ways. Without shared weights it is played again from its seed, and the trials that
-are on record are answered from trials.csv, so that this works for every agent. With shared weights the agent, the
-evaluator and all random states are read from the checkpoint, and trials.csv is cut back to it. Either way the
+are on record are answered from there, so that this works for every agent. With shared weights the agent, the
+evaluator and all random states are read from the checkpoint, and the record is cut back to it. Either way the
 finished trials.csv equals that of an uninterrupted run, to the bit, on CPU. An asynchronous run, which is not the same
 twice, goes on from its checkpoint too.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 
 from nas_gym.agents.budget import simulated_seconds
 from nas_gym.envs.problem import Problem
 from nas_gym.evaluators import DistributedEvaluator, EvaluationStore, MultiTaskSchedule, StoredEvaluator
 from nas_gym.experiments.run.asynchronous import learn_asynchronously
-from nas_gym.experiments.run.config import CONFIG, RunConfig, evaluator_of, read_config, read_space, write_config
+from nas_gym.experiments.run.config import (
+    CONFIG,
+    RunConfig,
+    changes_since,
+    config_text,
+    evaluator_of,
+    origin_of,
+    read_config,
+)
 from nas_gym.experiments.run.progress import progress_bars, stop_on_signal
+from nas_gym.experiments.run.record import RECORD, TrialRecord, read_rows, repair
 from nas_gym.experiments.run.recorder import Recorder
 from nas_gym.experiments.run.retrain import Retraining
-from nas_gym.experiments.run.trials import read_trials
+from nas_gym.experiments.run.trials import changed_config, read_trials
+from nas_gym.files import write_text
+from nas_gym.locks import FolderLock
+from nas_gym.settings import differences
 from nas_gym.spaces import Architecture
 
 
@@ -38,6 +53,7 @@ class Run:
         folder: the run's folder.
         config: what to do; None reads config.yaml, to go on with a run.
         console: where progress is shown.
+        repair: of a damaged record, keep the sound trials and evaluate the others again.
 
     Attributes:
         problem: the view of the environment.
@@ -47,12 +63,17 @@ class Run:
         ValueError: the folder already holds a run (with a config), or none (without one).
     """
 
-    def __init__(self, folder: Path, config: RunConfig | None = None, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig | None = None,
+        console: Console | None = None,
+        repair: bool = False,
+    ) -> None:
         self.folder, self.console = Path(folder), console or Console()
-        if config is not None and (self.folder / CONFIG).exists():
-            raise ValueError(
-                f"{str(self.folder)!r} already holds a run; go on with it by `nas-gym resume`, or give another folder"
-            )
+        self.begins, self.repair = config is not None, repair
+        if self.begins:
+            self._check_free()
         self.config = config or read_config(self.folder)
         self.agent = self.config.make_agent(self.config.make_env())
         self.problem: Problem = self.agent.problem
@@ -61,9 +82,16 @@ class Run:
             simulated_seconds(self.problem.evaluator.evaluate(one).metrics)  # complains where there are none
         self.workers: DistributedEvaluator | None = None
         self._spread()
-        # Last, so that a config that cannot be run leaves no folder behind.
-        if config is not None:
-            write_config(self.folder, config, self.problem.space)
+
+    def _check_free(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{str(self.folder)!r} is a file: give a folder for the run")
+        if (self.folder / CONFIG).exists():
+            raise ValueError(
+                f"{str(self.folder)!r} already holds a run; go on with it by `nas-gym resume`, or give another folder"
+            )
+        if (self.folder / RECORD).exists() and read_rows(self.folder / RECORD).rows:
+            raise ValueError(f"{str(self.folder)!r} holds a record of trials without its {CONFIG}; give another folder")
 
     def _spread(self) -> None:
         """Has the evaluations done by workers, and stored, as the config says."""
@@ -91,18 +119,45 @@ class Run:
 
         Raises:
             Interrupted: by Ctrl-C or a termination signal, after saving.
+            FolderLockedError: another process is writing to the folder.
+            ValueError: the record is damaged, or config.yaml has changed since the run began.
         """
+        with FolderLock(self.folder), progress_bars(self.console) as progress, stop_on_signal() as stop:
+            return self._execute(self._open_record(), progress, stop)
+
+    def _open_record(self) -> TrialRecord:
+        """The record of the run: a new one, with config.yaml, or the one that the run goes on with."""
+        origin = origin_of(self.config, self.problem.space)
+        if self.begins:
+            self._check_free()
+            TrialRecord.create(self.folder, origin)
+            write_text(self.folder / CONFIG, config_text(self.config))  # last: it makes the folder a run's
+            self.begins = False
+        elif self.repair:
+            kept = repair(self.folder, origin)
+            self.console.print(f"{kept} trials of the record are sound", highlight=False)
+        record = TrialRecord(self.folder)
+        changed = changes_since(record.origin, self.config)
+        for name, (old, new) in differences(record.origin["settings"], origin["settings"]).items():
+            changed.append(f"the agent's {name}: {old!r} became {new!r}")
+        if changed:
+            raise ValueError(changed_config(self.folder, changed))
+        return record
+
+    def _execute(self, record: TrialRecord, progress: Progress, stop: list[int]) -> dict[str, Any]:
         config, agent = self.config, self.agent
-        with progress_bars(self.console) as progress, stop_on_signal() as stop:
-            recorder = Recorder(
+        with closing(
+            Recorder(
                 self.folder,
                 agent,
+                record,
                 trials=config.trials,
                 simulated_seconds=config.simulated_seconds,
                 asynchronous=config.asynchronous,
                 progress=progress,
                 stop=stop,
             )
+        ) as recorder:
             try:
                 recorder.restore()
                 if agent.trials < config.trials:
@@ -110,10 +165,9 @@ class Run:
                     learn(config.trials - agent.trials, recorder, self._seconds_left())
                 recorder.save()
             finally:
-                recorder.close()
                 if self.workers is not None:
                     self.workers.close()
-            return Retraining(self.folder, config, agent, progress, stop).execute()
+        return Retraining(self.folder, config, agent, recorder.elapsed, progress, stop).execute()
 
     def _seconds_left(self) -> float | None:
         limit = self.config.simulated_seconds
@@ -128,4 +182,4 @@ def load_best(folder: Path) -> Architecture:
     Raises:
         ValueError: the folder holds no run, or no trial yet.
     """
-    return read_trials(folder / "trials.csv", read_space(folder)).best
+    return read_trials(folder).best

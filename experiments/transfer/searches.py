@@ -27,7 +27,8 @@ from nas_gym.agents.policy_gradient.task_memory import relative_ranks
 from nas_gym.envs.problem import Problem
 from nas_gym.experiments.benchmark.suite import RANDOM
 from nas_gym.experiments.transfer.suite import COPY, ENTRIES, MULTI_TASK, TransferSuite
-from nas_gym.files import file_name, load_tensors, replacing, write_text
+from nas_gym.files import file_name, load_tensors, replacing, save_tensors, write_text
+from nas_gym.locks import FolderLock
 from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
 
@@ -61,7 +62,13 @@ def run_transfer(
     Raises:
         ValueError: the folder holds another suite.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with FolderLock(out):
+        return _run(suite, out, on_progress)
+
+
+def _run(
+    suite: TransferSuite, out: Path, on_progress: Callable[[int, int], None] | None
+) -> dict[tuple[str, str], Searches]:
     record, text = out / "suite.yaml", yaml.safe_dump({"transfer": suite.to_dict()}, sort_keys=False)
     if record.exists() and _without_entries(record.read_text()) != _without_entries(text):
         raise ValueError(f"{str(out)!r} holds a benchmark of other settings: give another --out, or delete it")
@@ -127,8 +134,6 @@ def pretrain(
     suite: TransferSuite, target: str, seeds: Sequence[int], out: Path, changes: Mapping[str, Any]
 ) -> MultiTask:
     """The agents of the seeds when they have learned all tasks but one; kept in the folder `out`."""
-    import torch
-
     settings: MultiTaskHyperparameters = load_hyperparameters(
         "multitask", MULTI_TASK, {**suite.pretraining, **_of_pretraining(changes)}
     )
@@ -142,8 +147,7 @@ def pretrain(
         return agent
     _learn(agent, suite.source_trials * len(sources))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        torch.save(agent.state_dict(), temporary)
+    save_tensors(path, agent.state_dict())
     return agent
 
 

@@ -10,7 +10,6 @@ rounding may then depend on which architectures are trained together.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import multiprocessing
@@ -28,7 +27,8 @@ from numpy.typing import NDArray
 from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.task_evaluator import choose_device
 from nas_gym.evaluators.training import TrainingSettings, fit
-from nas_gym.files import write_text
+from nas_gym.files import checksum, write_text
+from nas_gym.locks import FolderLock
 from nas_gym.networks import NetworkSettings, can_batch, make_network
 from nas_gym.settings import check_known, field_names
 from nas_gym.spaces import SearchSpace, Tokens, make_space
@@ -122,13 +122,12 @@ class Shard:
     classes: tuple[int, ...]
 
     def done(self, columns: Sequence[str]) -> dict[int, dict[str, float]]:
-        """The results in the file, by class; incomplete lines are ignored."""
+        """The results in the file, by class; lines that are incomplete or damaged do not count."""
         if not self.path.exists():
             return {}
-        text = self.path.read_text()
-        rows = csv.reader(text[: text.rfind("\n") + 1].splitlines())
-        found = [row for row in rows if len(row) == len(columns) and row[0] != "class"]
-        return {int(row[0]): dict(zip(columns, map(float, row), strict=True)) for row in found}
+        lines = [line.rpartition(",") for line in self.path.read_text(errors="replace").splitlines()]
+        rows = [text.split(",") for text, _, found in lines if found == checksum(text)]
+        return {int(row[0]): dict(zip(columns, map(float, row), strict=True)) for row in rows}
 
 
 def columns(epochs: int) -> list[str]:
@@ -226,13 +225,16 @@ def _open(shard: Shard, names: Sequence[str]) -> list[int]:
     done = shard.done(names)
     shard.path.parent.mkdir(parents=True, exist_ok=True)
     # Rewritten without an incomplete last line, so that the next line starts on a new line.
-    write_text(shard.path, "".join([",".join(names) + "\n", *(_line(row, names) for row in done.values())]))
+    write_text(
+        shard.path, "".join([",".join([*names, "checksum"]) + "\n", *(_line(row, names) for row in done.values())])
+    )
     return [number for number in shard.classes if number not in done]
 
 
 def _line(row: Mapping[str, float], names: Sequence[str]) -> str:
     whole = ("class", "parameters", "flops")
-    return ",".join(str(int(row[name])) if name in whole else f"{row[name]:.6g}" for name in names) + "\n"
+    text = ",".join(str(int(row[name])) if name in whole else f"{row[name]:.6g}" for name in names)
+    return f"{text},{checksum(text)}\n"
 
 
 _worker: dict[str, Any] = {}
@@ -277,12 +279,29 @@ def build(
         The table's path.
 
     Raises:
+        FolderLockedError: another process is building in the folder.
         ValueError: the folder holds shards that were made with other settings, or the device is not available.
     """
     chosen = choose_device(device)
     space = make_space(space)
     folder = folder or out.with_suffix(".shards")
-    _check_settings(folder, space, settings)
+    with FolderLock(folder):
+        _check_settings(folder, space, settings)
+        _build(space, out, settings, seeds, folder, workers, data_dir, chosen, on_progress)
+    return out
+
+
+def _build(
+    space: SearchSpace,
+    out: Path,
+    settings: BuildSettings,
+    seeds: Mapping[int, int | None],
+    folder: Path,
+    workers: int | None,
+    data_dir: str | None,
+    chosen: torch.device,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
     rows, representatives = class_rows(space)
     work = [shard for seed, limit in seeds.items() for shard in shards(folder, len(representatives), seed, limit)]
     names = columns(settings.training.epochs)
@@ -304,7 +323,6 @@ def build(
             space, representatives, missing, settings, task, TOGETHER if can_batch([probe]) else 1, on_written=report
         )
     assemble(out, space, rows, settings, work)
-    return out
 
 
 def _build_in_processes(
