@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.attacks import tables
+from benchmarks.attacks import stores, tables
 from benchmarks.attacks.outcome import Attack
+from nas_gym.evaluators import EvaluationStore, FunctionEvaluator, StoredEvaluator
 
 ATTACKS: list[Attack] = [
     partial(tables.flips, tries=40),
     partial(tables.truncations, tries=10),
     tables.hostile,
+    partial(stores.flips, tries=60),
+    partial(stores.truncations, tries=10),
+    stores.changed_rows,
+    stores.locked,
+    stores.read_only,
+    stores.deleted,
+    stores.upgraded,
 ]
 
 
@@ -58,3 +70,97 @@ def test_an_array_that_unpacks_to_more_than_memory_holds(tmp_path: Path, monkeyp
     monkeypatch.setattr("nas_gym.tables.table.MEMBER_BYTES", 600)
     with pytest.raises(ValueError, match=r"small\.npz: array .* cannot be read: it is of [\d,]+ bytes; up to 600"):
         tables.play(path)
+
+
+# ------------------------------------------------------------------ stores
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    stores.save_small(tmp_path / "small.sqlite")
+    return tmp_path / "small.sqlite"
+
+
+@contextlib.contextmanager
+def write_lock(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+
+
+def test_a_lock_is_told_and_waited_for(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas_gym.evaluators.store_file.PATIENCE", 0.05)
+    with write_lock(path) as connection, caplog.at_level(logging.WARNING, "nas_gym"):
+        stored = StoredEvaluator(stores.Known(stores.SPACE), EvaluationStore(path, timeout=30.0))
+        threading.Timer(0.3, connection.rollback).start()
+        found = stored.evaluate(stores.tokens())
+    assert stores.plain(found) == stores.plain(stores.Known(stores.SPACE).evaluate(stores.tokens()))
+    assert len(stored.store) == stores.STORED + stores.ASKED
+    (told,) = caplog.messages
+    assert told == f"store {path} is locked by another process; waiting for it, up to 30 s"
+
+
+def test_a_lock_is_waited_for_no_longer_than_the_timeout(path: Path) -> None:
+    with write_lock(path):
+        store = EvaluationStore(path, timeout=0.05)
+        evaluations = stores.Known(stores.SPACE).evaluate(stores.tokens())
+        with pytest.raises(ValueError, match=r"small\.sqlite' is still locked by .* after 0\.05 s; .*store_timeout"):
+            store.write(1, stores.tokens(), evaluations)
+    store.write(1, stores.tokens(), evaluations)
+
+
+@pytest.mark.parametrize("timeout", [-1, "long", True, float("nan")])
+def test_a_timeout_is_a_number_of_seconds(tmp_path: Path, timeout: object) -> None:
+    from nas_gym.experiments.run import RunConfig
+
+    with pytest.raises(ValueError, match="timeout must be a number of seconds of at least 0, got"):
+        EvaluationStore(tmp_path / "store", timeout=timeout)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="store_timeout must be a number of seconds of at least 0, got"):
+        RunConfig(store_timeout=timeout)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_cannot_be_written_answers_and_says_so_once(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SQLite's own switch, so that it is the same for root."""
+    store = EvaluationStore(path)
+    store._file.run(lambda connection: connection.execute("PRAGMA query_only = 1"))
+    with caplog.at_level(logging.WARNING, "nas_gym"):
+        stored = StoredEvaluator(stores.Known(stores.SPACE), store)
+        for _ in range(2):
+            found = stored.evaluate(stores.tokens())
+        other = StoredEvaluator(FunctionEvaluator(stores.SPACE), store)  # of which it knows nothing
+        assert other.evaluate(stores.tokens()).accuracy.tolist() == [0.5] * stores.ASKED
+    assert stores.plain(found) == stores.plain(stores.Known(stores.SPACE).evaluate(stores.tokens()))
+    assert stored.found == 2 * stores.STORED
+    assert caplog.messages == [f"store {path} cannot be written: it is read, but new evaluations are not kept"]
+
+
+def test_a_store_of_format_1_is_upgraded_with_every_row(path: Path) -> None:
+    before = stores.listing(path)
+    stores.downgrade(path)
+    assert stores.listing(path) == before
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM evaluation WHERE checksum IS NULL").fetchone() == (0,)
+    stores.downgrade(path)
+    with write_lock(path), pytest.raises(ValueError, match="still locked by"):
+        EvaluationStore(path, timeout=0.05)
+    assert stores.listing(path) == before, "an upgrade that was put off lost nothing"
+
+
+def test_a_row_is_that_which_was_asked_for(path: Path) -> None:
+    """A byte of one row at which SQLite answered with another: the same architecture at another fidelity."""
+    data, place = bytearray(path.read_bytes()), -1
+    wrong = 0
+    while (place := data.find(b"3 3 0 2 2 0", place + 1)) >= 0:
+        damaged = bytearray(data)
+        damaged[place + 3] ^= 128
+        other = path.with_name(f"{place}.sqlite")
+        other.write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            wrong += stores.search(other) != stores.search(path.with_name("fresh.sqlite"))
+    assert wrong == 0
