@@ -6,16 +6,20 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from benchmarks.attacks import stores, tables
+from benchmarks.attacks import images, stores, tables
 from benchmarks.attacks.outcome import Attack
 from nas_gym.evaluators import EvaluationStore, FunctionEvaluator, StoredEvaluator
+from nas_gym.evaluators.from_scratch import FromScratchEvaluator
+from nas_gym.tasks import make_task
+from nas_gym.tasks.folders import common_size
 
 ATTACKS: list[Attack] = [
     partial(tables.flips, tries=40),
@@ -28,15 +32,16 @@ ATTACKS: list[Attack] = [
     stores.read_only,
     stores.deleted,
     stores.upgraded,
+    images.special,
+    images.links,
+    images.content,
+    partial(images.truncations, tries=14),
+    images.large,
+    images.duplicates,
 ]
 
 
-def name_of(attack: Callable) -> str:
-    function = getattr(attack, "func", attack)
-    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-
-
-@pytest.mark.parametrize("attack", ATTACKS, ids=name_of)
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_is_survived(attack: Attack, tmp_path: Path) -> None:
     outcome = attack(tmp_path, np.random.default_rng(0))
     assert outcome.survived, outcome
@@ -164,3 +169,47 @@ def test_a_row_is_that_which_was_asked_for(path: Path) -> None:
         with contextlib.suppress(ValueError):
             wrong += stores.search(other) != stores.search(path.with_name("fresh.sqlite"))
     assert wrong == 0
+
+
+# ------------------------------------------------------------------ image folders
+
+
+@pytest.mark.parametrize(
+    ("sizes", "common"),
+    [
+        ([(480, 640)] * 3, (480, 640)),  # all alike: as they are
+        ([(9400, 9400), (8, 10), (6, 12), (8, 11)], (8, 11)),
+        ([(8, 10), (8, 11), (6, 12), (9400, 9400)], (8, 11)),  # in any order
+        ([(480, 640), (480, 640), (481, 640)], (48, 64)),
+        ([(1, 5000), (2, 5000), (1, 5000)], (1, 64)),
+    ],
+)
+def test_the_size_of_images_of_different_sizes(sizes: list[tuple[int, int]], common: tuple[int, int]) -> None:
+    assert common_size(sizes) == common
+
+
+def test_all_images_together_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images.save_folder(tmp_path, np.random.default_rng(0))
+    monkeypatch.setattr("nas_gym.tasks.folders.TASK_BYTES", 24 * 3 * 8 * 8 - 1)
+    with pytest.raises(ValueError, match=r"24 images of 8x8 pixels, .*a/00\.png .* take 4,608 bytes; .*image_size"):
+        make_task(f"folder:{tmp_path}")
+    assert make_task(f"folder:{tmp_path}", image_size=7).image_shape == (3, 7, 7)
+
+
+def test_duplicates_are_named_and_can_be_allowed_in_an_environment(tmp_path: Path) -> None:
+    files = images.save_folder(tmp_path, np.random.default_rng(0), ("train", "test"))
+    files[-1].write_bytes(files[2].read_bytes())
+    arguments = {"task": f"folder:{tmp_path}", "evaluator": "from-scratch", "disable_env_checker": True}
+    with pytest.raises(ValueError, match=f"{files[2]} and {files[-1]} are the same image.*allow_duplicates"):
+        gym.make("NAS-Bench201-v0", **arguments)
+    options = {"allow_duplicates": True, "image_size": 6}
+    env = gym.make("NAS-Bench201-v0", **arguments, evaluator_kwargs={"task_kwargs": options})
+    assert env.unwrapped.evaluator.task.image_shape == (3, 6, 6)
+
+
+@pytest.mark.parametrize("options", [{"picture_size": 3}, {"seed": 1}, 5, ["image_size"]])
+def test_options_of_a_task_are_checked(options: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"task_kwargs must map arguments|cannot be made with the options .*picture_size"
+    ):
+        FromScratchEvaluator(stores.SPACE, "digits", task_kwargs=options)
