@@ -233,7 +233,7 @@ def test_the_command(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 3}, "BuildSettings has no field 'epochs'; known: image_size"),
+        ({"epochs": 3}, "BuildSettings has no field 'epochs'; known: allow_duplicates, image_size"),
         ({"training": {"epoch": 3}}, "TrainingSettings has no field 'epoch'; known: augment"),
         ({"training": {"epochs": 0}}, "epochs must be at least 1, got 0"),
     ],

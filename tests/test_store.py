@@ -27,7 +27,7 @@ from nas_gym.evaluators.cost import CostEvaluator
 from nas_gym.evaluators.evaluator import concatenate
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
-from nas_gym.evaluators.store import FORMAT
+from nas_gym.evaluators.store_file import FORMAT
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
 from nas_gym.experiments.cli.app import console
@@ -413,7 +413,7 @@ def test_a_file_of_another_kind_is_refused_and_left_alone(path: Path, content: A
 
 def test_it_is_in_wal_mode_and_alone_in_its_folder(path: Path) -> None:
     store = EvaluationStore(path.parent / "made" / "folder" / "store.sqlite")
-    assert store._connection().execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._fetch("PRAGMA journal_mode") == [("wal",)]
     store.close()
     assert [file.name for file in store.path.parent.iterdir()] == ["store.sqlite"]
 
@@ -547,7 +547,7 @@ def writer(path: Path, first: int, last: int) -> subprocess.Popen[str]:
 def contents(path: Path) -> dict[int, float]:
     """What the store holds, by index; a row that does not fit together does not pass."""
     store = EvaluationStore(path)
-    assert store._connection().execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert store._fetch("PRAGMA integrity_check") == [("ok",)]
     (series,) = store.all_series()
     held: dict[int, float] = {}
     for choices, _, evaluation in store.all_evaluations(series.number):

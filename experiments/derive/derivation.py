@@ -31,7 +31,7 @@ from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
 from nas_gym.evaluators.training import TrainingSettings, fit, score
 from nas_gym.experiments.derive.export import export
-from nas_gym.experiments.run.config import read_config
+from nas_gym.experiments.run.config import RunConfig, read_config
 from nas_gym.experiments.run.model_card import bullets, versions
 from nas_gym.experiments.run.pairs import pairs
 from nas_gym.experiments.run.retrain import draw_architecture
@@ -143,7 +143,7 @@ class Derivation:
             device=device,
             data_dir=data_dir or searched.data_dir,
             download=download or searched.download,
-            **_settings(config.settings),
+            **{**({} if config.task else _task_kwargs(searched)), **_settings(config.settings)},
         )
         task = self.evaluator.proxy
         if not isinstance(task, ImageTask):
@@ -162,18 +162,14 @@ class Derivation:
             ValueError: every training has failed, or a file of an earlier one is damaged.
         """
         with FolderLock(self.out):
-            return self._execute()
-
-    def _execute(self) -> dict[str, Any]:
-        path = self.out / "derived.json"
-        if not path.exists():
-            self._train()
-            record = self._record()
-            winner = record["architectures"][record["winner"]]
-            self._export(winner)
-            write_text(self.out / "model_card.md", self._card(record))
-            write_json(path, record)  # last: it marks the derivation as complete
-        return read_json(path)
+            path = self.out / "derived.json"
+            if not path.exists():
+                self._train()
+                record = self._record()
+                self._export(record["architectures"][record["winner"]])
+                write_text(self.out / "model_card.md", self._card(record))
+                write_json(path, record)  # last: it marks the derivation as complete
+            return read_json(path)
 
     # ------------------------------------------------------------------ training
 
@@ -363,6 +359,10 @@ def _task_of(run: Path) -> str:
     if task is None:
         raise ValueError(f"the search in {str(run)!r} has no task; give the name of one")
     return str(task)
+
+
+def _task_kwargs(searched: RunConfig) -> dict[str, Any]:
+    return {name: value for name, value in searched.evaluator.settings.items() if name == "task_kwargs"}
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,17 @@ PAIRS = tyro.constructors.PrimitiveConstructorSpec(
 """How the command line gives mappings."""
 
 CONFIG = "config.yaml"
-ELSEWHERE = ("device", "data_dir", "download", "workers", "ray_address", "worker_gpus", "store", "retrain_epochs")
+ELSEWHERE = (
+    "device",
+    "data_dir",
+    "download",
+    "workers",
+    "ray_address",
+    "worker_gpus",
+    "store",
+    "store_timeout",
+    "retrain_epochs",
+)
 """Fields that say where and how a run is computed, and may change while it is under way."""
 
 
@@ -71,6 +81,7 @@ class RunConfig:
         asynchronous: keep the workers busy: the agent proposes the next architecture as soon as one has been evaluated.
             The order of the trials, and so the search, is not the same twice.
         store: file that keeps every evaluation, for other runs too; what it holds is not evaluated again.
+        store_timeout: seconds to wait while another process has the store locked.
 
     Raises:
         ValueError: a field is of the wrong type or out of range, or names something unknown.
@@ -96,6 +107,7 @@ class RunConfig:
     worker_gpus: float | None = None
     asynchronous: bool = False
     store: str | None = None
+    store_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("seed", 0), ("num_envs", 1), ("retrain_epochs", 0), ("workers", 1)):
@@ -106,6 +118,9 @@ class RunConfig:
         seconds = self.simulated_seconds
         if seconds is not None and (isinstance(seconds, bool | str) or not seconds > 0):
             raise ValueError(f"simulated_seconds must be a positive number, got {seconds!r}")
+        timeout = self.store_timeout
+        if isinstance(timeout, bool | str) or not timeout >= 0:
+            raise ValueError(f"store_timeout must be a number of seconds of at least 0, got {timeout!r}")
         for name in ("env_kwargs", "hyperparameters"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping of names to values, got {getattr(self, name)!r}")

@@ -96,7 +96,7 @@ class Run:
     def _spread(self) -> None:
         """Has the evaluations done by workers, and stored, as the config says."""
         config, schedule = self.config, self.problem.schedule
-        store = None if config.store is None else EvaluationStore(config.store)
+        store = None if config.store is None else EvaluationStore(config.store, config.store_timeout)
         if config.workers is not None:
             if isinstance(schedule, MultiTaskSchedule):
                 raise ValueError("workers are for environments of one task")

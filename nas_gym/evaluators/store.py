@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import math
 import os
 import sqlite3
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -19,33 +16,14 @@ from typing import Any
 import numpy as np
 
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator, concatenate
+from nas_gym.evaluators.store_file import TIMEOUT, StoreFile, digest
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
-APPLICATION = 0x4E415347  # "NASG", the application id of these SQLite files
-FORMAT = 1
-PATIENCE = 600.0  # seconds that a process waits for the write lock
+UNKNOWN = 0
+"""The number of an evaluator that a store does not know and, being read-only, cannot be told of."""
+
 MACHINE_FAILURES = ("out of memory", "worker lost")
 """Reasons of failures that may not occur on another machine, and that are not stored."""
-
-SCHEMA = f"""
-CREATE TABLE evaluator (
-    id INTEGER PRIMARY KEY,
-    space TEXT NOT NULL,        -- SearchSpace.to_dict() as JSON
-    fingerprint TEXT NOT NULL,  -- Evaluator.fingerprint() as JSON
-    UNIQUE (space, fingerprint)
-);
-CREATE TABLE evaluation (
-    evaluator INTEGER NOT NULL REFERENCES evaluator (id),
-    tokens TEXT NOT NULL,       -- the choices, separated by spaces
-    fidelity REAL NOT NULL,     -- the share of the full budget
-    accuracy REAL,              -- NULL if it is NaN
-    metrics TEXT NOT NULL,      -- numbers by name, as JSON; null if NaN
-    reason TEXT,                -- why it failed; NULL if it did not
-    PRIMARY KEY (evaluator, tokens, fidelity)
-) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {FORMAT};
-"""
 
 
 @dataclass(frozen=True)
@@ -78,64 +56,42 @@ class EvaluationStore:
     The file uses SQLite's WAL mode, which does not work on network file systems: processes on other machines must send
     their evaluations to one with access to the file, as the workers of a `DistributedEvaluator` do.
 
+    Each row has a checksum, which is verified whenever the row is read. A file that cannot be written is read, and new
+    evaluations are not kept, which is logged once. While another process has the file locked, this is logged, and
+    waited for. Every other trouble with the file is a ValueError that names it, from any method.
+
     Args:
-        path: the file; created, with its folder, if it does not exist.
+        path: the file; created, with its folder, if it does not exist. Files of format 1, which has no checksums, are
+            upgraded in place.
+        timeout: seconds to wait while another process has the file locked.
+
+    Attributes:
+        path: the file.
+        timeout: see above.
 
     Raises:
-        ValueError: the file is not an evaluation store, or has a later format.
+        ValueError: the timeout is negative, or the file is not an evaluation store, is damaged, or has a later format.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._local = threading.local()
-        if not self.path.exists():
-            self._create()
-        self._connection()  # raises if the file is not a store
-
-    def __reduce__(self) -> tuple[type[EvaluationStore], tuple[Path]]:
-        return EvaluationStore, (self.path,)
-
-    def _create(self) -> None:
-        """Creates the file under a temporary name and links it, so that no other process sees an incomplete file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent) as folder:
-            made = Path(folder) / "store"
-            connection = sqlite3.connect(made)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(SCHEMA)
-            connection.close()
-            with contextlib.suppress(FileExistsError):  # another process was first
-                os.link(made, self.path)
-
-    def _connection(self) -> sqlite3.Connection:
-        """One connection per thread and process. A connection inherited by a fork must be neither used nor closed."""
-        connections: dict[int, sqlite3.Connection] = self._local.__dict__.setdefault("connections", {})
-        if os.getpid() not in connections:
-            connections[os.getpid()] = self._opened()
-        return connections[os.getpid()]
-
-    def _opened(self) -> sqlite3.Connection:
-        # Read and write, but never create: a deleted store must not be recreated without its tables.
-        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
-        connection.isolation_level = None  # transactions are started explicitly
+    def __init__(self, path: str | os.PathLike[str], timeout: float = TIMEOUT) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds of at least 0, got {timeout!r}")
+        self.path, self.timeout = Path(path), timeout
+        self._file = StoreFile(self.path, timeout)
+        self._keys: dict[int, bytes] = {}
         try:
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute("PRAGMA synchronous = NORMAL")
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            raise ValueError(f"{str(self.path)!r} is not an evaluation store: {error}") from error
-        if application != APPLICATION or version > FORMAT:
-            connection.close()
-            kind = "not an evaluation store" if application != APPLICATION else f"of format {version}"
-            raise ValueError(f"{str(self.path)!r} is {kind}; this version reads stores up to format {FORMAT}")
-        return connection
+            self._check_structure("integrity_check(evaluator)")
+            self._evaluators()
+        except BaseException:
+            self.close()
+            raise
+
+    def __reduce__(self) -> tuple[type[EvaluationStore], tuple[Path, float]]:
+        return EvaluationStore, (self.path, self.timeout)
 
     def close(self) -> None:
         """Closes this thread's connection; it is reopened when needed."""
-        connection = self._local.__dict__.get("connections", {}).pop(os.getpid(), None)
-        if connection is not None:
-            connection.close()
+        self._file.close()
 
     # ------------------------------------------------------------------ keys and rows
 
@@ -150,9 +106,16 @@ class EvaluationStore:
             ValueError: the fingerprint is not JSON-serialisable.
         """
         key = _json(space.to_dict()), _json(fingerprint)
-        connection = self._connection()
-        connection.execute("INSERT OR IGNORE INTO evaluator (space, fingerprint) VALUES (?, ?)", key)
-        (number,) = connection.execute("SELECT id FROM evaluator WHERE space = ? AND fingerprint = ?", key).fetchone()
+        if (number := self._number(key)) is None and self._file.write(lambda connection: _add(connection, key)):
+            number = self._number(key)
+        return UNKNOWN if number is None else number
+
+    def _number(self, key: tuple[str, str]) -> int | None:
+        found = self._fetch("SELECT id, checksum FROM evaluator WHERE space = ? AND fingerprint = ?", key)
+        if not found:
+            return None
+        ((number, checksum),) = found
+        self._compare(checksum, (number, *key), f"evaluator {number}")
         return int(number)
 
     def read(self, series: int, tokens: Tokens, fidelity: float = 1.0) -> list[Evaluations | None]:
@@ -163,10 +126,20 @@ class EvaluationStore:
             tokens: legal, complete sequences.
             fidelity: the share of the full budget.
         """
-        query = "SELECT accuracy, metrics, reason FROM evaluation WHERE evaluator = ? AND tokens = ? AND fidelity = ?"
-        execute = self._connection().execute
-        rows = (execute(query, (series, text, fidelity)).fetchone() for text in _texts(tokens))
-        return [None if row is None else _evaluation(*row) for row in rows]
+        query = (
+            "SELECT tokens, fidelity, accuracy, metrics, reason, checksum FROM evaluation "
+            "WHERE evaluator = ? AND tokens = ? AND fidelity = ?"
+        )
+        asked = [(text, float(fidelity)) for text in _texts(tokens)]
+        found = self._file.run(
+            lambda connection: [connection.execute(query, (series, *key)).fetchone() for key in asked]
+        )
+        for key, row in zip(asked, found, strict=True):
+            if (
+                row is not None and row[:2] != key
+            ):  # beside a damaged row, SQLite may find another than it was asked for
+                raise self._damaged(f"the evaluation of {key[0]!r} by evaluator {series}", f"is that of {row[:2]}")
+        return [None if row is None else self._evaluation(series, row) for row in found]
 
     def write(self, series: int, tokens: Tokens, evaluations: Evaluations, fidelity: float = 1.0) -> None:
         """Stores the evaluations of int64[B, T] atomically, without failures that are due to the machine.
@@ -177,41 +150,101 @@ class EvaluationStore:
             evaluations: their evaluations.
             fidelity: the share of the full budget.
         """
+        if series == UNKNOWN:
+            return
         rows = [
-            (series, text, fidelity, *_columns(evaluations, row))
+            (text, float(fidelity), *_columns(evaluations, row))
             for row, text in enumerate(_texts(tokens))
             if not any(failure in evaluations.reasons[row] for failure in MACHINE_FAILURES)
         ]
-        connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
-        with connection:  # commits, or rolls back
-            connection.executemany("INSERT OR IGNORE INTO evaluation VALUES (?, ?, ?, ?, ?, ?)", rows)
+        key = self._key(series)
+        signed = [(series, *row, digest(key, *row)) for row in rows]
+        insert = "INSERT OR IGNORE INTO evaluation VALUES (?, ?, ?, ?, ?, ?, ?)"
+        self._file.write(lambda connection: connection.executemany(insert, signed))
+
+    # ------------------------------------------------------------------ checks
+
+    def _fetch(self, query: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        return self._file.run(lambda connection: connection.execute(query, arguments).fetchall())
+
+    def _damaged(self, what: str, reason: str) -> ValueError:
+        return ValueError(
+            f"store {str(self.path)!r} is damaged: {what} {reason}; restore a copy, or move it away to begin a new one"
+        )
+
+    def _compare(self, checksum: Any, values: tuple[Any, ...], what: str) -> None:
+        if checksum != digest(*values):
+            raise self._damaged(what, "does not match its checksum")
+
+    def _check_structure(self, check: str = "integrity_check") -> None:
+        """Has SQLite look for damage between the rows, by which some of them may be passed over."""
+        (found, *_), *_ = self._fetch(f"PRAGMA {check}")
+        if found != "ok":
+            raise self._damaged("its structure", f"is not whole: {found}")
+
+    def _evaluators(self) -> list[tuple[int, str, str]]:
+        """The number, space and fingerprint of each evaluator, as JSON."""
+        found = self._fetch("SELECT id, space, fingerprint, checksum FROM evaluator ORDER BY id")
+        for *row, checksum in found:
+            self._compare(checksum, tuple(row), f"evaluator {row[0]}")
+            self._keys[row[0]] = checksum
+        return [(number, space, fingerprint) for number, space, fingerprint, _ in found]
+
+    def _key(self, series: int) -> bytes:
+        """The checksum of an evaluator, which those of its evaluations begin with."""
+        if series not in self._keys:
+            self._evaluators()
+        if series not in self._keys:
+            raise ValueError(f"store {str(self.path)!r} has no evaluator {series!r}; take a number from `series`")
+        return self._keys[series]
+
+    def _evaluation(self, series: int, row: tuple[Any, ...]) -> Evaluations:
+        """What a row of tokens, fidelity, accuracy, metrics, reason and checksum holds, once it is checked."""
+        *values, checksum = row
+        tokens, fidelity, accuracy, metrics, reason = values
+        what = f"the evaluation of {tokens!r} by evaluator {series}"
+        self._compare(checksum, (self._key(series), *values), what)
+        try:
+            columns = {"accuracy": accuracy, **json.loads(metrics)}
+            if not isinstance(fidelity, float) or not 0 < fidelity <= 1 or not isinstance(reason, str | None):
+                raise ValueError(f"has the fidelity {fidelity!r} and the reason {reason!r}")
+            if wrong := [value for value in columns.values() if not isinstance(value, float | int | None)]:
+                raise ValueError(f"holds {wrong[0]!r} instead of a number")
+            numbers = {name: np.array([np.nan if value is None else float(value)]) for name, value in columns.items()}
+            return Evaluations(numbers.pop("accuracy"), numbers, np.array([reason is not None]), (reason or "",))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise self._damaged(what, str(error)) from error
 
     # ------------------------------------------------------------------ content
 
     def __len__(self) -> int:
         """The number of evaluations."""
-        (count,) = self._connection().execute("SELECT count(*) FROM evaluation").fetchone()
+        ((count,),) = self._fetch("SELECT count(*) FROM evaluation")
         return int(count)
 
     def all_series(self) -> list[StoredSeries]:
         """The content of the store, one item per evaluator."""
-        found = self._connection().execute(
-            "SELECT id, space, fingerprint, count(tokens), count(reason) FROM evaluator "
-            "LEFT JOIN evaluation ON evaluator = id GROUP BY id ORDER BY id"
-        )
-        return [
-            StoredSeries(number, json.loads(space), json.loads(fingerprint), evaluations, failed)
-            for number, space, fingerprint, evaluations, failed in found
-        ]
+        self._check_structure()
+        query = "SELECT evaluator, count(*), count(reason) FROM evaluation GROUP BY evaluator"
+        counts = {number: tuple(of) for number, *of in self._fetch(query)}
+        found = self._evaluators()
+        if lost := sorted(set(counts) - {number for number, *_ in found}):
+            raise self._damaged(f"evaluator {lost[0]}", "is missing, but has evaluations")
+        try:
+            return [
+                StoredSeries(number, json.loads(space), json.loads(fingerprint), *counts.get(number, (0, 0)))
+                for number, space, fingerprint in found
+            ]
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._damaged("an evaluator", f"is not in JSON: {error}") from error
 
     def all_evaluations(self, series: int) -> Iterator[tuple[tuple[int, ...], float, Evaluations]]:
         """Iterates over one evaluator's evaluations: choices, fidelity, and the evaluation as a batch of one."""
-        found = self._connection().execute(
-            "SELECT tokens, fidelity, accuracy, metrics, reason FROM evaluation WHERE evaluator = ?", (series,)
-        )
-        for text, fidelity, *columns in found:
-            yield tuple(map(int, text.split())), fidelity, _evaluation(*columns)
+        self._check_structure()
+        query = "SELECT tokens, fidelity, accuracy, metrics, reason, checksum FROM evaluation WHERE evaluator = ?"
+        for row in self._fetch(query, (series,)):
+            evaluation = self._evaluation(series, row)
+            yield tuple(map(int, row[0].split())), row[1], evaluation
 
     def export(self, series: int, path: str | os.PathLike[str]) -> int:
         """Writes one evaluator's evaluations to a CSV file with a header; returns the number of evaluations.
@@ -259,11 +292,12 @@ def _number(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _evaluation(accuracy: float | None, metrics: str, reason: str | None) -> Evaluations:
-    columns = {"accuracy": accuracy, **json.loads(metrics)}
-    numbers = {name: np.array([np.nan if value is None else value]) for name, value in columns.items()}
-    failed = np.array([reason is not None])
-    return Evaluations(numbers.pop("accuracy"), numbers, failed, (reason or "",))
+def _add(connection: sqlite3.Connection, key: tuple[str, str]) -> None:
+    """Adds an evaluator, unless another process has."""
+    added = connection.execute("INSERT OR IGNORE INTO evaluator (space, fingerprint) VALUES (?, ?)", key)
+    if added.rowcount:
+        update = "UPDATE evaluator SET checksum = ? WHERE id = ?"
+        connection.execute(update, (digest(added.lastrowid, *key), added.lastrowid))
 
 
 class StoredEvaluator(Evaluator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,8 @@ class TaskEvaluator(Evaluator):
         device: ``"auto"`` uses CUDA if available.
         data_dir: where the data of a task given by name is.
         download: whether it may be downloaded.
+        task_kwargs: further arguments of `make_task` for a task given by name, such as ``image_size`` or
+            ``allow_duplicates``.
         settings: fields of the evaluator's `Settings`.
 
     Attributes:
@@ -47,6 +50,7 @@ class TaskEvaluator(Evaluator):
         device: str = "auto",
         data_dir: str | None = None,
         download: bool = False,
+        task_kwargs: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(space)
@@ -55,7 +59,7 @@ class TaskEvaluator(Evaluator):
             raise ValueError(f"{self.name} has no setting {unknown}; settings: {', '.join(known)}")
         self.settings, self.seed, self.device = self.Settings(**settings), seed, choose_device(device)
         if isinstance(task, str):
-            task = named_task(task, seed=seed, data_dir=data_dir, download=download)
+            task = named_task(task, seed=seed, data_dir=data_dir, download=download, **_options(task_kwargs))
         self.task = task.to(self.device)
         # A CPU trains one network after another, so each result can be stored as soon as it is known.
         self.part_size = 1 if self.device.type == "cpu" else None
@@ -73,6 +77,15 @@ class TaskEvaluator(Evaluator):
             "device": self.device.type,
             "versions": {"nas_gym": nas_gym.__version__, "torch": torch.__version__},
         }
+
+
+def _options(task_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    reserved = ("name", "seed", "device", "data_dir", "download")
+    if not isinstance(task_kwargs, Mapping | None) or any(name in reserved for name in task_kwargs or ()):
+        raise ValueError(
+            f"task_kwargs must map arguments of make_task to values, without {', '.join(reserved)}; got {task_kwargs!r}"
+        )
+    return dict(task_kwargs or {})
 
 
 def choose_device(device: str) -> torch.device:

@@ -57,6 +57,7 @@ class BuildSettings:
         network: the macro architecture.
         training: the training of each network; accuracies are recorded after every epoch.
         task_seed: seed of the split into training and validation images.
+        allow_duplicates: whether a folder of images may hold one of them in two splits.
     """
 
     task: str = "fashion-mnist"
@@ -70,6 +71,7 @@ class BuildSettings:
         )
     )
     task_seed: int = 0
+    allow_duplicates: bool = False
 
     def make_task(self, data_dir: str | None = None) -> Task:
         """Makes the task with the images of these settings.
@@ -84,6 +86,7 @@ class BuildSettings:
             image_size=self.image_size,
             train_limit=self.train_images,
             valid_limit=self.score_images,
+            allow_duplicates=self.allow_duplicates,
         )
         scored = torch.arange(min(self.score_images or len(task.test), len(task.test)))
         return dataclasses.replace(task, test=task.test.take(scored))
@@ -375,5 +378,5 @@ def _check_settings(folder: Path, space: SearchSpace, settings: BuildSettings) -
     text = json.dumps(wanted, indent=2) + "\n"
     if not path.exists():
         write_text(path, text)
-    elif json.loads(path.read_text()) != json.loads(text):
+    elif {**BuildSettings().to_dict(), **json.loads(path.read_text())} != json.loads(text):  # new fields have defaults
         raise ValueError(f"{str(folder)!r} holds shards made with other settings, see {path.name}; give another folder")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from nas_gym.spaces import SearchSpace, make_space
 from nas_gym.spaces.space import SpaceSpec
-from nas_gym.tables.table import COSTS, SPLITS, Table, TaskTable, save_table
+from nas_gym.tables.checks import COSTS, SPLITS
+from nas_gym.tables.table import Table, TaskTable, save_table
 
 QUANTITIES = (*SPLITS, *COSTS)
 Column = str | Mapping[int, str]  # by epochs

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from nas_gym.pickles import read_plain_dict
 from nas_gym.spaces import Bench201Space, SearchSpace, SizeSpace
+from nas_gym.tables.checks import SPLITS
 from nas_gym.tables.importers import assign_rows
-from nas_gym.tables.table import SPLITS, Table, TaskTable, save_table
+from nas_gym.tables.table import Table, TaskTable, save_table
 
 SUFFIX = ".pickle.pbz2"
 DETAILED = 12  # longer schedules, in epochs, are imported with their last epoch only, shorter ones with all

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +27,11 @@ from numpy.typing import NDArray
 
 from nas_gym.files import replacing
 from nas_gym.spaces import SearchSpace, Tokens, saved_space
+from nas_gym.tables.checks import ARRAYS, Array, check_array, check_epochs, check_rows
 
 FORMAT = 1
-SPLITS = ("valid", "test")
-COSTS = ("seconds", "validation_seconds", "parameters", "flops", "latency")
-ARRAYS = (*SPLITS, *COSTS)
-
-Array = NDArray[Any]
+MEMBER_BYTES = 2**30
+"""The largest array that is read from a file: a small file may claim to hold far more than memory does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,8 @@ class TaskTable:
         latency: seconds of one forward pass, [R].
 
     Raises:
-        ValueError: shapes do not match, accuracies are outside [0, 1], or costs are negative.
+        ValueError: shapes do not match, accuracies are outside [0, 1], costs are negative or infinite, or seconds are
+            unknown where an accuracy is known.
     """
 
     valid: Array
@@ -66,23 +64,10 @@ class TaskTable:
     latency: Array | None = None
 
     def __post_init__(self) -> None:
-        epochs = tuple(int(epoch) for epoch in self.epochs)
-        object.__setattr__(self, "epochs", epochs)
-        if list(epochs) != sorted(set(epochs)) or (epochs and epochs[0] < 1):
-            raise ValueError(f"epochs must be positive and ascending, got {epochs}")
-        if self.valid.ndim != 3 or self.valid.shape[2] != max(1, len(epochs)):
-            wanted = f"(rows, seeds, {max(1, len(epochs))})"
-            raise ValueError(f"valid must be of shape {wanted} for epochs {epochs}, got {self.valid.shape}")
-        shapes = {name: {self.valid.shape} for name in SPLITS}
-        shapes |= {name: {self.valid.shape[:1]} for name in COSTS}
-        shapes["seconds"].add(self.valid.shape[:2])
+        object.__setattr__(self, "epochs", tuple(int(epoch) for epoch in self.epochs))
+        check_epochs(self.epochs)
         for name, array in self.arrays.items():
-            if array.shape not in shapes[name]:
-                raise ValueError(f"{name} of shape {array.shape} does not match valid of shape {self.valid.shape}")
-            if array.dtype.kind not in ("f" if name in SPLITS else "fiu"):
-                raise ValueError(f"{name} must hold floats, got {array.dtype}")
-            if (array < 0).any() or (name in SPLITS and (array > 1).any()):
-                raise ValueError(f"{name} must be {'in [0, 1]' if name in SPLITS else 'positive'}, NaN where unknown")
+            check_array(name, array, self.epochs, self.valid)
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -91,7 +76,10 @@ class TaskTable:
 
 
 class Table:
-    """A table in a file. Opening it reads the metadata; each array is read, and its checksum verified, on first use.
+    """A table in a file. Opening it reads the metadata; each array is read and checked in full on first use.
+
+    Checked are the checksum and every number (see `TaskTable`). An array is decompressed and hashed as a whole anyway,
+    which takes longer than to look at its numbers.
 
     Args:
         path: the file.
@@ -103,7 +91,7 @@ class Table:
         provenance: how and from what the table was made, and its licence.
 
     Raises:
-        ValueError: the file is not a table.
+        ValueError: the file is not a table. So do all methods if an array is damaged or holds what no table may.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -114,10 +102,12 @@ class Table:
             if metadata["format"] != FORMAT:
                 raise ValueError(f"its format is {metadata['format']!r}; this version reads {FORMAT}")
             self.space = saved_space(metadata["space"])
+            self._sequences = math.prod(self.space.choice_counts.tolist())
             self.epochs = {task: tuple(record["epochs"]) for task, record in metadata["tasks"].items()}
-            self.provenance: dict[str, Any] = metadata["provenance"]
-            self._sha256: dict[str, str] = metadata["sha256"]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            self.provenance: dict[str, Any] = dict(metadata["provenance"])
+            self._sha256: dict[str, str] = dict(metadata["sha256"])
+            self._check_names()
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"{self.path} lacks the metadata of a table: {type(error).__name__}: {error}") from error
         self._read: dict[str, Array] = {}
 
@@ -175,17 +165,49 @@ class Table:
             array = self._member(key)
             if _checksum(array) != self._sha256.get(key):
                 raise ValueError(f"{self.path}: array {key!r} does not match its checksum; the file is damaged")
+            self._check(key, array)
             array.setflags(write=False)
             self._read[key] = array
         return self._read[key]
+
+    def _check_names(self) -> None:
+        """Whether the metadata name epochs and arrays that a table may have."""
+        if not self.epochs:
+            raise ValueError("it names no task")
+        for epochs in self.epochs.values():
+            check_epochs(epochs)
+        needed = {"rows", *(f"{task}/valid" for task in self.epochs)}
+        known = {"rows", *(f"{task}/{name}" for task in self.epochs for name in ARRAYS)}
+        if lacking := sorted(needed - set(self._sha256)):
+            raise ValueError(f"it has no array {lacking[0]!r}")
+        if unknown := sorted(set(self._sha256) - known):
+            raise ValueError(f"it has an array {unknown[0]!r}, which no table has")
+
+    def _check(self, key: str, array: Array) -> None:
+        """Whether the numbers make sense: whoever wrote them can have written the right checksum."""
+        task, _, name = key.rpartition("/")
+        first = f"{self.tasks[0]}/valid"
+        num_rows = None if key == first else self.num_rows
+        valid = array if name in ("rows", "valid") else self._array(f"{task}/valid")
+        try:
+            if key == "rows":
+                check_rows(array, self._sequences, self.num_rows)
+                return
+            check_array(name, array, self.epochs[task], valid)
+            if num_rows not in (None, len(array)):
+                raise ValueError(f"it has {len(array)} rows, {first!r} has {num_rows}")
+        except ValueError as error:
+            raise ValueError(f"{self.path}: array {key!r} is not one of a table: {error}") from error
 
     def _member(self, key: str) -> Array:
         with self.path.open("rb") as file:
             try:
                 with zipfile.ZipFile(file) as archive:
-                    array: Array = np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)
-            # A damaged file may make zipfile seek to a negative offset, or look encrypted.
-            except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, OSError, RuntimeError) as error:
+                    member = archive.getinfo(f"{key}.npy")
+                    if member.file_size > MEMBER_BYTES:
+                        raise ValueError(f"it is of {member.file_size:,} bytes; up to {MEMBER_BYTES:,} are read")
+                    array: Array = np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+            except Exception as error:  # whatever zipfile, the decompressors and numpy make of damaged bytes
                 raise ValueError(f"{self.path}: array {key!r} cannot be read: {error}") from error
         return array
 
@@ -216,8 +238,7 @@ def save_table(
         raise ValueError(f"the tasks of a table must have the same number of rows, got {counts}")
     rows, (num_rows, *_) = np.asarray(rows, dtype=np.int32), counts.values()
     sequences = math.prod(space.choice_counts.tolist())
-    if rows.shape != (sequences,) or rows.min() < -1 or rows.max() >= num_rows:
-        raise ValueError(f"rows must be of shape ({sequences},), in [-1, {num_rows}); got shape {rows.shape}")
+    check_rows(rows, sequences, num_rows)
     arrays = {"rows": rows} | {f"{name}/{key}": a for name, task in tasks.items() for key, a in task.arrays.items()}
     arrays = {key: np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for key, a in arrays.items()}
     metadata = {

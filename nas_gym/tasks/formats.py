@@ -6,22 +6,14 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from nas_gym.pickles import read_plain_dict
-from nas_gym.tasks.image_task import resize
 
 UNSIGNED_BYTE = 0x08
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-GREY_MODES = frozenset({"1", "L", "LA"})
-DEEP_MODES = ("I", "F")  # Pillow's modes of more than 8 bits a channel; a conversion to 8 bits would clip them
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -98,61 +90,3 @@ def read_cifar_classes(path: Path, key: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
         raise ValueError(f"{path} holds no list of names under {key!r}")
     return tuple(name.decode("latin1") for name in names)
-
-
-def list_class_folders(root: Path) -> dict[str, list[Path]]:
-    """The image files of each class folder under `root`, classes and files sorted by name.
-
-    Raises:
-        ValueError: fewer than two classes, or a class without images.
-    """
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    if len(folders) < 2:
-        raise ValueError(f"{root} needs at least two class folders; it has {[folder.name for folder in folders]}")
-    files = {
-        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        for folder in folders
-    }
-    for name, found in files.items():
-        if not found:
-            raise ValueError(f"class folder {root / name} holds no image; known: {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return files
-
-
-def read_images(paths: Sequence[Path], size: tuple[int, int] | None = None) -> torch.Tensor:
-    """Reads image files into one tensor: grey if all are grey, else RGB.
-
-    Args:
-        paths: the files, at least one.
-        size: (height, width) to resize to; that of the first image by default.
-
-    Returns:
-        uint8 ``[n, C, height, width]``.
-
-    Raises:
-        ValueError: a file is no image, or has more than 8 bits a channel.
-    """
-    headers = []
-    for path in paths:
-        with _opened(path) as image:
-            headers.append((image.mode, (image.height, image.width)))
-    size = size or headers[0][1]
-    mode = "L" if GREY_MODES.issuperset(header[0] for header in headers) else "RGB"
-    images = []
-    for path in paths:
-        with _opened(path) as image:
-            pixels = torch.from_numpy(np.array(image.convert(mode)))
-        pixels = pixels[None] if mode == "L" else pixels.permute(2, 0, 1)
-        images.append(resize(pixels[None], size)[0])
-    return torch.stack(images)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(DEEP_MODES):
-                raise ValueError(f"{path} has more than 8 bits a channel (Pillow's mode {image.mode!r})")
-            yield image
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nas_gym.tasks.formats import list_class_folders, read_cifar_batch, read_cifar_classes, read_idx, read_images
+from nas_gym.tasks.folders import check_duplicates, list_class_folders, read_images
+from nas_gym.tasks.formats import read_cifar_batch, read_cifar_classes, read_idx
 from nas_gym.tasks.image_task import Augmentation, ImageTask, channel_statistics, resize
 from nas_gym.tasks.names import FOLDER, TASKS
 from nas_gym.tasks.task import Split
@@ -54,6 +55,7 @@ def make_task(
     image_size: int | None = None,
     train_limit: int | None = None,
     valid_limit: int | None = None,
+    allow_duplicates: bool = False,
 ) -> ImageTask:
     """Makes an image classification task, whole on a device.
 
@@ -69,10 +71,12 @@ def make_task(
         data_dir: where datasets are looked for and downloaded to; by default the environment variable
             ``NAS_GYM_DATA``, else ``~/.cache/nas_gym/data``.
         download: whether torchvision may download a dataset that is not found.
-        image_size: side in pixels of the square that images are resized to; by default they keep their size (images
-            of a folder get that of the first).
+        image_size: side in pixels of the square that images are resized to; by default they keep their size. Images of
+            different sizes in a folder get their median height and width, scaled down to at most 64 pixels.
         train_limit: keep only the first so many images of the train split, which are balanced.
         valid_limit: keep only the first so many images of the valid split, which are balanced.
+        allow_duplicates: whether a folder may hold an image twice where it can come to be in two splits, pixel by pixel
+            the same; by default only within its test split.
 
     Raises:
         ValueError: an unknown name, an argument out of range, or a corrupt file.
@@ -85,7 +89,7 @@ def make_task(
         if value is not None and value < 1:
             raise ValueError(f"{argument} must be at least 1, or None for all; got {value}")
     size = None if image_size is None else (image_size, image_size)
-    source = _read(name, _data_folder(data_dir), download, size)
+    source = _read(name, _data_folder(data_dir), download, size, allow_duplicates)
     order = stratified_order(source.learn.targets.numpy(), np.random.default_rng(seed))
     valid = len(order) // 6 if source.valid is None else source.valid
     if valid == 0 or len(source.test) == 0:
@@ -124,7 +128,7 @@ def _data_folder(data_dir: str | Path | None) -> Path:
     return Path(data_dir or os.environ.get("NAS_GYM_DATA") or "~/.cache/nas_gym/data").expanduser()
 
 
-def _read(name: str, data_dir: Path, download: bool, size: tuple[int, int] | None) -> _Source:
+def _read(name: str, data_dir: Path, download: bool, size: tuple[int, int] | None, allow_duplicates: bool) -> _Source:
     if name == "digits":
         return _digits()
     if name in IDX_CLASSES:
@@ -134,10 +138,10 @@ def _read(name: str, data_dir: Path, download: bool, size: tuple[int, int] | Non
     if name == "svhn":
         return _svhn(data_dir, download)
     if name.startswith(FOLDER) and name != FOLDER:
-        return _folder(name, size)
+        return _folder(name, size, allow_duplicates)
     whole, _, chosen = name.partition(":")
     if chosen and whole in TASKS:
-        return _some_classes(_read(whole, data_dir, download, size), name, chosen)
+        return _some_classes(_read(whole, data_dir, download, size, allow_duplicates), name, chosen)
     raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
 
 
@@ -174,11 +178,10 @@ def _split(images: torch.Tensor, labels: NDArray[np.integer]) -> Split:
     return Split(images, torch.from_numpy(labels.astype(np.int64)))
 
 
-def _hold_out(images: torch.Tensor, labels: NDArray[np.int64], test: int) -> tuple[Split, Split]:
-    """(learn, test) of a dataset without its own test split."""
+def _hold_out(labels: NDArray[np.int64], test: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The indices (learn, test) of a dataset without its own test split."""
     order = stratified_order(labels, np.random.default_rng(TEST_SEED))
-    everything = _split(images, labels)
-    return everything.take(order[test:]), everything.take(order[:test])
+    return order[test:], order[:test]
 
 
 def _digits() -> _Source:
@@ -186,8 +189,9 @@ def _digits() -> _Source:
 
     digits = load_digits()
     images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    learn, test = _hold_out(images, digits.target.astype(np.int64), test=400)
-    return _Source(DIGITS, learn, test, Augmentation(padding=1), valid=397)
+    everything = _split(images, digits.target)
+    learn, test = _hold_out(digits.target, test=400)
+    return _Source(DIGITS, everything.take(learn), everything.take(test), Augmentation(padding=1), valid=397)
 
 
 def _idx(name: str, data_dir: Path, download: bool) -> _Source:
@@ -299,7 +303,7 @@ def _svhn(data_dir: Path, download: bool) -> _Source:
     return _Source(DIGITS, read("train"), read("test"), Augmentation(padding=4))
 
 
-def _folder(name: str, size: tuple[int, int] | None) -> _Source:
+def _folder(name: str, size: tuple[int, int] | None, allow_duplicates: bool) -> _Source:
     root = Path(name.removeprefix(FOLDER)).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"task {name!r}: there is no folder {root.absolute()}; {TASKS['folder:PATH']}")
@@ -310,13 +314,16 @@ def _folder(name: str, size: tuple[int, int] | None) -> _Source:
         raise ValueError(f"{parts[0]} and {parts[1]} must hold the same classes; got {list(classes)}, {list(found[1])}")
     files = [file for part in found for group in part.values() for file in group]
     labels = np.array([label for part in found for label, group in enumerate(part.values()) for _ in group])
-    images = read_images(files, size)
+    images, hashes = read_images(files, size)
     if len(parts) == 1:
-        learn, test = _hold_out(images, labels, test=len(labels) // 6)
+        learn, test = _hold_out(labels, test=len(labels) // 6)
     else:
         first = sum(len(group) for group in found[0].values())
-        learn, test = _split(images[:first], labels[:first]), _split(images[first:], labels[first:])
-    return _Source(classes, learn, test, Augmentation())
+        learn, test = torch.arange(len(labels)).tensor_split([first])
+    if not allow_duplicates:
+        check_duplicates(files, hashes, test.tolist())
+    everything = _split(images, labels)
+    return _Source(classes, everything.take(learn), everything.take(test), Augmentation())
 
 
 def _lacks(place: Path, files: Sequence[str]) -> str:
