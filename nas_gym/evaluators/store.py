@@ -24,7 +24,7 @@ from nas_gym.spaces import SearchSpace, Tokens, make_space
 APPLICATION = 0x4E415347  # "NASG", the application id of these SQLite files
 FORMAT = 1
 PATIENCE = 600.0  # seconds that a process waits for the write lock
-MACHINE_FAILURES = ("out of memory", "worker lost")
+MACHINE_FAILURES = ("out of memory", "worker lost", "raised")
 """Reasons of failures that may not occur on another machine, and that are not stored."""
 
 SCHEMA = f"""
