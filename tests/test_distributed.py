@@ -268,7 +268,7 @@ def test_ray_is_started_where_there_is_none_and_ends_with_the_evaluator() -> Non
         ({"attempts": 0}, r"attempts must be an integer of at least 1, got 0"),
         ({"cpus": -1}, r"cpus must be a number that is not negative, got -1"),
         ({"gpus": "one"}, r"gpus must be a number that is not negative, got 'one'"),
-        ({"timeout": 0}, r"timeout must be a positive number of seconds or None, got 0"),
+        ({"timeout": 0}, r"timeout must be a positive number of seconds, inf for no limit, or None .* got 0"),
     ],
 )
 def test_numbers_out_of_range(arguments: dict[str, Any], message: str) -> None:
@@ -393,6 +393,10 @@ def test_a_benchmark_on_the_cluster_is_that_of_processes_here(cluster: Any, tmp_
     [
         ({"workers": 0}, r"workers must be an integer of at least 1, got 0"),
         ({"asynchronous": True}, r"asynchronous is for runs with workers"),
+        ({"worker_timeout": 60.0}, r"worker_timeout is for runs with workers"),
+        ({"workers": 2, "worker_timeout": -1}, r"timeout must be a positive number of seconds.*, got -1"),
+        ({"on_error": "ignore"}, r"on_error must be stop, fail or retry, got 'ignore'"),
+        ({"on_error": "retry", "retries": 0}, r"retries must be an integer of at least 1, got 0"),
         ({"ray_address": "auto"}, r"ray_address is for runs with workers"),
         (
             {"workers": 2, "asynchronous": True, "agent": "eas"},

@@ -619,7 +619,7 @@ def make_run(folder: Path, config: RunConfig | None = None) -> Run:
 def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, config: RunConfig, calls: int) -> None:
     """A run that is stopped, as by Ctrl-C, the `calls`-th time that it might save itself."""
     count = 0
-    original = Recorder._save_or_stop
+    original = Recorder.save_or_stop
 
     def stop(self: Recorder) -> None:
         nonlocal count
@@ -629,7 +629,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, config: RunConfig
         original(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Recorder, "_save_or_stop", stop)
+        patched.setattr(Recorder, "save_or_stop", stop)
         with pytest.raises(Interrupted):
             make_run(folder, config).execute()
 

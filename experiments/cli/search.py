@@ -45,6 +45,9 @@ def execute(run: Run) -> None:
     except Interrupted:
         console.print(f"saved; go on with: nas-gym resume {run.folder}", highlight=False)
         sys.exit(130)
+    except KeyboardInterrupt:  # asked twice
+        console.print(f"stopped at once; go on with: nas-gym resume {run.folder}", highlight=False)
+        sys.exit(130)
     table = make_table("Result", "", "trial", "validation accuracy in search", "test accuracy", "parameters")
     for role, row in record.items():
         trained = row.get("retrained") or row.get("table") or {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from nas_gym.agents import Agent, Budget, Callback, Proposal, SearchResult, play
 from nas_gym.evaluators import Evaluator
+from nas_gym.evaluators.waiting import as_they_end
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ def learn_asynchronously(
     callback: Callback | None = None,
     seconds: float | None = None,
     staleness: int | None = None,
+    poll: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Searches as `Agent.learn` does, but keeps all workers of the evaluator busy: trials count in the order in which
     they end.
@@ -45,6 +48,8 @@ def learn_asynchronously(
         callback: see `Agent.learn`.
         seconds: see `Agent.learn`.
         staleness: how many updates of the agent may lie between a proposal and its trial; None takes the agent's.
+        poll: called about twice a second while workers are waited for; what it raises ends the search, and the
+            architectures that are being evaluated are given up.
 
     Raises:
         ValueError: the agent cannot search so, the evaluator is stateful, or staleness is less than 1; otherwise as
@@ -64,7 +69,7 @@ def learn_asynchronously(
             updates, proposal = agent.updates, agent.ask(1)
             callback.proposed(agent, proposal)
             running.append(_Running(proposal, updates, _begin(evaluator, proposal)))
-        wait([each.future for each in running], return_when=FIRST_COMPLETED)
+        next(as_they_end([each.future for each in running], poll), None)
         ended += [each for each in running if each.future.done()]
         running = [each for each in running if each not in ended]
         if limit is not None and any(agent.updates - each.updates >= limit for each in running):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
@@ -18,7 +18,8 @@ from nas_gym.agents.registry import batch_size_of
 from nas_gym.envs.multitask import base_arguments
 from nas_gym.envs.multitask_vector import MultiTaskVectorEnv
 from nas_gym.envs.problem import Problem
-from nas_gym.evaluators import Evaluator, EvaluatorConfig
+from nas_gym.evaluators import Evaluator, EvaluatorConfig, GuardedEvaluator
+from nas_gym.evaluators.waiting import TimeLimit
 from nas_gym.experiments.run.asynchronous import check_asynchronous
 from nas_gym.experiments.run.pairs import pairs, parse_pairs
 from nas_gym.experiments.run.record import RECORD, read_rows
@@ -44,8 +45,11 @@ ELSEWHERE = (
     "workers",
     "ray_address",
     "worker_gpus",
+    "worker_timeout",
     "store",
     "store_timeout",
+    "on_error",
+    "retries",
     "retrain_epochs",
 )
 """Fields that say where and how a run is computed, and may change while it is under way."""
@@ -78,10 +82,15 @@ class RunConfig:
             synchronous runs do not depend on it.
         ray_address: address of the Ray cluster that the workers run on, such as auto; this machine by default.
         worker_gpus: GPUs of each worker, such as 0.25; none by default.
+        worker_timeout: seconds that an evaluation may take before its worker is replaced; inf sets no limit. By default
+            20 times the median so far and at least two minutes, or a day before anything is known.
         asynchronous: keep the workers busy: the agent proposes the next architecture as soon as one has been evaluated.
             The order of the trials, and so the search, is not the same twice.
         store: file that keeps every evaluation, for other runs too; what it holds is not evaluated again.
         store_timeout: seconds to wait while another process has the store locked.
+        on_error: what an error raised in an evaluation does: stop (ends the run), fail (the architecture becomes a
+            failed trial, with the worst reward), or retry (it is evaluated again, and fails after `retries`).
+        retries: how often an architecture is evaluated again, with on_error retry.
 
     Raises:
         ValueError: a field is of the wrong type or out of range, or names something unknown.
@@ -105,12 +114,16 @@ class RunConfig:
     workers: int | None = None
     ray_address: str | None = None
     worker_gpus: float | None = None
+    worker_timeout: float | None = None
     asynchronous: bool = False
     store: str | None = None
     store_timeout: float = 600.0
+    on_error: Literal["stop", "fail", "retry"] = "stop"
+    retries: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 1), ("seed", 0), ("num_envs", 1), ("retrain_epochs", 0), ("workers", 1)):
+        counts = {"trials": 1, "seed": 0, "num_envs": 1, "retrain_epochs": 0, "workers": 1, "retries": 1}
+        for name, least in counts.items():
             value = getattr(self, name)
             left_open = value is None and name in ("num_envs", "retrain_epochs", "workers")
             if not left_open and (not isinstance(value, int) or value < least):
@@ -132,7 +145,10 @@ class RunConfig:
         self._check_workers()
 
     def _check_workers(self) -> None:
-        for name in ("ray_address", "worker_gpus", "asynchronous"):
+        if self.on_error not in ("stop", "fail", "retry"):
+            raise ValueError(f"on_error must be stop, fail or retry, got {self.on_error!r}")
+        TimeLimit(self.worker_timeout)  # complains of what is no time-out
+        for name in ("ray_address", "worker_gpus", "worker_timeout", "asynchronous"):
             if self.workers is None and getattr(self, name) not in (None, False):
                 raise ValueError(f"{name} is for runs with workers: give their number")
         if self.asynchronous:
@@ -213,6 +229,12 @@ class RunConfig:
             trials=self.trials,
         )
 
+    def guarded(self, evaluator: Evaluator) -> Evaluator:
+        """An evaluator whose errors do what `on_error` says."""
+        if self.on_error == "stop":
+            return evaluator
+        return GuardedEvaluator(evaluator, retries=self.retries if self.on_error == "retry" else 0)
+
     def make_agent(self, env: gym.vector.VectorEnv[Any, Any, Any]) -> Agent:
         """Makes the agent that searches in the environment."""
         if self.pretrained is None:
@@ -223,7 +245,7 @@ class RunConfig:
 
 def evaluator_of(config: RunConfig) -> Evaluator:
     """The evaluator of a run's environment: what its workers have."""
-    return Problem(config.make_env(1)).evaluator
+    return config.guarded(Problem(config.make_env(1)).evaluator)
 
 
 def origin_of(config: RunConfig, space: SearchSpace) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Recorder(Callback):
         for statistics in self.schedule.prepare():
             self._show_training(int(statistics["pending_steps"]))
             self._scalars(statistics, _training_steps(self.schedule))
-            self._save_or_stop()
+            self.save_or_stop()
 
     def proposed(self, agent: Agent, proposal: Proposal) -> None:
         known = len(self.on_record) - agent.trials
@@ -130,10 +130,11 @@ class Recorder(Callback):
             # The scalars first: a run killed in between logs them again; those of trials on record it does not.
             self._log(agent, statistics)
             self.record.add(new, self.elapsed)
-        self._save_or_stop()
+        self.save_or_stop()
         return None
 
-    def _save_or_stop(self) -> None:
+    def save_or_stop(self) -> None:
+        """Saves when it is time to, or when asked to stop, and then raises `Interrupted`."""
         if self.stop or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self.save()
         if self.stop:

@@ -94,7 +94,7 @@ class Run:
             raise ValueError(f"{str(self.folder)!r} holds a record of trials without its {CONFIG}; give another folder")
 
     def _spread(self) -> None:
-        """Has the evaluations done by workers, and stored, as the config says."""
+        """Has the evaluations done by workers, guarded and stored, as the config says."""
         config, schedule = self.config, self.problem.schedule
         store = None if config.store is None else EvaluationStore(config.store, config.store_timeout)
         if config.workers is not None:
@@ -105,10 +105,13 @@ class Run:
                 config.workers,
                 address=config.ray_address,
                 gpus=config.worker_gpus or 0.0,
+                timeout=config.worker_timeout,
                 local=schedule.evaluator,
             )
-        if store is not None:
-            for each in schedule.schedules.values() if isinstance(schedule, MultiTaskSchedule) else (schedule,):
+        for each in schedule.schedules.values() if isinstance(schedule, MultiTaskSchedule) else (schedule,):
+            if config.workers is None:  # else the workers guard themselves
+                each.evaluator = config.guarded(each.evaluator)
+            if store is not None:
                 each.evaluator = StoredEvaluator(each.evaluator, store)
 
     def execute(self) -> dict[str, Any]:
@@ -161,7 +164,11 @@ class Run:
             try:
                 recorder.restore()
                 if agent.trials < config.trials:
-                    learn = partial(learn_asynchronously, agent) if config.asynchronous else agent.learn
+                    learn = agent.learn
+                    if config.asynchronous:
+                        learn = partial(learn_asynchronously, agent, poll=recorder.save_or_stop)
+                    elif self.workers is not None:
+                        self.workers.poll = recorder.save_or_stop
                     learn(config.trials - agent.trials, recorder, self._seconds_left())
                 recorder.save()
             finally:

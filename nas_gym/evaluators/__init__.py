@@ -5,6 +5,7 @@ from __future__ import annotations
 from nas_gym.evaluators.config import EVALUATORS, EvaluatorConfig, make_evaluator, register_evaluator
 from nas_gym.evaluators.distributed import DistributedEvaluator
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator, FunctionEvaluator, Schedule
+from nas_gym.evaluators.guarded import GuardedEvaluator
 from nas_gym.evaluators.multitask import MultiTaskEvaluator, MultiTaskSchedule
 from nas_gym.evaluators.objective import OBJECTIVES, AccuracyObjective, Objective, make_objective
 from nas_gym.evaluators.schedule import SCHEDULES, ScheduleSettings, make_schedule
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluator",
     "EvaluatorConfig",
     "FunctionEvaluator",
+    "GuardedEvaluator",
     "MultiTaskEvaluator",
     "MultiTaskSchedule",
     "Objective",

@@ -22,7 +22,7 @@ from nas_gym.spaces import SearchSpace, Tokens, make_space
 UNKNOWN = 0
 """The number of an evaluator that a store does not know and, being read-only, cannot be told of."""
 
-MACHINE_FAILURES = ("out of memory", "worker lost")
+MACHINE_FAILURES = ("out of memory", "worker lost", "raised")
 """Reasons of failures that may not occur on another machine, and that are not stored."""
 
 
