@@ -229,3 +229,20 @@ def test_who_cannot_is_refused() -> None:
     stateful.stateful = True
     with pytest.raises(ValueError, match=r"FunctionEvaluator is stateful: its trials cannot overlap"):
         learn_asynchronously(agent_on("random", stateful), 5)
+
+
+def test_a_search_that_waits_can_be_interrupted() -> None:
+    """Also where no worker ever answers."""
+
+    class Hanging(Threaded):
+        def begin(self, tokens: Tokens, *, fidelity: float | None = None) -> Future[Any]:
+            return Future()
+
+    class Stopped(Exception):
+        pass
+
+    def poll() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        learn_asynchronously(agent_on("random", Hanging(2)), 5, poll=poll)
