@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -67,6 +68,7 @@ class FolderLock:
         file, self._file = self._file, None
         if file is not None:
             _write(file, {})
+            _unlock(file)
             os.close(file)
 
     def _beat(self, file: int) -> None:
@@ -102,6 +104,14 @@ def _lock(file: int) -> bool:
         holder = _read(file)
         return not (holder and _is_touched(file))
     return True
+
+
+def _unlock(file: int) -> None:
+    """Frees the lock, though a forked process may still have the file open."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _is_touched(file: int) -> bool:

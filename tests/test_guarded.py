@@ -113,7 +113,7 @@ def run_with(folder: Path, faults: int, **changes: Any) -> Run:
 
 def test_a_run_fails_the_trial_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_with(tmp_path / "run", 9, on_error="fail").execute()
-    trials = read_trials(tmp_path / "run" / "trials.csv", SPACE)
+    trials = read_trials(tmp_path / "run")
     assert np.flatnonzero(trials.metrics["failed"]).tolist() == [5]
     assert (len(trials), trials.rewards[5]) == (12, 0.0)
     assert "failed trial (raised RuntimeError: cannot build" in caplog.text

@@ -23,8 +23,10 @@ from rich.console import Console
 
 from benchmarks.attacks.outcome import Attack, Outcome
 from nas_gym.evaluators import Evaluations, Evaluator
-from nas_gym.experiments.run import Run, RunConfig, read_space, read_trials
-from nas_gym.experiments.run.config import write_config
+from nas_gym.experiments.run import Run, RunConfig, read_config, read_trials
+from nas_gym.experiments.run.config import CONFIG, config_text, origin_of
+from nas_gym.experiments.run.record import TrialRecord
+from nas_gym.files import write_text
 from nas_gym.spaces import SearchSpace, Tokens
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +71,7 @@ class Pausing(Evaluator):
         for _ in tokens:
             with self.log.open("a") as file:
                 file.write(f"{os.getpid()}\n")
-            time.sleep(self.seconds)
+            time.sleep(self.seconds * float(os.environ.get("ATTACK_PAUSES", "1")))
         return Evaluations(self.space.index(tokens) / self.space.size)
 
 
@@ -79,12 +81,14 @@ class Pausing(Evaluator):
 def start(folder: Path, config: RunConfig | None = None) -> subprocess.Popen[str]:
     """Starts or resumes a search by `nas-gym resume`, in a process group of its own."""
     if config is not None:
-        write_config(folder, config, config.make_space())
+        folder.mkdir(parents=True)
+        TrialRecord.create(folder, origin_of(config, config.make_space()))
+        write_text(folder / CONFIG, config_text(config))
     code = "from nas_gym.experiments.cli.main import main; main()"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+    changes = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300", "ATTACK_PAUSES": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     arguments = [sys.executable, "-c", code, "resume", str(folder)]
-    return subprocess.Popen(arguments, env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen(arguments, env={**os.environ, **changes}, start_new_session=True, **pipes)
 
 
 def search(folder: Path, seconds: float, **workers: Any) -> RunConfig:
@@ -124,7 +128,7 @@ def alive(process: int) -> bool:
 
 def results(folder: Path) -> list[Any]:
     """All that a search has come to, as plain values."""
-    trials = read_trials(folder / "trials.csv", read_space(folder))
+    trials = read_trials(folder)
     columns = {name: column.tobytes() for name, column in trials.metrics.items()}
     return [trials.tokens.tobytes(), trials.rewards.tobytes(), columns, (folder / "best.json").read_bytes()]
 
@@ -178,14 +182,17 @@ def compare(outcome: Outcome, what: str, found: list[Any], expected: list[Any]) 
 
 def resumed(folder: Path) -> list[Any]:
     """The results of a search that is resumed in this process, without workers and pauses."""
-    write_config(folder, search(folder, 0.0), read_space(folder))
+    os.environ["ATTACK_PAUSES"] = "0"
+    config = dataclasses.replace(read_config(folder), workers=None, worker_timeout=None)
+    write_text(folder / CONFIG, config_text(config))
     Run(folder, console=Console(quiet=True)).execute()
     return results(folder)
 
 
 def undisturbed(folder: Path) -> list[Any]:
     """The results of the search that is attacked, done in this process without pauses."""
-    Run(folder, search(folder, 0.0), Console(quiet=True)).execute()
+    os.environ["ATTACK_PAUSES"] = "0"
+    Run(folder, search(folder, 0.3), Console(quiet=True)).execute()
     return results(folder)
 
 

@@ -8,6 +8,7 @@ transaction. A process that is killed leaves all batches that it has written; a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -190,8 +191,8 @@ class TrialRecord:
             self._connection.execute("PRAGMA wal_checkpoint(FULL)")
 
     def close(self) -> None:
-        """Leaves one file."""
-        with _translated(self.path):
+        """Leaves one file, unless somebody is reading it just now."""
+        with contextlib.suppress(sqlite3.OperationalError):
             self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.close()
 

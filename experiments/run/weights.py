@@ -47,7 +47,7 @@ def _checksum(weights: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     digest = hashlib.sha256(repr(sorted(about.items())).encode())
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.clone().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
