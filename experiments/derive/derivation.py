@@ -38,8 +38,9 @@ from nas_gym.experiments.run.pairs import pairs
 from nas_gym.experiments.run.retrain import draw_architecture, save_weights
 from nas_gym.experiments.run.trials import read_trials
 from nas_gym.files import write_text
-from nas_gym.networks import Network, NetworkSettings
-from nas_gym.spaces import Architecture
+from nas_gym.networks import NETWORKS, Network, NetworkSettings
+from nas_gym.settings import check_seed
+from nas_gym.spaces import Architecture, TransformationSpace
 from nas_gym.tasks import ImageTask
 
 FULL = FromScratchSettings(network=NetworkSettings(), training=TrainingSettings(epochs=20))
@@ -66,10 +67,11 @@ class DeriveConfig:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top!r}")
-        seeds = tuple(self.seeds)
-        object.__setattr__(self, "seeds", seeds)
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError(f"seeds must be one or more distinct non-negative integers, got {seeds}")
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        for seed in self.seeds:
+            check_seed(seed, "seeds: each")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be one or more, all different, got {self.seeds}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class Derivation:
         self.out = Path(out) if out is not None else self.run / "derived"
         searched = read_config(self.run)
         space = read_space(self.run)
+        if space.name not in NETWORKS and not isinstance(space, TransformationSpace):
+            raise ValueError(f"{str(run)!r} has nothing to derive: space {space.name!r} has no image networks")
         self.result = read_trials(self.run / "trials.csv", space)
         self.trials = best_trials(self.result, config.top)
         self.evaluator = FromScratchEvaluator(

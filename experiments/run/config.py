@@ -23,7 +23,7 @@ from nas_gym.experiments.run.asynchronous import check_asynchronous
 from nas_gym.experiments.run.pairs import pairs, parse_pairs
 from nas_gym.files import read_mapping, write_text
 from nas_gym.registration import environment_spec
-from nas_gym.settings import from_mapping
+from nas_gym.settings import check_seed, from_mapping
 from nas_gym.spaces import SearchSpace, make_space, saved_space
 
 PAIRS = tyro.constructors.PrimitiveConstructorSpec(
@@ -103,7 +103,8 @@ class RunConfig:
     retries: int = 2
 
     def __post_init__(self) -> None:
-        counts = {"trials": 1, "seed": 0, "num_envs": 1, "retrain_epochs": 0, "workers": 1, "retries": 1}
+        check_seed(self.seed)
+        counts = {"trials": 1, "num_envs": 1, "retrain_epochs": 0, "workers": 1, "retries": 1}
         for name, least in counts.items():
             value = getattr(self, name)
             left_open = value is None and name in ("num_envs", "retrain_epochs", "workers")
