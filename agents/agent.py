@@ -22,6 +22,7 @@ from nas_gym.agents.result import SearchResult, concatenate
 from nas_gym.agents.trial import Proposal, Trials
 from nas_gym.envs.problem import Env, Problem
 from nas_gym.files import load_tensors, save_tensors
+from nas_gym.settings import check_seed
 from nas_gym.spaces import SearchSpace, Tokens, TransformationSpace, saved_space
 from nas_gym.types import Floats
 
@@ -75,6 +76,7 @@ class Agent(ABC):
         hyperparameters: Mapping[str, Any] | Any = None,
         device: str = "cpu",
     ) -> None:
+        check_seed(seed)
         self.problem = Problem(gym.make_vec(env, num_envs=NUM_ENVS) if isinstance(env, str) else env)
         self._check_rewards()
         self.space = self.problem.space

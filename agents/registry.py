@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from nas_gym.registry import Registry
-from nas_gym.settings import from_mapping
+from nas_gym.settings import did_you_mean, from_mapping
 
 if TYPE_CHECKING:
     from nas_gym.agents.agent import Agent
@@ -122,7 +122,9 @@ def load_hyperparameters(
     given = dict(overrides or {})
     preset = given.pop("preset", env_id if env_id in presets else DEFAULT)
     if preset not in presets:
-        raise ValueError(f"agent {name!r} has no preset {preset!r}; known: {', '.join(presets)}")
+        raise ValueError(
+            f"agent {name!r} has no preset {preset!r}; known: {', '.join(presets)}{did_you_mean(preset, presets)}"
+        )
     settings = _for_budget(presets[preset], {"max_trials": trials or TRIALS, "max_decisions": decisions or 0})
     return from_mapping(made.Hyperparameters, {**settings, **given}, f"agent {name!r}", "hyperparameter")
 

@@ -138,5 +138,6 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
 
 
 def file_name(text: str) -> str:
-    """What every file system takes for a name."""
-    return re.sub(r"[^\w.-]+", "-", text)
+    """What every file system takes for a name of a file in a folder; not ``.`` and ``..``, which are folders."""
+    name = re.sub(r"[^\w.-]+", "-", text)
+    return name if name.strip(".") else "-" * max(len(name), 1)

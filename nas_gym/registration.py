@@ -172,8 +172,9 @@ def environment_spec(id: str) -> EnvSpec:
     except ImportError as error:
         raise ValueError(f"environment {id!r} is not found: {error}") from error
     except gymnasium.error.Error as error:
-        known = ", ".join(spec.id for spec in ENVIRONMENTS)
-        raise ValueError(f"unknown environment {id!r}; known: {known}") from error
+        from nas_gym.settings import unknown  # not needed to register
+
+        raise ValueError(unknown("environment", id, [spec.id for spec in ENVIRONMENTS])) from error
 
 
 def environment_specs() -> list[EnvSpec]:

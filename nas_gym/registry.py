@@ -7,11 +7,12 @@ arguments, which is called before names of parts that are not this package's own
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
+
+from nas_gym.settings import unknown
 
 T = TypeVar("T")
 
@@ -103,9 +104,7 @@ class Registry(Generic[T]):
         return part
 
     def _unknown(self, name: object) -> str:
-        close = difflib.get_close_matches(str(name), list(self), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown {self.kind} {name!r}; known: {', '.join(self)}{hint}"
+        return unknown(self.kind, name, self)
 
 
 @functools.cache

@@ -1,12 +1,73 @@
-"""Settings from outside: mappings, as YAML and the command line give them, to dataclasses."""
+"""Settings from outside: mappings, as YAML and the command line give them, to dataclasses; and checks of them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+SEEDS = 2**63
+"""Seeds are below this: signed integers of 64 bits, as all that is seeded takes them."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The message about a name that is not known, with the one that may be meant.
+
+    Args:
+        kind: what it should be the name of, such as ``"agent"``.
+        name: the name.
+        known: those that there are.
+    """
+    known = list(known)
+    return f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}{did_you_mean(name, known)}"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """``; did you mean 'train'?``, or nothing where no known name is like it."""
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_seed(seed: Any, name: str = "seed") -> None:
+    """Complains of what is no seed.
+
+    Raises:
+        ValueError: it is not an integer in [0, 2**63).
+    """
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < SEEDS:
+        raise ValueError(f"{name} must be an integer in [0, 2**63), got {seed!r}")
+
+
+def check_fields(settings: Any, names: str, wanted: str, fits: Callable[[Any], bool]) -> None:
+    """Complains of fields of a dataclass that are not of their type or out of range.
+
+    Args:
+        settings: the dataclass. The annotations of the fields must be text, as in modules with postponed evaluation.
+        names: of the fields, separated by spaces.
+        wanted: what they must be.
+        fits: whether a value of the field's type is in range.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    types = {known.name: str(known.type).split(" | ") for known in dataclasses.fields(settings)}
+    for name in names.split():
+        value, kind = getattr(settings, name), types[name][0]
+        left_out = value is None and "None" in types[name]
+        number = {"int": Integral, "float": Real}.get(kind)
+        if number is not None and not left_out and (not isinstance(value, number) or isinstance(value, bool)):
+            plain = "an integer" if kind == "int" else "a number"
+            raise ValueError(f"{name} must be {plain}{', or None' * ('None' in types[name])}, got {value!r}")
+        if (
+            (isinstance(value, bool) and kind != "bool")
+            or (isinstance(value, str) and kind != "str")
+            or not fits(value)
+        ):
+            raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
 def check_known(given: Iterable[str], known: Iterable[str], owner: str, kind: str) -> None:
@@ -22,8 +83,11 @@ def check_known(given: Iterable[str], known: Iterable[str], owner: str, kind: st
         ValueError: some of them are unknown.
     """
     known = sorted(known)
-    if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"{owner} has no {kind} {', '.join(map(repr, unknown))}; known: {', '.join(known) or 'none'}")
+    if wrong := sorted(set(given) - set(known)):
+        hint = did_you_mean(wrong[0], known)
+        raise ValueError(
+            f"{owner} has no {kind} {', '.join(map(repr, wrong))}; known: {', '.join(known) or 'none'}{hint}"
+        )
 
 
 def field_names(kind: type[Any]) -> list[str]:

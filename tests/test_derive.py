@@ -23,8 +23,9 @@ from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.experiments.cli.app import console
 from nas_gym.experiments.cli.main import main
 from nas_gym.experiments.derive import derivation as derive
-from nas_gym.experiments.derive.derivation import Derivation, DeriveConfig, MeanInterval, best_trials
+from nas_gym.experiments.derive.derivation import Derivation, DeriveConfig, best_trials
 from nas_gym.experiments.derive.export import Classifier, export
+from nas_gym.experiments.derive.interval import MeanInterval
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.run import Run
 from nas_gym.files import write_json
@@ -324,8 +325,8 @@ def test_the_command(searched, derived, tmp_path, monkeypatch, capsys) -> None:
     ("changes", "message"),
     [
         ({"top": 0}, "top must be at least 1, got 0"),
-        ({"seeds": ()}, r"seeds must be one or more distinct non-negative integers, got \(\)"),
-        ({"seeds": (1, 1)}, "seeds must be one or more distinct"),
+        ({"seeds": ()}, r"seeds must be one or more, all different, got \(\)"),
+        ({"seeds": (1, 1)}, r"seeds must be one or more, all different, got \(1, 1\)"),
         ({"task": "pets"}, "unknown task 'pets'"),
         ({"settings": {"epochs": 3}}, r"from-scratch has no setting \['epochs'\]"),
         ({"settings": {"network": {"width": 3}}}, r"network has no field \['width'\]"),
@@ -344,7 +345,6 @@ def test_a_folder_without_a_run(tmp_path) -> None:
 
 def test_a_space_without_image_networks(tmp_path) -> None:
     Run(tmp_path / "run", RunConfig(env="NAS-BenchGraph-v0", agent="random", trials=3), QUIET).execute()
-    with pytest.raises(ValueError, match="unknown task 'cora'"):
-        derivation(tmp_path / "run", tmp_path / "out", task=None)
-    with pytest.raises(ValueError, match="has no image networks"):
-        derivation(tmp_path / "run", tmp_path / "out", task="digits")
+    for task in (None, "digits"):
+        with pytest.raises(ValueError, match="has nothing to derive: space 'bench_graph' has no image networks"):
+            derivation(tmp_path / "run", tmp_path / "out", task=task)

@@ -201,10 +201,9 @@ def test_csv_with_learning_curves(tmp_path) -> None:
 
 
 def test_csv_with_a_curve_of_percents(tmp_path) -> None:
-    table = imported(tmp_path, CURVES, tasks={"a": {"valid": {1: "early", 2: "late"}}})
-    np.testing.assert_allclose(
-        np.sort(table.task("a").valid[:, 0], axis=0), [[0.001, 0.002], [0.004, 0.005], [0.007, 0.006]]
-    )
+    lines = [CURVES[0], "|none~0|,10,20,30,31,2", "|nor_conv_1x1~0|,70,60,90,80,3", "|skip_connect~0|,40,50,55,50,1"]
+    table = imported(tmp_path, lines, tasks={"a": {"valid": {1: "early", 2: "late"}}})
+    np.testing.assert_allclose(np.sort(table.task("a").valid[:, 0], axis=0), [[0.1, 0.2], [0.4, 0.5], [0.7, 0.6]])
 
 
 @pytest.mark.parametrize(
@@ -519,3 +518,10 @@ def test_commands(tmp_path, monkeypatch, capsys) -> None:
     assert Table("tss.npz").tasks == ("cifar10", "cifar100", "imagenet16-120")
     code, output = run("info", "h.npz")
     assert (code, "'h.npz' is neither a file nor" in output) == (2, True)
+
+
+def test_csv_of_fractions_is_not_in_percent(tmp_path) -> None:
+    """They would become accuracies of a hundredth."""
+    fractions = [LINES[0], "|none~0|,0.1,0.11,1.5", "|nor_conv_1x1~0|,0.9,0.8,2", "|skip_connect~0|,0.5,0.51,1"]
+    with pytest.raises(ValueError, match=r"f.csv: no accuracy is over 0.9, so they are fractions: leave out percent"):
+        imported(tmp_path, fractions)

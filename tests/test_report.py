@@ -419,6 +419,9 @@ def test_markdown(report) -> None:
     assert len(partial) == 2 + 1
     assert len(by_environment) == 2 + 4
     assert command(summary.suite) in text
+    said, _, _ = text.partition("```sh")
+    assert HOSTILE not in said, "no HTML of a label's making"
+    assert "&lt;script&gt;alert('&amp;')&lt;/script&gt;" in said
 
 
 def test_successive_halving_has_a_footnote(report, tmp_path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nas_gym.agents.controllers.controller import ChoiceBias
+from nas_gym.settings import check_fields
 
 CONTROLLER_FIELDS = ("hidden_size", "layers", "tanh_constant", "operation_tanh_reduction", "temperature", "choice_bias")
 """Hyperparameters that the LSTM controller takes as they are."""
@@ -76,10 +76,4 @@ class ControllerHyperparameters:
         object.__setattr__(self, "choice_bias", biases)
 
     def _check(self, names: str, wanted: str, fits: Callable[[Any], bool]) -> None:
-        types = {known.name: known.type for known in dataclasses.fields(self)}
-        for name in names.split():
-            value = getattr(self, name)
-            wrong = isinstance(value, bool) and types[name] != "bool"
-            wrong |= isinstance(value, str) and types[name] != "str"
-            if wrong or not fits(value):
-                raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        check_fields(self, names, wanted, fits)

@@ -91,6 +91,11 @@ def _read_result(folder: Path, environment: Environment, label: str, seed: int) 
     best = trials.tokens[incumbents(trials)]
     validation = evaluator.evaluate(best).accuracy
     tested = evaluator.table.array(environment.task, "test") is not None
+    score = evaluator.normalised_score(validation)
+    if np.isnan(score[-1]):
+        raise ValueError(
+            f"{str(folder)!r} has no score: every trial failed, or all architectures of {environment} are equal"
+        )
     test = evaluator.test(best) if tested else None
     seconds = trials.metrics.get("seconds")
     cost = next((name for name in COSTS if name in trials.metrics), None)
@@ -100,7 +105,7 @@ def _read_result(folder: Path, environment: Environment, label: str, seed: int) 
         label,
         seed,
         validation=validation,
-        validation_score=evaluator.normalised_score(validation),
+        validation_score=score,
         test=test,
         test_score=None if test is None else evaluator.normalised_score(test, "test"),
         simulated_seconds=None if seconds is None else np.cumsum(np.nan_to_num(seconds)),

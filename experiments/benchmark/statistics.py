@@ -5,7 +5,8 @@ interquartile mean, median, optimality gap, probability of improvement and perfo
 Intervals are percentile intervals of a stratified bootstrap, which resamples the runs of each task with replacement:
 the tasks are fixed, the seeds are a sample.
 
-The runs of an agent are a list of tasks, each a float64[runs] of scores: 1 is the optimum, higher is better.
+The runs of an agent are a list of tasks, each a float64[runs] of scores: 1 is the optimum, higher is better. Measures
+that compare scores refuse NaN, which any comparison would count as a loss; means show it as NaN.
 """
 
 from __future__ import annotations
@@ -123,7 +124,11 @@ def performance_profile(runs: Runs, thresholds: Floats) -> tuple[Floats, Floats,
 
     Returns:
         Share, lower and upper bound, float64[P] each.
+
+    Raises:
+        ValueError: a score is NaN.
     """
+    _check_comparable(runs)
     rng = np.random.default_rng(SEED)
     shares = [(task[:, None] > thresholds).mean(axis=0) for task in runs]
     # The number of resampled runs above a threshold is binomial.
@@ -151,7 +156,11 @@ def probability_of_improvement(first: Runs, second: Runs) -> Estimate:
     """The probability that a run of the first agent beats one of the second on the same task, averaged over tasks.
 
     On each task this is the Mann-Whitney U statistic divided by the number of pairs; ties count half.
+
+    Raises:
+        ValueError: a score is NaN.
     """
+    _check_comparable([*first, *second])
     values, drawn = [], []
     for task, (ours, theirs) in enumerate(zip(first, second, strict=True)):
         wins = (ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)
@@ -172,6 +181,14 @@ def _bounds(drawn: Floats) -> tuple[Any, Any]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     return low, high
+
+
+def _check_comparable(runs: Runs) -> None:
+    for task in runs:
+        if np.isnan(task).any():
+            raise ValueError(
+                f"scores must not be NaN, which compares with nothing; got {np.isnan(task).sum()} of {len(task)}"
+            )
 
 
 def _enough(runs: Runs) -> bool:

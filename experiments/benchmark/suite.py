@@ -16,12 +16,13 @@ from nas_gym.agents.registry import AGENTS, agent_class
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.files import file_name, read_mapping
 from nas_gym.registration import ENVIRONMENTS, environment_spec
-from nas_gym.settings import check_known
+from nas_gym.settings import check_known, did_you_mean
 from nas_gym.spaces import make_space
 from nas_gym.tables import DEFAULTS, open_table
 from nas_gym.tables.bench_graph import BENCH_GRAPH, PROTEINS
 
 RANDOM = "random"
+NAME_BYTES = 255  # of a label, which becomes the name of a folder
 SUITES = Path(__file__).parent / "suites"
 
 
@@ -50,6 +51,10 @@ class AgentEntry:
             object.__setattr__(self, "label", self._unlabelled)
         elif not isinstance(self.label, str) or (set("=@") & set(self.label) and self.label != self._unlabelled):
             raise ValueError(f"label must be text without = and @, got {self.label!r}")
+        if not self.label.isprintable() or len(file_name(self.label).encode()) > NAME_BYTES:
+            raise ValueError(
+                f"label must be one line of up to {NAME_BYTES} bytes, got {self.label!r}: give a shorter one"
+            )
 
     @property
     def _unlabelled(self) -> str:
@@ -163,8 +168,10 @@ def _read_suite(spec: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         path = Path(spec)
     if not path.is_file():
-        known = ", ".join(sorted(suite.stem for suite in SUITES.glob("*.yaml")))
-        raise ValueError(f"suite {os.fspath(spec)!r} is neither a file nor one of {known}")
+        known = sorted(suite.stem for suite in SUITES.glob("*.yaml"))
+        raise ValueError(
+            f"suite {os.fspath(spec)!r} is neither a file nor one of {', '.join(known)}{did_you_mean(spec, known)}"
+        )
     return read_mapping(path)
 
 

@@ -15,14 +15,17 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from nas_gym.experiments.cli import benchmark, derive, search, show, stores, tables, transfer  # noqa: F401  # commands
-from nas_gym.experiments.cli.app import app, console
+from nas_gym.experiments.cli.app import app, check_command, console, end_of_pipe
 
 
 def main() -> None:
     """Runs the command; bad input ends it with one line."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)])
     try:
+        check_command(sys.argv[1:])
         app.cli(prog="nas-gym", description="Neural architecture search with Gymnasium environments.")
+    except BrokenPipeError:
+        end_of_pipe()
     except (ValueError, OSError) as error:
         Console(stderr=True).print(f"nas-gym: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)

@@ -72,7 +72,7 @@ def csv(
         architecture: the column with the architecture's text, or a column for each decision.
         tasks: tasks and their columns, such as cifar10:valid=first,test=second; quantities are valid, test, seconds (of
             an epoch), validation_seconds, parameters, flops, latency. All columns TASK_QUANTITY by default.
-        percent: accuracies are in percent.
+        percent: accuracies are in percent, from 0 to 100, not fractions of 1.
         epochs: after which the accuracies in columns without @EPOCHS were measured, if known.
         partial: architectures may be missing.
         licence: of the data.

@@ -15,7 +15,7 @@ import dataclasses
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ import numpy as np
 import yaml
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
-from scipy import stats
 
 from nas_gym.agents.result import SearchResult
 from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
 from nas_gym.evaluators.training import TrainingSettings, fit, score
 from nas_gym.experiments.derive.export import export
+from nas_gym.experiments.derive.interval import MeanInterval
 from nas_gym.experiments.run.config import RunConfig, read_config
 from nas_gym.experiments.run.model_card import bullets, versions
 from nas_gym.experiments.run.pairs import pairs
@@ -39,8 +39,9 @@ from nas_gym.experiments.run.trials import read_trials
 from nas_gym.experiments.run.weights import load_weights, save_weights
 from nas_gym.files import read_json, write_json, write_text
 from nas_gym.locks import FolderLock
-from nas_gym.networks import Network, NetworkSettings
-from nas_gym.spaces import Architecture
+from nas_gym.networks import NETWORKS, Network, NetworkSettings
+from nas_gym.settings import check_seed
+from nas_gym.spaces import Architecture, TransformationSpace
 from nas_gym.tasks import ImageTask
 
 FULL = FromScratchSettings(network=NetworkSettings(), training=TrainingSettings(epochs=20))
@@ -67,37 +68,11 @@ class DeriveConfig:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top!r}")
-        seeds = tuple(self.seeds)
-        object.__setattr__(self, "seeds", seeds)
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError(f"seeds must be one or more distinct non-negative integers, got {seeds}")
-
-
-@dataclass(frozen=True)
-class MeanInterval:
-    """The mean accuracy over seeds with Student's 95 % confidence interval, clipped to [0, 1].
-
-    Attributes:
-        mean: of the accuracies.
-        low: lower bound; None for a single accuracy.
-        high: upper bound; None for a single accuracy.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, accuracies: Sequence[float]) -> MeanInterval:
-        """The mean and its interval from one accuracy per seed."""
-        mean = float(np.mean(accuracies))
-        if len(accuracies) < 2:
-            return cls(mean, None, None)
-        half = float(stats.t.ppf(0.975, len(accuracies) - 1) * stats.sem(accuracies))
-        return cls(mean, max(mean - half, 0.0), min(mean + half, 1.0))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f}" if self.low is None else f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        for seed in self.seeds:
+            check_seed(seed, "seeds: each")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be one or more, all different, got {self.seeds}")
 
 
 class Derivation:
@@ -135,6 +110,9 @@ class Derivation:
         self.out = Path(out) if out is not None else self.run / "derived"
         searched = read_config(self.run)
         self.result = read_trials(self.run)
+        space = self.result.space
+        if space.name not in NETWORKS and not isinstance(space, TransformationSpace):
+            raise ValueError(f"{str(run)!r} has nothing to derive: space {space.name!r} has no image networks")
         self.trials = best_trials(self.result, config.top)
         self.evaluator = FromScratchEvaluator(
             self.result.space,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -140,7 +142,12 @@ def markdown(summary: Summary) -> str:
     """The leaderboard as Markdown, with the notes that explain it."""
     suite = summary.suite
     title, sentences = headline(summary)
-    parts = [f"# {title}", *filter(None, sentences), _markdown_table(*leaderboard(summary)), RANK_NOTE]
+    parts = [
+        f"# {escaped(title)}",
+        *map(escaped, filter(None, sentences)),
+        _markdown_table(*leaderboard(summary)),
+        RANK_NOTE,
+    ]
     if summary.partial:
         parts.append("Agents that cannot play every environment, compared with random search where they can:")
         parts.append(_markdown_table(*partial_table(summary)))
@@ -158,8 +165,14 @@ def markdown(summary: Summary) -> str:
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    first, *others = ([escaped(cell).replace("|", "\\|") for cell in row] for row in (header, *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (first, ["---"] * len(header), *others))
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, links, emphasis or code of a label's making."""
+    text = html.escape(text.replace("\\", "&#92;"), quote=False).replace("&amp;#92;", "&#92;")
+    return re.sub(r"(?<=\])[(\[]|[*`]", lambda match: "\\" + match[0], text)
 
 
 def partial_table(summary: Summary) -> tuple[list[str], list[list[str]]]:

@@ -25,7 +25,7 @@ from nas_gym.experiments.run.pairs import pairs, parse_pairs
 from nas_gym.experiments.run.record import RECORD, read_rows
 from nas_gym.files import read_mapping
 from nas_gym.registration import environment_spec
-from nas_gym.settings import differences, from_mapping
+from nas_gym.settings import check_seed, differences, from_mapping
 from nas_gym.spaces import SearchSpace, make_space, saved_space
 
 PAIRS = tyro.constructors.PrimitiveConstructorSpec(
@@ -122,7 +122,8 @@ class RunConfig:
     retries: int = 2
 
     def __post_init__(self) -> None:
-        counts = {"trials": 1, "seed": 0, "num_envs": 1, "retrain_epochs": 0, "workers": 1, "retries": 1}
+        check_seed(self.seed)
+        counts = {"trials": 1, "num_envs": 1, "retrain_epochs": 0, "workers": 1, "retries": 1}
         for name, least in counts.items():
             value = getattr(self, name)
             left_open = value is None and name in ("num_envs", "retrain_epochs", "workers")

@@ -171,6 +171,10 @@ class Run:
                         self.workers.poll = recorder.save_or_stop
                     learn(config.trials - agent.trials, recorder, self._seconds_left())
                 recorder.save()
+                if not agent.trials:
+                    raise ValueError(
+                        f"simulated_seconds {config.simulated_seconds:g} end before the first trial does: give more"
+                    )
             finally:
                 if self.workers is not None:
                     self.workers.close()

@@ -17,6 +17,7 @@ from nas_gym.evaluators import Evaluator
 from nas_gym.experiments.benchmark import statistics
 from nas_gym.experiments.benchmark.statistics import Estimate
 from nas_gym.experiments.benchmark.suite import RANDOM
+from nas_gym.experiments.report.leaderboard import escaped
 from nas_gym.experiments.run.trials import csv_text
 from nas_gym.experiments.transfer.measures import WINDOW, Measures, measures, running_best, running_mean, scores_of
 from nas_gym.experiments.transfer.searches import Searches
@@ -119,8 +120,9 @@ def markdown(suite: TransferSuite, rows: list[Row]) -> str:
     lines = [
         "# Transfer to a held-out task",
         "",
-        f"{len(suite.tasks)} tasks of {suite.base}, each held out in turn; {suite.seeds} seeds; pretraining with "
-        f"{suite.source_trials} trials on each of the other tasks, then {suite.trials} trials on the held-out one.",
+        f"{len(suite.tasks)} tasks of {escaped(suite.base)}, each held out in turn; {suite.seeds} seeds; "
+        f"pretraining with {suite.source_trials} trials on each of the other tasks, then {suite.trials} trials on the "
+        "held-out one.",
         "",
         *verdict(suite, rows),
         "",
@@ -137,7 +139,7 @@ def markdown(suite: TransferSuite, rows: list[Row]) -> str:
         cells = [[row.entry, *(_cell(name, row.estimates[name], suite.trials) for name in names)] for row in own]
         title = "All tasks" if task is None else task
         table = [header, ["---"] * len(header), *cells]
-        lines += ["", f"## {title}", "", *("| " + " | ".join(line) + " |" for line in table)]
+        lines += ["", f"## {escaped(title)}", "", *("| " + " | ".join(line) + " |" for line in table)]
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import NuSVR
 
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator, concatenate
-from nas_gym.settings import from_mapping
+from nas_gym.settings import check_seed, from_mapping
 from nas_gym.spaces import SearchSpace, Tokens
 from nas_gym.types import Floats
 
@@ -71,7 +71,7 @@ def _support_vector_machines(rng: np.random.Generator, candidates: int, seed: in
 
 def _forests(rng: np.random.Generator, candidates: int, seed: int) -> list[Any]:
     del rng, candidates
-    return [RandomForestRegressor(n_estimators=100, min_samples_leaf=2, max_features=1 / 3, random_state=seed)]
+    return [RandomForestRegressor(n_estimators=100, min_samples_leaf=2, max_features=1 / 3, random_state=seed % 2**32)]
 
 
 def _least_squares(rng: np.random.Generator, candidates: int, seed: int) -> list[Any]:
@@ -128,7 +128,7 @@ class LearningCurvePredictor:
         self._mean, self._scale = curves[:, -1].mean(), curves[:, -1].std() or 1.0
         target = (curves[:, -1] - self._mean) / self._scale
         rng = np.random.default_rng(self.seed)
-        folds = KFold(self.folds, shuffle=True, random_state=self.seed)
+        folds = KFold(self.folds, shuffle=True, random_state=self.seed % 2**32)
         self._models, deviations = [], []
         for epochs in range(1, curves.shape[1]):
             known = np.concatenate([features, curve_features(curves[:, :epochs])], axis=1)
@@ -214,6 +214,7 @@ class EarlyStoppingEvaluator(Evaluator):
 
     def __init__(self, evaluator: Evaluator, *, seed: int = 0, **settings: Any) -> None:
         super().__init__(evaluator.space)
+        check_seed(seed)
         if not evaluator.fidelities:
             raise ValueError(f"evaluator must have fidelities; {type(evaluator.unwrapped).__name__} has none")
         self.evaluator, self.fidelities = evaluator, evaluator.fidelities

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,12 @@ import torch
 
 from nas_gym.evaluators.evaluator import Evaluations
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
-from nas_gym.evaluators.training import TrainingCurve, TrainingSettings, fit, memory_reason
+from nas_gym.evaluators.training import TrainingCurve, TrainingSettings, check_optimiser, fit, memory_reason
 from nas_gym.evaluators.weight_store import WeightStore
 from nas_gym.networks.layers import LayerNetwork, channels_last
 from nas_gym.networks.morphism import transform
 from nas_gym.networks.network import as_image_shape
+from nas_gym.settings import check_fields
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.spaces.layer_space import Widen
 from nas_gym.spaces.layers import Layers
@@ -69,12 +71,10 @@ class MorphismSettings:
     def __post_init__(self) -> None:
         if self.inherit not in INHERIT:
             raise ValueError(f"inherit must be one of {', '.join(map(repr, INHERIT))}; got {self.inherit!r}")
-        for name in ("start_epochs", "epochs", "batch_size", "identity_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("wider_noise", "deeper_noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_fields(self, "start_epochs epochs batch_size identity_images", "at least 1", lambda v: v >= 1)
+        check_optimiser(self)
+        numbers = "start_learning_rate wider_noise deeper_noise"
+        check_fields(self, numbers, "finite and not negative", lambda v: 0 <= v < math.inf)
         if self.train_images is not None and self.train_images < self.batch_size:
             raise ValueError(f"train_images must be a batch of {self.batch_size} or more, got {self.train_images}")
 

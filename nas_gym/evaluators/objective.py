@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nas_gym.evaluators.evaluator import Evaluations
+from nas_gym.settings import unknown
 from nas_gym.types import Floats
 
 
@@ -230,7 +231,7 @@ def make_objective(spec: Objective | str | Mapping[str, Any]) -> Objective:
     fields: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = fields.pop("name", None)
     if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+        raise ValueError(unknown("objective", name, OBJECTIVES))
     try:
         return OBJECTIVES[name](**fields)
     except TypeError as error:

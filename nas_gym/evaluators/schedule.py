@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator, Schedule
-from nas_gym.settings import from_mapping
+from nas_gym.settings import check_seed, from_mapping, unknown
 from nas_gym.spaces import Tokens
 
 
@@ -152,6 +152,7 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
     fields: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, seed = fields.pop("name", "interleaved"), fields.pop("seed", 0)
     if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
+        raise ValueError(unknown("schedule", name, SCHEDULES))
+    check_seed(seed, "seed of the schedule")
     settings = from_mapping(ScheduleSettings, fields, f"schedule {name!r}", "field")
     return SCHEDULES[name](evaluator, settings, seed) if evaluator.has_shared_weights else Schedule(evaluator)

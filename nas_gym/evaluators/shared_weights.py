@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from nas_gym.evaluators.evaluator import Evaluations, logger
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
-from nas_gym.evaluators.training import cosine, memory_reason, mixed_precision, repeated
+from nas_gym.evaluators.training import check_optimiser, cosine, memory_reason, mixed_precision, repeated
 from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
+from nas_gym.settings import check_fields
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.tasks import Split, Task
 
@@ -60,12 +61,11 @@ class SharedWeightSettings:
     architectures_at_once: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "cosine_steps", "score_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("score_images", "architectures_at_once"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, or None, got {getattr(self, name)}")
+        check_fields(self, "batch_size cosine_steps score_batch", "at least 1", lambda v: v >= 1)
+        optional = "score_images architectures_at_once"
+        check_fields(self, optional, "at least 1, or None", lambda v: v is None or v >= 1)
+        check_fields(self, "final_learning_rate", "finite and not negative", lambda v: 0 <= v < math.inf)
+        check_optimiser(self)
 
     def network(self, input_shape: tuple[int, ...]) -> NetworkSettings:
         """The macro architecture for a task's `input_shape`."""

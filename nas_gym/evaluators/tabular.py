@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator
+from nas_gym.settings import check_seed, did_you_mean
 from nas_gym.spaces import SearchSpace, Tokens
 from nas_gym.tables import DEFAULTS, Table, open_table
 from nas_gym.types import Floats
@@ -69,10 +70,14 @@ class TabularEvaluator(Evaluator):
         if type(self.table.space) is not type(space):
             raise ValueError(f"table {self.table.path} is of the space {self.table.space}, not of {space}")
         super().__init__(self.table.space)
+        check_seed(seed)
         if task is None and len(self.table.tasks) == 1:
             (task,) = self.table.tasks
         if task is None or task not in self.table.tasks:
-            raise ValueError(f"task {task!r} is not in table {self.table.path}; tasks: {', '.join(self.table.tasks)}")
+            raise ValueError(
+                f"task {task!r} is not in table {self.table.path}; tasks: {', '.join(self.table.tasks)}"
+                + did_you_mean(task, self.table.tasks)
+            )
         recorded = self.table.epochs[task]
         if epochs is not None and epochs not in recorded:
             known = ", ".join(map(str, recorded)) or "none"

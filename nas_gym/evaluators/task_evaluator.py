@@ -10,6 +10,7 @@ import torch
 
 import nas_gym
 from nas_gym.evaluators.evaluator import Evaluator
+from nas_gym.settings import check_seed, did_you_mean
 from nas_gym.spaces import SearchSpace
 from nas_gym.tasks import Task
 from nas_gym.tasks.named import named_task
@@ -54,9 +55,11 @@ class TaskEvaluator(Evaluator):
         **settings: Any,
     ) -> None:
         super().__init__(space)
+        check_seed(seed)
         known = [field.name for field in dataclasses.fields(self.Settings)]
-        if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"{self.name} has no setting {unknown}; settings: {', '.join(known)}")
+        if wrong := sorted(set(settings) - set(known)):
+            hint = did_you_mean(wrong[0], known)
+            raise ValueError(f"{self.name} has no setting {wrong}; settings: {', '.join(known)}{hint}")
         self.settings, self.seed, self.device = self.Settings(**settings), seed, choose_device(device)
         if isinstance(task, str):
             task = named_task(task, seed=seed, data_dir=data_dir, download=download, **_options(task_kwargs))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from nas_gym.networks import Network, NetworkBatch, can_batch
 from nas_gym.networks.bank import join
+from nas_gym.settings import check_fields
 from nas_gym.tasks import Split, Task
 from nas_gym.types import Floats
 
@@ -51,13 +53,27 @@ class TrainingSettings:
     record_all_epochs: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
+        check_fields(self, "epochs batch_size", "at least 1", lambda v: v >= 1)
+        check_optimiser(self)
+        check_fields(self, "drop_path label_smoothing", "in [0, 1)", lambda v: 0 <= v < 1)
+        check_fields(self, "auxiliary_weight", "finite and not negative", lambda v: 0 <= v < math.inf)
         if unknown := set(self.record) - {"train", "valid", "test"}:
             raise ValueError(f"record names splits among train, valid, test; got {sorted(unknown)}")
+
+
+def check_optimiser(settings: Any) -> None:
+    """Complains of settings of SGD that are out of range; `gradient_clip` may be infinite, which clips nothing.
+
+    Args:
+        settings: a dataclass that has `learning_rate`, `momentum`, `weight_decay`, and perhaps `gradient_clip`.
+
+    Raises:
+        ValueError: one of them is.
+    """
+    check_fields(settings, "learning_rate weight_decay", "finite and not negative", lambda v: 0 <= v < math.inf)
+    check_fields(settings, "momentum", "in [0, 1)", lambda v: 0 <= v < 1)
+    if hasattr(settings, "gradient_clip"):
+        check_fields(settings, "gradient_clip", "positive", lambda v: v > 0)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas_gym.registry import Registry
-from nas_gym.settings import from_mapping
+from nas_gym.settings import from_mapping, unknown
 from nas_gym.spaces.bench101 import Bench101Space
 from nas_gym.spaces.bench201 import Bench201Space
 from nas_gym.spaces.bench_graph import PROTEINS_OPERATIONS, BenchGraphSpace
@@ -118,7 +118,7 @@ def saved_space(spec: Any) -> SearchSpace:
         ValueError: the name or a field is unknown.
     """
     if isinstance(spec, str) and spec not in PRESETS:
-        raise ValueError(f"unknown space {spec!r}; known: {', '.join(PRESETS)}")
+        raise ValueError(unknown("space", spec, PRESETS))
     return make_space(spec)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from nas_gym.settings import did_you_mean
 from nas_gym.tables.bench_graph import BENCH_GRAPH, open_bench_graph
 from nas_gym.tables.table import Table, TaskTable, class_rows, save_table
 
@@ -33,7 +34,9 @@ def open_table(table: str | os.PathLike[str], task: str | None = None) -> Table:
     if table in BUNDLED:
         return Table(Path(__file__).parent / "data" / BUNDLED[str(table)])
     if not Path(table).is_file():
-        raise ValueError(f"table {os.fspath(table)!r} is neither a file nor one of {', '.join(TABLES)}")
+        raise ValueError(
+            f"table {os.fspath(table)!r} is neither a file nor one of {', '.join(TABLES)}" + did_you_mean(table, TABLES)
+        )
     return Table(table)
 
 

@@ -45,7 +45,7 @@ def import_csv(
             ``validation_seconds``, ``parameters``, ``flops``, ``latency``. Learning curves are given as
             ``{"valid": {4: "early", 12: "late"}, "test": {12: "test"}}``, a column for each number of epochs, the last
             of which ``test`` must have if there is one. By default, all columns named ``<task>_<quantity>``.
-        percent: whether accuracies are in [0, 100] instead of [0, 1].
+        percent: whether accuracies are in [0, 100] instead of [0, 1]; then one of them must be over 1.
         epochs: the number of epochs after which accuracies in a single column were measured, if known.
         partial: whether legal architectures may be missing; they will be failed evaluations.
         licence: the licence of the data.
@@ -97,6 +97,9 @@ def import_csv(
             ]
             arrays[name] = np.stack(columns, axis=1)[:, None] / scale if name in SPLITS else columns[0]
         read[task] = TaskTable(epochs=recorded, **arrays)
+    highest = max(np.nanmax(table.valid, initial=0.0) for table in read.values())
+    if percent and 0 < highest <= 0.01:
+        raise ValueError(f"{source}: no accuracy is over {highest * 100:g}, so they are fractions: leave out percent")
     provenance = {
         "source": f"{source.name}, imported from CSV",
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),

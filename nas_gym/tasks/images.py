@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nas_gym.settings import unknown
 from nas_gym.tasks.folders import check_duplicates, list_class_folders, read_images
 from nas_gym.tasks.formats import read_cifar_batch, read_cifar_classes, read_idx
 from nas_gym.tasks.image_task import Augmentation, ImageTask, channel_statistics, resize
@@ -142,7 +143,7 @@ def _read(name: str, data_dir: Path, download: bool, size: tuple[int, int] | Non
     whole, _, chosen = name.partition(":")
     if chosen and whole in TASKS:
         return _some_classes(_read(whole, data_dir, download, size, allow_duplicates), name, chosen)
-    raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+    raise ValueError(unknown("task", name, TASKS))
 
 
 def _some_classes(source: _Source, name: str, chosen: str) -> _Source:
