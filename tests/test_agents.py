@@ -151,6 +151,7 @@ def test_the_budget_is_cut_by_index():
         agent.learn(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERYWHERE)
 def test_ask_and_tell_equal_learn(name):
     learned = make_agent(name, vector(5), seed=3).learn(40)
@@ -163,6 +164,7 @@ def test_ask_and_tell_equal_learn(name):
     np.testing.assert_array_equal(np.concatenate(batches), learned.tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERYWHERE)
 def test_seeds_decide_and_global_ones_do_not(name):
     def search(seed: int, global_seed: int):
@@ -228,6 +230,7 @@ def assert_plain(value: Any) -> None:
         assert value is None or isinstance(value, torch.Tensor | int | float | str)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERYWHERE)
 def test_a_saved_agent_continues_to_the_bit(name, tmp_path):
     agent = make_agent(name, vector(4, DARTS), seed=5)
@@ -286,6 +289,7 @@ def test_a_save_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------- acting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTING)
 @pytest.mark.parametrize("observation", ["onehot", "tokens"])
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -74,6 +74,7 @@ def test_who_can() -> None:
     assert wanted == ABLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ABLE)
 def test_every_agent_that_can_makes_all_its_trials(name: str) -> None:
     evaluator = Threaded(3, quick=0.05)  # longer than any agent takes to propose
@@ -138,6 +139,7 @@ class Watched(Reinforce):
         return super().tell(trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 def test_nothing_is_learned_later_than_the_limit(limit: int) -> None:
     slow = {1: 1.0, 2: 0.1, 30: 0.1, 31: 0.2}
@@ -155,6 +157,7 @@ def test_nothing_is_learned_later_than_the_limit(limit: int) -> None:
 # ------------------------------------------------------------------ fidelities and tasks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_successive_halving_keeps_its_fidelities(workers: int) -> None:
     """Of nine the best three, of these the best one, whatever the order in which they end."""

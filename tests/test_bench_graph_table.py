@@ -36,6 +36,7 @@ def hashes(space: BenchGraphSpace, tokens: np.ndarray) -> list[int]:
     return [package.Arch(list(net.links), list(net.operations)).valid_hash() for net in networks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "classes"), [(SPACE, 26_206), (SMALL, 2_021)], ids=["all", "proteins"])
 def test_identity_is_the_packages(space: BenchGraphSpace, classes: int) -> None:
     """Equal exactly where the package's hashes are, on every sequence."""
@@ -45,6 +46,7 @@ def test_identity_is_the_packages(space: BenchGraphSpace, classes: int) -> None:
     assert len(pairs) == len({ours for ours, _ in pairs}) == len({theirs for _, theirs in pairs}) == classes
 
 
+@pytest.mark.slow
 def test_identity_is_canonical() -> None:
     rows, _ = class_rows(SMALL)
     ours, _ = class_rows(SMALL, lambda row: identity(SMALL, row))
@@ -58,6 +60,7 @@ def test_identity_is_canonical_everywhere() -> None:
     assert np.array_equal(rows, ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [*TASKS, PROTEINS])
 def test_every_answer_is_the_packages(task: str) -> None:
     records = package.light_read(task)
@@ -82,6 +85,7 @@ def test_every_answer_is_the_packages(task: str) -> None:
     assert evaluator.test(everything).max() == max(record["perf"] for record in records.values())
 
 
+@pytest.mark.slow
 def test_kept_in_the_cache(cache: Path, monkeypatch) -> None:
     table = open_table("nas-bench-graph", "cora")
     assert table.path.parent == cache
@@ -93,6 +97,7 @@ def test_kept_in_the_cache(cache: Path, monkeypatch) -> None:
     assert open_table("nas-bench-graph", "arxiv").path == table.path
 
 
+@pytest.mark.slow
 def test_errors(tmp_path, monkeypatch) -> None:
     with pytest.raises(ValueError, match=r"task 'mutag' is not in NAS-Bench-Graph; tasks: cora, .*, proteins"):
         open_table("nas-bench-graph", "mutag")

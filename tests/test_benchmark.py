@@ -222,6 +222,7 @@ def finished(table: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suit
     return suite, out
 
 
+@pytest.mark.slow
 def test_a_run_is_what_the_agent_does_alone(finished) -> None:
     suite, out = finished
     hyperparameters = {"small": {"population_size": 4, "sample_size": 2}}
@@ -280,6 +281,7 @@ def test_points_are_of_sound_trials_of_full_training() -> None:
     assert _points(trials, "latency").tolist() == [[0.1, 5], [0.5, 9]]
 
 
+@pytest.mark.slow
 def test_run_folders_are_those_of_runs(finished, tmp_path) -> None:
     """`nas-gym train` with the same config finds the same, and `nas-gym show` reads the folder."""
     suite, out = finished
@@ -291,6 +293,7 @@ def test_run_folders_are_those_of_runs(finished, tmp_path) -> None:
         assert load_best(folder) == read_trials(folder).best
 
 
+@pytest.mark.slow
 def test_train_finds_what_the_benchmark_finds(finished, table, tmp_path) -> None:
     """The same agent, environment and seed, with everything else left at its default."""
     suite, out = finished

@@ -25,6 +25,9 @@ from nas_gym.tables.builder import BuildSettings, Shard, build, build_shards, co
 from nas_gym.tables.table import Table, class_rows
 from nas_gym.tasks import Task
 
+pytestmark = pytest.mark.slow  # tables are built, or networks trained, for all of the tests together
+
+
 SPACE = Bench201Space(nodes=3, operations=("none", "skip_connect", "nor_conv_1x1"))
 SETTINGS = BuildSettings(
     task="digits",
@@ -74,7 +77,6 @@ def test_a_row_is_what_training_alone_gives(built: Path) -> None:
         assert table.parameters[row] == sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.slow
 def test_workers_do_not_matter(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "SHARD", 3)
     build(SPACE, tmp_path / "table.npz", SETTINGS, seeds={0: None, 1: 5}, workers=2, device="cpu")
@@ -97,7 +99,6 @@ def _train_until_killed(shard: Shard, after: int) -> None:
     build_shards(SPACE, class_rows(SPACE)[1], [shard], SETTINGS, SETTINGS.make_task())
 
 
-@pytest.mark.slow
 def test_a_killed_build_goes_on(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "table.shards"
     (shard,) = shards(folder, len(class_rows(SPACE)[1]), 0)
@@ -151,7 +152,6 @@ def check_all_but_equal(folder: Path, expected: Path) -> None:
         np.testing.assert_allclose(*(np.array(row.split(","), dtype=float) for row in (found[key], text)), atol=0.06)
 
 
-@pytest.mark.slow
 def test_groups_over_shards_and_seeds_give_what_training_alone_gives(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +162,6 @@ def test_groups_over_shards_and_seeds_give_what_training_alone_gives(
     assert Table(tmp_path / "table.npz").num_rows == Table(built).num_rows
 
 
-@pytest.mark.slow
 def test_a_build_in_groups_goes_on(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is on file after each group is not trained again."""
     with pytest.raises(KeyboardInterrupt):
@@ -173,7 +172,6 @@ def test_a_build_in_groups_goes_on(built: Path, tmp_path: Path, monkeypatch: pyt
     check_all_but_equal(tmp_path / "table.shards", built.with_suffix(".shards"))
 
 
-@pytest.mark.slow
 def test_groups_shrink_to_what_memory_allows(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = NetworkBatch.logits
 
@@ -215,7 +213,6 @@ def test_a_failed_training_is_not_a_number() -> None:
     assert row["parameters"] > 0
 
 
-@pytest.mark.slow
 def test_the_command(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "table.npz"
     monkeypatch.setitem(PRESETS._places, "tiny", SPACE)

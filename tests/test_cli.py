@@ -78,6 +78,7 @@ def test_list(command) -> None:
         assert rows[name] == [description]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["list"], ["--help"], ["train", "--help"]], ids=" ".join)
 def test_answers_at_once(arguments) -> None:
     """In a process of its own, without the libraries that take seconds to load."""
@@ -179,6 +180,7 @@ def test_show_text(command, tmp_path, architecture) -> None:
     assert_shown(command("show", TEXT, "--space", "bench201", "--out", "cell"), architecture, tmp_path / "cell")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cell:enas", "bench201"])
 def test_show_json(command, tmp_path, name) -> None:
     """The text of a large space is longer than a file's name may be."""

@@ -229,6 +229,7 @@ def test_temperature_flattens():
     assert counts[0] < counts[1] < counts[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [TINY_BENCH, TINY_CELL, SkipSpace(2)], ids=["bench", "cell", "skip"])
 def test_probabilities_of_all_sequences_sum_to_one(space):
     sequences = np.array(list(itertools.product(*(range(count) for count in space.choice_counts))))
@@ -239,6 +240,7 @@ def test_probabilities_of_all_sequences_sum_to_one(space):
         assert log_probs.sum(2).exp().sum().item() == pytest.approx(1.0, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [TINY_BENCH, SkipSpace(2)], ids=["bench", "skip"])
 @pytest.mark.parametrize("made", [make, softmaxes])
 def test_sampled_frequencies_follow_the_distribution(space, made):

@@ -229,6 +229,9 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import torch
+
+pytestmark = pytest.mark.slow  # tables are built, or networks trained, for all of the tests together
+
 torch.set_num_threads(1)
 about = {{"classes": "", "architecture": ""}}
 program = torch.export.load({str(derived.out / "network.pt2")!r}, extra_files=about)

@@ -144,6 +144,7 @@ def cluster() -> Iterator[Any]:
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_two_nodes_evaluate_as_one_process_does(cluster: Any, here: Evaluator, there: Path) -> None:
     tokens = np.concatenate([TOKENS, TOKENS[5:9]])
     plan = {tuple(row): "wait" for row in TOKENS[:6].tolist()}  # so that neither node does all
@@ -158,6 +159,7 @@ def test_two_nodes_evaluate_as_one_process_does(cluster: Any, here: Evaluator, t
     assert ray.is_initialized(), "what was running before is left running"
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_no_trial_is_lost(cluster: Any, here: Evaluator, there: Path) -> None:
     plan = {tuple(TOKENS[3].tolist()): "once die", tuple(TOKENS[8].tolist()): "once die"}
     with DistributedEvaluator(partial(Scored, str(there), plan), 2) as evaluator:
@@ -166,6 +168,7 @@ def test_a_worker_that_dies_is_replaced_and_no_trial_is_lost(cluster: Any, here:
     assert [len(begun(there, row)) for row in TOKENS] == [2 if i in (3, 8) else 1 for i in range(len(TOKENS))]
 
 
+@pytest.mark.slow
 def test_a_straggler_is_given_to_another_worker(cluster: Any, here: Evaluator, there: Path) -> None:
     plan = {tuple(TOKENS[2].tolist()): "once hang"}
     with DistributedEvaluator(partial(Scored, str(there), plan), 2, timeout=2.0) as evaluator:
@@ -173,6 +176,7 @@ def test_a_straggler_is_given_to_another_worker(cluster: Any, here: Evaluator, t
         assert evaluator.lost == 1
 
 
+@pytest.mark.slow
 def test_what_kills_every_worker_fails_and_is_not_stored(cluster: Any, here: Evaluator, there: Path) -> None:
     plan = {tuple(TOKENS[4].tolist()): "die"}
     with DistributedEvaluator(partial(Scored, str(there), plan), 2, attempts=2) as evaluator:
@@ -185,6 +189,7 @@ def test_what_kills_every_worker_fails_and_is_not_stored(cluster: Any, here: Eva
     assert len(begun(there, TOKENS[4])) == 2
 
 
+@pytest.mark.slow
 def test_what_the_evaluator_raises_is_raised(cluster: Any, there: Path) -> None:
     plan = {tuple(TOKENS[5].tolist()): "raise"}
     with DistributedEvaluator(partial(Scored, str(there), plan), 2) as evaluator:
@@ -210,6 +215,7 @@ def differs(folder: str) -> Evaluator:
     return FunctionEvaluator(SPACE, accuracy=0.75)
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_begin_or_differ_end_the_search(cluster: Any, there: Path) -> None:
     with DistributedEvaluator(partial(fails_elsewhere, os.getpid()), 2) as evaluator:
         with pytest.raises(ValueError, match=r"the data set is not on this machine"):
@@ -254,6 +260,7 @@ assert not ray.is_initialized()
 """
 
 
+@pytest.mark.slow
 def test_ray_is_started_where_there_is_none_and_ends_with_the_evaluator() -> None:
     """In a process of its own, whose functions are sent along since no worker could import them."""
     ended = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=120)
@@ -287,6 +294,7 @@ def search(name_: str, evaluator: Evaluator, trials: int, callback: Callback | N
     return agent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name_", ["random", "regularized-evolution"])
 def test_asynchronous_trials_are_those_of_any_search(cluster: Any, here: Evaluator, there: Path, name_: str) -> None:
     plan = {tuple(row): "once die" for row in SPACE.sample(np.random.default_rng(0), 3).tolist()}  # what random asks
@@ -321,6 +329,7 @@ def run_of(folder: Path, **config: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_with_workers_and_a_store_is_the_run_without(cluster: Any, tmp_path: Path) -> None:
     store = str(tmp_path / "store.sqlite")
     folders = [
@@ -338,6 +347,7 @@ class Enough(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_asynchronous_run_goes_on_from_its_checkpoint(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +373,7 @@ def test_an_asynchronous_run_goes_on_from_its_checkpoint(
     np.testing.assert_array_equal(trials.rewards, table.accuracy)
 
 
+@pytest.mark.slow
 def test_a_benchmark_on_the_cluster_is_that_of_processes_here(cluster: Any, tmp_path: Path) -> None:
     suite = make_suite(
         {
@@ -432,6 +443,7 @@ def waited_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_process_and_a_lost_machine(cluster: Any, here: Evaluator, there: Path) -> None:
     """SIGKILL from outside in the middle of an evaluation; then a whole node goes, and its worker cannot come back."""
     plan = {tuple(TOKENS[0].tolist()): "once hang", tuple(TOKENS[1].tolist()): "once hang"}

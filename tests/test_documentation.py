@@ -56,6 +56,7 @@ def test_differences_are_found(script: ModuleType, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ENVIRONMENTS, ids=[row.id for row in ENVIRONMENTS])
 def test_pictures(script: ModuleType, row: object) -> None:
     """Modest in size, and the same in every run."""

@@ -261,6 +261,7 @@ def test_seeds_decide_and_global_ones_do_not() -> None:
     assert search(0, 1) == search(0, 2) != search(1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [4, 10, 13])
 def test_it_goes_on_from_a_file(trials: int, tmp_path: Path) -> None:
     """Interrupted anywhere, also between an update and the next, it comes to the same end."""
@@ -306,6 +307,7 @@ def test_shipped_settings_are_the_papers() -> None:
 # ---------------------------------------------------------------------- runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["eas", "random"])
 def test_a_killed_run_goes_on_to_the_bit(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With networks that inherit from networks before the checkpoint, and trials on record beyond it."""

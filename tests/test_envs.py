@@ -85,6 +85,7 @@ def play(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> tuple[float,
 # ---------------------------------------------------------------------- Gymnasium's contract
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @pytest.mark.parametrize("on_invalid", ON_INVALID)
 @pytest.mark.parametrize("name", IDS)
@@ -470,6 +471,7 @@ def _picture(space: Any, tokens: list[int]) -> NDArray[np.uint8]:
     return draw_rgb(make_space(space), np.array(tokens))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_render_rgb_array(space: Any) -> None:
     env = make(space, render_mode="rgb_array")
@@ -487,6 +489,7 @@ def test_render_rgb_array(space: Any) -> None:
     assert (empty != full).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "kind", "upright"),
     [
@@ -537,6 +540,7 @@ def pair(space: Any, num_envs: int, mode: AutoresetMode, **arguments: Any) -> tu
     return SyncVectorEnv(scalar, autoreset_mode=mode), make_native(space, num_envs, autoreset_mode=mode, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("on_invalid", ON_INVALID)
 @pytest.mark.parametrize("space", SPACES)
@@ -571,6 +575,7 @@ def test_native_equals_scalar(space: Any, on_invalid: str, mode: AutoresetMode) 
             assert apart > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("space", SPACES)
 def test_native_equals_scalar_from_a_prefix(space: Any, mode: AutoresetMode) -> None:
@@ -614,6 +619,7 @@ def test_one_batch_for_all_that_end_in_a_step(on_invalid: str, observation: str)
             np.testing.assert_array_equal(native.evaluator.batches[0], infos["final_info"]["architecture"][completed])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("space", SPACES)
 def test_what_the_native_environment_returns_is_a_copy(space: Any, mode: AutoresetMode) -> None:

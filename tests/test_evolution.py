@@ -134,6 +134,7 @@ CROSSED = {
 }
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(name=st.sampled_from(sorted(CROSSED)), seed=st.integers(0, 2**32))
 def test_children_take_after_their_parents(name: str, seed: int) -> None:
@@ -350,6 +351,7 @@ def test_neighbours_of_dependent_spaces(name: str) -> None:
 # ------------------------------------------------------------------ all
 
 
+@pytest.mark.slow
 def test_better_than_chance() -> None:
     """On a smooth landscape: the share of convolutions."""
 

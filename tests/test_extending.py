@@ -78,6 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------ table
 
 
+@pytest.mark.slow
 def test_table(folder) -> None:
     """Every number of the file, read a second time."""
     table = open_table_of_the_example(folder)
@@ -142,6 +143,7 @@ def test_spaces_that_are_none(spec, message) -> None:
         make_space(spec)
 
 
+@pytest.mark.slow
 def test_an_architecture_of_a_foreign_space_from_json() -> None:
     """A process that has imported the module reads it, one that has not says what to do, and imports nothing itself."""
     space = make_space("own_space:SPACE")
@@ -160,6 +162,7 @@ def test_an_architecture_of_a_foreign_space_from_json() -> None:
         assert "ValueError: unknown" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", PLAYERS)
 def test_every_agent_searches_a_foreign_table(agent: str, folder, tmp_path) -> None:
     """Also those that train in parts: the table has a curve. What they report is what the table says."""

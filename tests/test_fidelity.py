@@ -99,6 +99,7 @@ def test_a_fidelity_is_for_one_episode() -> None:
         assert info["evaluation"].get("fidelity", 1.0) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
 @pytest.mark.parametrize("space", ["bench201", "cell:darts", SHORT_CHAIN], ids=str)

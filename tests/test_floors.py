@@ -259,6 +259,7 @@ def test_the_exceptions_are_needed() -> None:
         assert circle({edge[:2] for edge in imports() if edge.kind == "module"} | {exception})
 
 
+@pytest.mark.slow
 def test_nobody_imports_the_folders_by_their_own_names() -> None:
     """`import agents` finds the folder in a clone or an editable install, as a second copy, and nothing elsewhere."""
     wrong = []

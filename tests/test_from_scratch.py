@@ -52,6 +52,7 @@ def curve_by_fit(made: FromScratchEvaluator, row: np.ndarray, seed: int = 0) -> 
 # ------------------------------------------------------------------ what is trained
 
 
+@pytest.mark.slow
 def test_it_trains_as_the_table_builder_does() -> None:
     """The same proxy gives the same bits: a table is what this evaluator says, looked up."""
     build = BuildSettings(
@@ -100,6 +101,7 @@ def test_a_proxy_is_the_task_of_that_size() -> None:
     assert len(untouched.train) == len(make_task("digits", seed=2).train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["last", "best", "best-of-last-5"])
 def test_the_score_is_of_the_curve(score) -> None:
     made = evaluator(score=score, training={"epochs": 7, "batch_size": 20, "learning_rate": 0.2})
@@ -122,6 +124,7 @@ def test_zoph_and_le_s_reward() -> None:
     assert info["evaluation"]["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_every_regularisation_matters() -> None:
     """Each option changes what is trained, so none is read by nobody."""
     # Cells of NASNet's kind have an auxiliary classifier and paths to drop.
@@ -157,6 +160,7 @@ def test_every_regularisation_matters() -> None:
 # ------------------------------------------------------------------ determinism
 
 
+@pytest.mark.slow
 def test_an_evaluation_follows_from_the_architecture_and_the_seed() -> None:
     tokens = draw(4)
     together = evaluator(seed=3).evaluate(tokens)
@@ -172,6 +176,7 @@ def test_an_evaluation_follows_from_the_architecture_and_the_seed() -> None:
     assert twice.tolist() == [alone[0], alone[1], alone[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [[1, 2, 3, 4], [2, 4, 1, 3], [4], [3, 3, 2]], ids=str)
 @pytest.mark.parametrize("paused", [0, 1, 64])
 def test_a_fidelity_is_the_beginning_of_the_curve(order, paused) -> None:

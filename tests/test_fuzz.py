@@ -106,6 +106,7 @@ def check_ended(space: SearchSpace, architectures: Tokens, penalised: NDArray[np
     assert (np.diff(undecided.astype(int), axis=1) >= 0).all()
 
 
+@pytest.mark.slow
 @ids
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
 def test_scalar(row: Any, on_invalid: str) -> None:

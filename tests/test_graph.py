@@ -174,6 +174,7 @@ def test_canonical_forgets_the_order_of_nodes(seed: int, inner: int, density: fl
     assert relabelled(graph, pick).canonical_hash() == graph.canonical_hash()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "operations", [("conv",), ("conv", "pool"), ("conv", SKIP, SUM), ("conv", NONE), (SUM, SKIP, CONCAT), OPERATIONS]
 )
@@ -384,6 +385,7 @@ def bench201_structure(tokens: tuple[int, ...]) -> Structure:
     return {node: vertices[node] for node in sorted(live)} if value[3] else {}
 
 
+@pytest.mark.slow
 def test_bench201_has_5425_classes_by_two_methods() -> None:
     space = Bench201Space()
     truth: dict[tuple[object, ...], str] = {}

@@ -341,6 +341,7 @@ def test_nats_bench_in_part(tmp_path) -> None:
         import_nats_bench(folder, tmp_path / "t.npz")
 
 
+@pytest.mark.slow
 def test_nats_bench_streams(tmp_path) -> None:
     """Memory holds one file at a time."""
     folder = write_nats(tmp_path / "tss")
@@ -462,6 +463,7 @@ def test_official_sample_agrees_with_the_csv(tmp_path) -> None:
 # ------------------------------------------------------------------ the command
 
 
+@pytest.mark.slow
 def test_commands(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 300)

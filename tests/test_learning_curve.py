@@ -116,6 +116,7 @@ def test_least_squares_finds_a_linear_law() -> None:
     assert predictor.deviations.shape == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regressor", REGRESSORS)
 def test_every_regressor_beats_the_mean_and_knows_its_error(regressor) -> None:
     tokens = draw(260)
@@ -133,6 +134,7 @@ def test_every_regressor_beats_the_mean_and_knows_its_error(regressor) -> None:
     assert again.deviations.tolist() == predictor.deviations.tolist()
 
 
+@pytest.mark.slow
 def test_the_search_for_hyperparameters_helps() -> None:
     """Of more draws of the same stream the best cannot be worse, for the first epoch's regressor."""
     tokens = draw(60)
@@ -157,6 +159,7 @@ def test_predictions_are_accuracies() -> None:
 # ------------------------------------------------------------------ stopping
 
 
+@pytest.mark.slow
 def test_stopping_follows_its_rule() -> None:
     """Played again by hand: one architecture at a time, every prediction and every stop."""
     evaluator = stopping(threshold=0.1)
@@ -191,6 +194,7 @@ def test_stopping_follows_its_rule() -> None:
         assert evaluator.best == best
 
 
+@pytest.mark.slow
 def test_it_saves_and_keeps_the_best() -> None:
     tokens = draw(400)
     full = Curves().evaluate(tokens).accuracy
@@ -208,6 +212,7 @@ def test_it_saves_and_keeps_the_best() -> None:
     assert np.abs(accuracy[stopped] - full[stopped]).mean() < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threshold", "stops"), [(0.0, False), (1.0, True)])
 def test_the_extreme_thresholds(threshold, stops) -> None:
     evaluator = stopping(threshold=threshold)
@@ -217,6 +222,7 @@ def test_the_extreme_thresholds(threshold, stops) -> None:
     assert (scored.metrics["epochs"] == (1 if stops else EPOCHS)).all()
 
 
+@pytest.mark.slow
 def test_a_higher_threshold_saves_more() -> None:
     saved = []
     for threshold in (0.01, 0.1, 0.4):
@@ -228,6 +234,7 @@ def test_a_higher_threshold_saves_more() -> None:
     assert saved[0] < saved[-1]
 
 
+@pytest.mark.slow
 def test_a_batch_is_cut_where_the_predictor_has_learnt_enough() -> None:
     tokens = draw(70)
     whole, parts = stopping(), stopping()
@@ -275,6 +282,7 @@ def test_nothing_is_asked_for_nothing() -> None:
     assert len(stopping().evaluate(draw(0))) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [0, 20, 40, 80])
 def test_a_restored_evaluator_goes_on_identically(cut) -> None:
     tokens = draw(120)
@@ -342,6 +350,7 @@ def test_with_costs() -> None:
     assert scored.metrics["stopped"].any()
 
 
+@pytest.mark.slow
 def test_from_scratch_trains_no_epoch_in_vain(monkeypatch) -> None:
     from nas_gym.evaluators import training
 
@@ -368,6 +377,7 @@ def test_from_scratch_trains_no_epoch_in_vain(monkeypatch) -> None:
     assert scored.metrics["stopped"].any()
 
 
+@pytest.mark.slow
 def test_a_run_is_taken_up_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search with early stopping, cut in the middle, ends as one that was not."""
     from rich.console import Console

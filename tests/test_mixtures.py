@@ -72,6 +72,7 @@ def test_a_mixture_is_the_weighted_sum(kind: Callable[..., Bank], needs_gradient
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences() -> None:
     """With respect to every weight, of those that are zero too, and to what is read."""
     made = bank().double()

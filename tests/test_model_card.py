@@ -61,6 +61,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_command_does_it_again(tmp_path, monkeypatch, name) -> None:
     _, card = finish(tmp_path / "run", on_table(tmp_path, **CONFIGS[name]))
@@ -146,6 +147,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(words, values, max_size=4))
 def test_pairs_are_read_back(mapping) -> None:

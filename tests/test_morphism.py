@@ -134,6 +134,7 @@ def test_wider_keeps_the_function(pair: tuple[LayerNetwork, Morphism], seed: int
     close(outputs(parent, images, training=True), outputs(child, images, training=True), 1e-8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(deeper_morphisms(), st.integers(0, 9))
 def test_deeper_keeps_the_function(pair: tuple[LayerNetwork, Morphism], seed: int) -> None:

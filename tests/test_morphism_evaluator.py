@@ -148,6 +148,7 @@ def test_a_network_is_trained_once_however_it_is_reached(trained: list[list[Laye
     assert len(trained) == 2
 
 
+@pytest.mark.slow
 def test_small_learning_rates_keep_what_was_learned() -> None:
     """A grown network, trained as good as not at all, scores as its ancestor does; one with random weights does not."""
     still = {"learning_rate": 1e-6, "wider_noise": 0.0, "deeper_noise": 0.0}
@@ -196,6 +197,7 @@ def test_native_equals_scalar(reward: str) -> None:
 # ---------------------------------------------------------------------- the store
 
 
+@pytest.mark.slow
 def test_weights_go_to_files_and_come_back(tmp_path: Path) -> None:
     wanted = [tokens(BOTH[:1], DEEPER), tokens(BOTH[:2]), tokens(BOTH)]
     roomy, poor = make(inherit="nearest"), make(inherit="nearest", memory=0, weights_dir=str(tmp_path))
@@ -320,7 +322,7 @@ def test_by_name() -> None:
         ({"epoch": 1}, r"morphism has no setting \['epoch'\]"),
         ({"inherit": "all"}, "inherit must be one of 'start', 'nearest'; got 'all'"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"deeper_noise": -1.0}, "deeper_noise must not be negative"),
+        ({"deeper_noise": -1.0}, "deeper_noise must be finite and not negative, got -1.0"),
         ({"train_images": 3}, "train_images must be a batch of 32 or more, got 3"),
         ({"device": "abacus"}, "device 'abacus' is not to be had"),
     ],

@@ -121,6 +121,7 @@ def drawn(env: Any, episodes: int) -> list[int]:
 # ---------------------------------------------------------------------- Gymnasium's contract
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observation", FORMS)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
 def test_checker(observation: str, on_invalid: str) -> None:
@@ -254,6 +255,7 @@ def test_a_task_that_is_none(task: Any, vector: bool) -> None:
 # ---------------------------------------------------------------------- native against scalar
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
 @pytest.mark.parametrize("name", BASES)
@@ -681,6 +683,7 @@ def test_what_is_on_record_is_answered_for_its_own_task() -> None:
         assert asked == {row.tobytes() for row in rows.tokens} - {row.tobytes() for row in own.tokens}
 
 
+@pytest.mark.slow
 def test_a_run_draws_its_tasks_from_its_seed(tmp_path: Path) -> None:
     columns = []
     for name, seed in (("one", 5), ("same", 5), ("other", 6)):

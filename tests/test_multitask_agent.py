@@ -77,6 +77,7 @@ def test_the_controller_is_the_one_of_the_paper() -> None:
                 embedding = weights["embedding"][policy, token]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("space", [BENCH, CellSpace(nodes=2)], ids=["bench201", "pointing"])
 def test_steps_and_whole_sequences_agree(space, skip) -> None:
@@ -121,6 +122,7 @@ def test_moments_are_weighted_means_and_variances() -> None:
     np.testing.assert_allclose([new.mean, new.variance], [moments.mean, moments.variance])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
 def test_opposite_tasks_are_told_apart_by_the_embedding_alone(algorithm) -> None:
     found = {}
@@ -159,6 +161,7 @@ def test_advantages_are_normalised_for_each_task_or_for_all_together() -> None:
         assert abs(advantages.mean()) < 1e-3
 
 
+@pytest.mark.slow
 def test_many_seeds_are_each_one_alone() -> None:
     settings = {**FAST, "replay_size": 3, "revisits": False}
     together = MultiTask(make_env("first", "second", num_envs=30), [3, 4, 5], settings)
@@ -260,6 +263,7 @@ def test_saved_and_loaded_it_goes_on_the_same(tmp_path, pretrained) -> None:
         MultiTask.load(tmp_path / "agent.pt", make_env("third")).ask(1)
 
 
+@pytest.mark.slow
 def test_an_agent_goes_on_from_a_file(tmp_path, pretrained) -> None:
     path = tmp_path / "agent.pt"
     pretrained.save(path)

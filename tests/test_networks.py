@@ -131,6 +131,7 @@ def one_by_one(network: Network, x: Tensor, tokens: Tokens) -> Tensor:
 # ------------------------------------------------------------------ supernets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_batch_equals_the_walk_over_each_architecture(name: str, training: bool) -> None:
@@ -142,6 +143,7 @@ def test_a_batch_equals_the_walk_over_each_architecture(name: str, training: boo
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "settings", "size"),
     [
@@ -161,6 +163,7 @@ def test_other_macro_architectures_too(space: SearchSpace, settings: NetworkSett
     torch.testing.assert_close(network(x, tokens), one_by_one(network, x, tokens), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_batch_equals_each_alone_in_single_precision(name: str) -> None:
     network = make_supernet(make_space(name), (2, 8, 8), 3, SETTINGS).eval()
@@ -173,6 +176,7 @@ def test_a_batch_equals_each_alone_in_single_precision(name: str) -> None:
             torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_gradients_of_a_batch_are_the_sum_of_each_alone(name: str) -> None:
     network, x = supernet(make_space(name)), pictures()
@@ -191,6 +195,7 @@ def test_gradients_of_a_batch_are_the_sum_of_each_alone(name: str) -> None:
         torch.testing.assert_close(gradient, expected.get(key, torch.zeros_like(gradient)), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_architectures_do_not_see_each_other(name: str) -> None:
     """Neither their statistics nor what is not a number cross over, and images share statistics within one."""
@@ -208,6 +213,7 @@ def test_architectures_do_not_see_each_other(name: str) -> None:
     assert not torch.allclose(network(other, tokens)[:, 1:], before[:, 1:]), "norms are of the batch, not of an image"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_a_forward_leaves_no_trace(training: bool) -> None:
     network = make_supernet(make_space("cell:nasnet"), (2, 8, 8), 3, SETTINGS).train(training)
@@ -257,6 +263,7 @@ def give_weights(network: Network, shared: Network) -> None:
             parameter.copy_(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_network_of_its_own_equals_its_row_of_the_supernet(name: str) -> None:
     settings = NetworkSettings(4, 2, 1)
@@ -287,6 +294,7 @@ def unread(network: Network) -> tuple[str, ...]:
     return tuple(idle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_network_holds_only_what_its_architecture_uses(name: str) -> None:
     space = make_space(name)

@@ -93,6 +93,7 @@ def samples(space: Bench101Space, n: int) -> Tokens:
     return np.concatenate([bare, tokens])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "settings"),
     [(8, NetworkSettings(7, 1, 2)), (7, NetworkSettings(5, 2, 1)), (14, NetworkSettings(11, 1, 1, stem_stride=2))],

@@ -129,6 +129,7 @@ def own_network(network: Network, architecture: Architecture, size: int) -> Netw
     return own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize(("size", "settings"), SETTINGS)
 def test_supernet_equals_the_reference_and_networks_of_their_own(

@@ -89,6 +89,7 @@ def slicing(network: Network, name: str, weights: Tensor) -> Tensor:
     return weights.unflatten(1, (node, -1))[:, sorted(numbers & set(range(node)))].flatten(1, 2)
 
 
+@pytest.mark.slow
 def test_supernet_and_own_networks_compute_the_same() -> None:
     supernet = checks.supernet_with_random_weights(SPACE, SETTINGS)
     checks.check_slices(supernet, architectures(12), by_hand, slicing)
@@ -104,6 +105,7 @@ def test_live_edges_are_those_on_a_way_through() -> None:
         assert {edge for edge, is_live in zip(edges, live, strict=True) if is_live} == expected
 
 
+@pytest.mark.slow
 def test_a_network_holds_what_it_needs() -> None:
     # Motif 0: a 1x1 convolution joined with a skip; motif 1: a depthwise convolution, and an edge that leads nowhere.
     names = [decision.choices for decision in SMALL.decisions]
@@ -146,6 +148,7 @@ def test_cells_per_stage() -> None:
     assert convolutions == [(1, 4), (2, 8), (1, 8), (1, 8)]
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes() -> None:
     checks.check_image_sizes(SPACE, channels=4)
 

@@ -185,6 +185,7 @@ def test_every_operation_is_tested() -> None:
     assert set(REFERENCES) == set(OPERATIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [2, 4, 6])
 def test_strided_pointwise_convolutions_of_few_channels(channels: int) -> None:
     """They read every second pixel; in a process of its own, since a stride in them would corrupt its memory."""

@@ -50,6 +50,7 @@ def test_the_front_is_what_nothing_dominates(points: np.ndarray) -> None:
     assert nondominated(points).tolist() == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(clouds, st.integers(-3, 1))
 def test_hypervolume_is_that_of_the_union(points: np.ndarray, low: int) -> None:

@@ -136,6 +136,7 @@ def test_minibatches_hold_every_episode_once_an_epoch(monkeypatch):
         assert sorted(seen[5 * epoch : 5 * epoch + 5]) == sorted(map(tuple, tokens.tolist()))
 
 
+@pytest.mark.slow
 def test_ppo_learns_under_masks_and_beats_random_search():
     settings = {"learning_rate": 0.01, "tanh_constant": None, "batch_size": 10, "epochs": 4, "hidden_size": 32}
     pointing = [t for t, decision in enumerate(DARTS.decisions) if decision.kind == "input"]

@@ -77,6 +77,7 @@ def test_kernel_is_the_product_of_encodings(name: str, pairs: bool) -> None:
 # ---------------------------------------------------------------------- Bayesian linear regression
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("space", [BENCH201, SMALL], ids=["bench201", "small"])
 @pytest.mark.parametrize("n", [30, 300])
@@ -110,6 +111,7 @@ def test_precisions_of_scikit_learn(pairs: bool) -> None:
     assert ours.weight_precision == pytest.approx(theirs.lambda_, rel=1e-4)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("n", [2, 10, 60, 400])
 def test_evidence_increases(n: int, pairs: bool) -> None:
@@ -256,6 +258,7 @@ def test_foreign_predictors(name: str) -> None:
     assert isinstance(make_predictor(f"{__name__}:Nearest", SMALL), Nearest)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     slope=st.floats(1e-3, 1e3),

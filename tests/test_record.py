@@ -224,7 +224,7 @@ def hold(folder: Path, ready: object, seconds: float) -> None:
 
 
 def test_one_writer(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("fork")
     ready = context.Event()
     process = context.Process(target=hold, args=(tmp_path, ready, 60.0))
     process.start()

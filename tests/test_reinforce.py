@@ -136,6 +136,7 @@ def test_gradients_are_clipped():
     assert found[1].item() == pytest.approx(1e-3, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_reinforce_beats_random_search():
     settings = load_hyperparameters("reinforce", "NAS-Cell-v0")
     for seed in range(4):
@@ -147,6 +148,7 @@ def test_reinforce_beats_random_search():
         assert learned.best == BENCH.architecture([CONV] * 6)
 
 
+@pytest.mark.slow
 def test_reinforce_learns_where_to_point():
     """Reward for reading the network's first input everywhere, which only attention over anchors can express."""
     space = make_space("cell:enas")
@@ -192,6 +194,7 @@ def test_replay_raises_the_likelihood_of_the_best():
     np.testing.assert_allclose(agent.controller.logits.grad[0, 0], 2.0 * (1 / 3 - np.eye(3)[1]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_critic_learns_the_mean_reward_and_leaves_the_features_alone():
     options = {"baseline": "critic", "entropy_weight": 0.0, "learning_rate": 0.02, "batch_size": 8}
     agent = reinforce(vector(1), hyperparameters=options)

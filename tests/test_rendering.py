@@ -83,6 +83,7 @@ def assert_readable(graph: ArchitectureGraph, plan: Layout) -> None:
             assert beside, "an edge runs through a box"
 
 
+@pytest.mark.slow
 @presets
 def test_boxes_do_not_overlap_and_edges_run_around_them(space: SearchSpace) -> None:
     for graph in graphs(space, 25):
@@ -127,6 +128,7 @@ def test_clusters_stand_side_by_side() -> None:
     assert plan.panels["normal"][2] < plan.panels["reduction"][0]
 
 
+@pytest.mark.slow
 @presets
 def test_words_fit_into_their_boxes(space: SearchSpace) -> None:
     for graph in graphs(space, 2, seed=1):
@@ -168,6 +170,7 @@ def read_png(path: Path) -> tuple[int, int]:
     return width, height
 
 
+@pytest.mark.slow
 @presets
 def test_png_is_whole(space: SearchSpace, tmp_path: Path) -> None:
     architecture = space.architecture(space.sample(np.random.default_rng(2), 1)[0])
@@ -177,6 +180,7 @@ def test_png_is_whole(space: SearchSpace, tmp_path: Path) -> None:
     assert (width, height) == pytest.approx((150 * plan.width, 150 * plan.height), abs=2)
 
 
+@pytest.mark.slow
 @presets
 def test_svg_holds_every_label_as_text(space: SearchSpace, tmp_path: Path) -> None:
     for row in space.sample(np.random.default_rng(3), 2):
@@ -194,6 +198,7 @@ def test_svg_holds_every_label_as_text(space: SearchSpace, tmp_path: Path) -> No
         assert all(texts.count(operation) == operations.count(operation) for operation in operations)
 
 
+@pytest.mark.slow
 def test_files_are_the_same_to_the_byte(tmp_path: Path) -> None:
     space = SPACES["cell:darts"]
     architecture = space.architecture(space.sample(np.random.default_rng(4), 1)[0])
@@ -212,6 +217,7 @@ def test_other_suffixes_are_refused(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_matplotlib_comes_late_and_pyplot_never() -> None:
     code = """if True:
         import sys
@@ -255,6 +261,7 @@ def test_undecided_nodes_are_dashed_and_the_highlight_is_strong() -> None:
     assert len({p.get_linewidth() for p in node_patches(graph).values()}) == 1  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @presets
 def test_frames_of_half_decided_architectures(space: SearchSpace) -> None:
     tokens = space.sample(np.random.default_rng(5), 1)[0]

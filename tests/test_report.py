@@ -32,6 +32,9 @@ from nas_gym.experiments.report.page import SERIES_DARK
 from nas_gym.experiments.report.report import write_report
 from nas_gym.experiments.report.standings import Summary, summarise
 
+pytestmark = pytest.mark.slow  # tables are built, or networks trained, for all of the tests together
+
+
 CORA = Environment("NAS-BenchGraph-v0", "cora", "nas-bench-graph")
 ARXIV = Environment("NAS-BenchGraph-v0", "arxiv", "nas-bench-graph")
 HOSTILE = "<script>alert('&')</script>"
@@ -363,7 +366,6 @@ def test_figures(report) -> None:
     assert {agent.label for agent in summary.standings} <= labels
 
 
-@pytest.mark.slow
 def test_equal_runs_give_equal_pages(report, tmp_path) -> None:
     summary, traces, out = report
     write_report(summary.suite, traces, summary.problems, tmp_path)

@@ -392,6 +392,7 @@ def deterministic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_signals(tmp_path, deterministic, which) -> None:
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -424,6 +425,7 @@ def cut_run(whole: Path, folder: Path, trials: int) -> None:
     record.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [0, 1, 17, 35])
 def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, trials) -> None:
     folder = tmp_path / "run"
@@ -442,6 +444,7 @@ def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, trials) -
     assert_clocks(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [None, 300.0], ids=["trials", "seconds"])
 @pytest.mark.parametrize("agent", [name for name in AGENTS if name != "eas"])  # on tables it has nothing to grow
 def test_every_agent_goes_on_to_the_bit(tmp_path, agent, seconds) -> None:
@@ -459,6 +462,7 @@ def test_every_agent_goes_on_to_the_bit(tmp_path, agent, seconds) -> None:
         assert row["table"]["test_accuracy"] > 0
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumes_to_itself(tmp_path) -> None:
     folder = tmp_path / "run"
     record = make_run(folder, CONSTANT).execute()
@@ -602,6 +606,7 @@ def test_the_test_split_is_told_by_retraining_alone(uninterrupted) -> None:
     assert not [tag for tag in scalars(folder) if "test" in tag]
 
 
+@pytest.mark.slow
 def test_the_random_architecture_is_drawn_uniformly(tmp_path, monkeypatch) -> None:
     """Whatever the search has come to: here agents that propose one architecture again and again."""
     config = replace(RANDOM, trials=3, env_kwargs={"evaluator": "constant", "space": {"name": "bench201", "nodes": 3}})
@@ -619,6 +624,7 @@ def test_the_random_architecture_is_drawn_uniformly(tmp_path, monkeypatch) -> No
     assert chisquare(counts).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_the_seed_makes_the_trials(tmp_path, deterministic) -> None:
     for folder, seed in ((tmp_path / "same", 5), (tmp_path / "other", 6)):
         make_run(folder, replace(CONSTANT, seed=seed)).execute()
@@ -689,7 +695,7 @@ def test_corrupt_config(tmp_path, text) -> None:
         ("trials", "3", "trials must be an integer of at least 1, got '3'"),
         ("num_envs", 0, "num_envs must be an integer of at least 1, got 0"),
         ("retrain_epochs", -1, "retrain_epochs must be an integer of at least 0, got -1"),
-        ("seed", -1, "seed must be an integer of at least 0, got -1"),
+        ("seed", -1, r"seed must be an integer in \[0, 2\*\*63\), got -1"),
         ("simulated_seconds", 0, "simulated_seconds must be a positive number, got 0"),
         ("simulated_seconds", "1", "simulated_seconds must be a positive number, got '1'"),
         ("env", "NAS-Nothing-v0", "unknown environment 'NAS-Nothing-v0'; known: NAS-Cell-v0"),

@@ -79,6 +79,7 @@ def same(left: Evaluations, right: Evaluations) -> bool:
 # ------------------------------------------------------------------ scoring
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("settings", [{"score_batch": 100}, {"score_batch": 20}, {"score_images": None}])
 def test_scores_are_those_of_each_architecture_alone(name: str, settings: dict[str, Any]) -> None:
@@ -103,6 +104,7 @@ def test_scores_are_those_of_each_architecture_alone(name: str, settings: dict[s
     assert scores.accuracy.dtype == np.float64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_scoring_changes_nothing(name: str) -> None:
     made = trained(name, score_images=20)
@@ -121,6 +123,7 @@ def test_scoring_changes_nothing(name: str) -> None:
     assert same_state(made.state_dict(), other.state_dict())
 
 
+@pytest.mark.slow
 def test_order_company_and_repetition_do_not_matter() -> None:
     made = trained("cell:enas")
     tokens = draw(made.space, 8)
@@ -138,6 +141,7 @@ def test_order_company_and_repetition_do_not_matter() -> None:
     np.testing.assert_allclose(in_parts.metrics["loss"], scores.metrics["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_minibatch_is_the_same_for_all_until_the_weights_change() -> None:
     made, whole = trained(score_images=20), trained(score_images=None)
     tokens = draw(made.space, 40)
@@ -161,6 +165,7 @@ def test_illegal_architectures_are_refused() -> None:
 # ------------------------------------------------------------------ training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_training_follows_from_the_seed(name: str) -> None:
     first, again, other = trained(name), trained(name), trained(name, seed=1)
@@ -258,6 +263,7 @@ def test_the_test_split_is_forbidden_here() -> None:
 # ------------------------------------------------------------------ state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_a_saved_evaluator_goes_on_exactly(name: str, steps: int, tmp_path: Path) -> None:
@@ -299,6 +305,7 @@ def poisoned(name: str, position: int, choice: int) -> SharedWeightEvaluator:
     return made
 
 
+@pytest.mark.slow
 def test_a_child_that_is_not_a_number_fails_alone() -> None:
     """Every node of a cell reaches its output, so exactly the architectures that chose the operation fail."""
     healthy, made = trained("cell:enas"), poisoned("cell:enas", position=0, choice=1)

@@ -49,6 +49,7 @@ def test_number_of_sequences() -> None:
     assert PRESETS["bench101"].length == 21 + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("vertices", "classes"), [(2, 1), (3, 6), (4, 84), (5, 2_441)])
 def test_classes_are_the_published_ones_and_those_of_brute_force(vertices: int, classes: int) -> None:
     """The cells of NAS-Bench-101 by the number of vertices: 1, 6, 84, 2,441, 62,010, 359,082, together 423,624."""
@@ -68,6 +69,7 @@ def test_classes_of_six_vertices() -> None:
     assert len({space.canonical(space.architecture(row)) for row in rows}) == 62_010
 
 
+@pytest.mark.slow
 def test_pruned_cells_are_classes_of_their_own_size() -> None:
     """Random sequences, most with dangling vertices, and the same cells written with fewer vertices."""
     space = PRESETS["bench101"]

@@ -23,6 +23,7 @@ def test_sizes() -> None:
     assert PRESETS["bench_graph:proteins"].size == 9 * (5**4 - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "classes"),
     [("bench_graph:proteins", 2_021), pytest.param("bench_graph", 26_206, marks=pytest.mark.slow)],
@@ -33,6 +34,7 @@ def test_published_number_of_classes(preset: str, classes: int) -> None:
     assert len({space.canonical(space.architecture(row)) for row in everything(space)}) == classes
 
 
+@pytest.mark.slow
 def test_classes_are_the_benchmarks() -> None:
     benchmark = pytest.importorskip("nas_bench_graph")
     assert [list(links) for links in LINKS] == benchmark.link_list

@@ -214,6 +214,7 @@ def test_mutation_brings_an_architecture_to_the_stage() -> None:
     stage.check(children)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["random", "reinforce", "regularized-evolution", "local-search"])
 @pytest.mark.parametrize("num_envs", [0, 5])
 def test_agents_grow_with_the_space(agent: str, num_envs: int) -> None:

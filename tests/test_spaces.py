@@ -95,6 +95,7 @@ def first(space: SearchSpace) -> np.ndarray:
 # ------------------------------------------------------------------ size
 
 
+@pytest.mark.slow
 @small
 def test_size_is_the_number_of_legal_sequences(space: SearchSpace) -> None:
     rows = enumerate_legal(space)
@@ -193,6 +194,7 @@ def test_legal_check_and_the_rule_agree(name: str, data: st.DataObject) -> None:
             space.check(row)
 
 
+@pytest.mark.slow
 @varied
 def test_a_legal_prefix_is_never_a_dead_end(space: SearchSpace) -> None:
     rng = np.random.default_rng(0)
@@ -207,6 +209,7 @@ def test_a_legal_prefix_is_never_a_dead_end(space: SearchSpace) -> None:
     space.check(tokens)
 
 
+@pytest.mark.slow
 @varied
 def test_legal_at_many_positions_equals_one_at_a_time(space: SearchSpace) -> None:
     rng = np.random.default_rng(1)
@@ -267,6 +270,7 @@ def test_sample_weighs_first_inputs_by_what_follows() -> None:
     assert chisquare(counts[:4], np.array([0.4, 0.3, 0.2, 0.1]) * 20_000).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @varied
 def test_sample_is_legal_and_repeatable(space: SearchSpace) -> None:
     tokens = space.sample(np.random.default_rng(5), 300)
@@ -300,6 +304,7 @@ def test_draw_is_proportional_to_the_weights() -> None:
 # ------------------------------------------------------------------ mutate
 
 
+@pytest.mark.slow
 @varied
 def test_mutate_changes_one_decision_and_what_it_made_illegal(space: SearchSpace) -> None:
     parents = space.sample(np.random.default_rng(7), 500)
@@ -360,6 +365,7 @@ def test_mutate_leaves_a_single_architecture_alone() -> None:
 # ------------------------------------------------------------------ text, JSON, one-hot
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(VARIED)), st.integers(0, 2**32))
 def test_text_and_json_round_trip(name: str, seed: int) -> None:
@@ -542,6 +548,7 @@ def test_order_of_a_nodes_pairs_is_forgotten() -> None:
 # ------------------------------------------------------------------ NAS-Bench-201
 
 
+@pytest.mark.slow
 def test_bench201_reads_and_writes_all_of_the_benchmarks_strings() -> None:
     if not BENCH201_CSV.exists():
         pytest.skip(f"the benchmark's table is not at {BENCH201_CSV}")
@@ -583,6 +590,7 @@ def test_bench201_parse_names_the_form(text: str) -> None:
         Bench201Space().parse(text)
 
 
+@pytest.mark.slow
 def test_bench201_has_6466_unique_strings() -> None:
     """Dong et al. 2021 (NATS-Bench), section 3.1: 6,466 of the 15,625 are unique."""
     space = Bench201Space()

@@ -80,6 +80,7 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 # ------------------------------------------------------------------ they are Stable-Baselines3's
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size:UserWarning")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("space", [BENCH, GRAPH], ids=["free", "masked"])
@@ -117,6 +118,7 @@ def test_an_agent_is_the_algorithm_to_the_bit(name, space) -> None:
     assert model._n_updates == agent.model._n_updates > 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is ignored because a custom .replay_buffer_class:UserWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_model_loads_in_stable_baselines(name, tmp_path) -> None:
@@ -145,6 +147,7 @@ def advantages(rewards: np.ndarray, values: np.ndarray, gamma: float, smoothing:
     return np.array([deltas[step:] @ decay[: len(deltas) - step] for step in range(len(deltas))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_POLICY)
 def test_rollouts_are_whole_episodes(name, monkeypatch) -> None:
     agent: Any = make_agent(name, vector(6, CHAIN), 1, small(name, batch_size=12, gamma=0.9, gae_lambda=0.8))
@@ -198,6 +201,7 @@ def test_the_replay_buffer_holds_every_decision(name) -> None:
     assert at == buffer.pos == agent.model.num_timesteps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decisions", [8, 9, 10])
 def test_no_minibatch_of_one_decision(decisions) -> None:
     """Its advantage would have no standard deviation, and the network would be lost."""
@@ -230,6 +234,7 @@ def test_an_illegal_action_becomes_what_it_becomes_in_the_environment(space) -> 
             assert executed(env.search_space.legal(after[None], position))[0, action] == after[position]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_policy_is_what_is_asked_for(name) -> None:
     """Shares among many architectures of the first choice, and of the last ones after a common prefix."""
@@ -286,6 +291,7 @@ def test_all_seven_are_there() -> None:
     assert sorted(f"sb3:{algorithm}" for algorithm in algorithms) == sorted(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_shipped_settings_update_often_and_learn(name) -> None:
     """At least ten changes of the policy in 150 trials of six decisions, and better architectures in the end."""
@@ -306,6 +312,7 @@ def test_the_shipped_settings_update_often_and_learn(name) -> None:
     assert rewards[-50:].mean() > 0.68  # uniform sampling gives 0.66, with a standard error of 0.007
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_stopped_and_continued_it_is_one_search(name) -> None:
     class Stop(Callback):
@@ -318,6 +325,7 @@ def test_stopped_and_continued_it_is_one_search(name) -> None:
     np.testing.assert_array_equal(whole.learn(40).tokens, parted.result.tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_global_generators_are_neither_read_nor_changed(name) -> None:
     def search(seed: int) -> np.ndarray:
@@ -534,6 +542,7 @@ def interrupted(folder: Path, config: RunConfig, batches: int, monkeypatch: pyte
             execute(folder, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_run_ends_like_a_whole_one(name, tmp_path, monkeypatch) -> None:
     whole = execute(tmp_path / "whole", config(name))

@@ -118,6 +118,7 @@ def test_fidelities_are_kept_apart_and_the_nearest_is_one(path: Path) -> None:
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 
 
+@pytest.mark.slow
 @given(
     accuracy=st.floats(allow_nan=False, allow_infinity=False),
     metrics=st.dictionaries(st.text(max_size=5), NUMBERS, max_size=3),

@@ -212,6 +212,7 @@ class Faithful(FunctionEvaluator):
         return Evaluations((tokens == CONV).mean(axis=1), {"seconds": np.full(len(tokens), share)})
 
 
+@pytest.mark.slow
 def test_more_is_seen_in_the_same_time() -> None:
     means = {
         agent_name(made): np.mean(

@@ -167,6 +167,7 @@ def test_from_scratch() -> None:
             FromScratchEvaluator(SPACE, task, device="cpu", network={"channels": 4}, **setting)
 
 
+@pytest.mark.slow
 def test_shared_weights() -> None:
     task = regression()
     made = SharedWeightEvaluator(SPACE, task, device="cpu", channels=4, batch_size=16, score_batch=20)

@@ -573,6 +573,7 @@ def test_classes_that_are_none(chosen: str) -> None:
     assert repr(f"digits:{chosen}") in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all((Path("/usr/share/datasets/fashion-mnist") / f"{file}.gz").is_file() for file in IDX_FILES),
     reason="Debian's package dataset-fashion-mnist is not installed",

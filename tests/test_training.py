@@ -68,6 +68,7 @@ def movement(before: dict[str, Tensor], model: Network) -> float:
 # ------------------------------------------------------------------ what it learns
 
 
+@pytest.mark.slow
 def test_networks_learn_what_is_easy() -> None:
     models = [network(cell) for cell in range(3)]
     task = toy_task(300, augmentation=Augmentation(padding=1))
@@ -314,6 +315,7 @@ EXHAUSTED: list[Callable[[], Exception]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", EXHAUSTED, ids=["cuda", "cpu", "python"])
 @pytest.mark.parametrize("when", ["training", "scoring"])
 def test_exhausted_memory_is_a_failure(error: Callable[[], Exception], when: str) -> None:

@@ -90,6 +90,7 @@ def check_equal(
 # ------------------------------------------------------------------ equal to training alone
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("name", SPACES)
 def test_three_steps_are_those_of_each_alone(name: str) -> None:
@@ -105,6 +106,7 @@ def test_three_steps_are_those_of_each_alone(name: str) -> None:
     assert not torch.allclose(biases[0], biases[-1]), "two of one architecture"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(
     "settings",
@@ -117,6 +119,7 @@ def test_other_macro_architectures_too(name: str, settings: NetworkSettings) -> 
     check_equal(ours, together(ours), theirs, alone(theirs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_in_single_precision_too(name: str) -> None:
     """Here a rounding error may turn a ReLU on or off: two steps, and what differs is small beside what was learnt."""
@@ -136,6 +139,7 @@ def test_in_single_precision_too(name: str) -> None:
         assert math.sqrt(difference) < 0.02 * math.sqrt(movement)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bench201", "cell:nasnet", "size"])
 def test_in_mixed_precision_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What CUDA computes with, on the CPU."""
@@ -147,6 +151,7 @@ def test_in_mixed_precision_too(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert not found.failed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("name", ["bench201", "cell:enas"])
 def test_weight_decay_of_what_the_output_reads(name: str) -> None:
@@ -166,6 +171,7 @@ def test_weight_decay_of_what_the_output_reads(name: str) -> None:
     assert read > 0.7 * sum(len(list(network.parameters())) for network in ours)
 
 
+@pytest.mark.slow
 def test_they_learn_what_is_easy() -> None:
     curves = together(make("bench201"), TrainingSettings(epochs=12, batch_size=16, augment=False))
     for curve in curves:
@@ -173,6 +179,7 @@ def test_they_learn_what_is_easy() -> None:
     assert np.median([curve.accuracy["valid"][-1] for curve in curves]) > 0.9
 
 
+@pytest.mark.slow
 def test_each_network_has_its_own_clip() -> None:
     """With a tiny clip, and neither momentum nor decay, a step moves each by learning rate x clip."""
     settings = TrainingSettings(1, 48, 0.1, momentum=0, weight_decay=0, gradient_clip=1e-2, record=())
@@ -232,6 +239,7 @@ def of(name: str, settings: NetworkSettings = NETWORK, classes: int = 3) -> Netw
     return make_network(architecture, (2, 7, 7), classes, settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pair", "possible"),
     [
@@ -263,6 +271,7 @@ def test_no_networks() -> None:
 # ------------------------------------------------------------------ failures
 
 
+@pytest.mark.slow
 def test_a_network_that_diverges_fails_alone() -> None:
     settings = TrainingSettings(epochs=3, batch_size=16)
     ours, theirs = make("bench201"), make("bench201")
@@ -280,6 +289,7 @@ def test_a_network_that_diverges_fails_alone() -> None:
         assert all(torch.equal(v, theirs[row].state_dict()[key]) for key, v in ours[row].state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cell:enas", "size"])
 def test_what_is_not_a_number_does_not_cross_over(name: str) -> None:
     """Neither by the zeros that stand where a network has less than another."""
@@ -298,6 +308,7 @@ def test_when_all_diverge_training_ends() -> None:
     assert all(curve.failed and len(curve.loss) == 1 for curve in curves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3])
 def test_where_memory_is_exhausted_halves_are_trained(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the start: what was trained before the memory was exhausted leaves no trace."""

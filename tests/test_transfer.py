@@ -37,6 +37,9 @@ from nas_gym.experiments.transfer.suite import (
 from nas_gym.spaces import make_space
 from nas_gym.tables import TaskTable, save_table
 
+pytestmark = pytest.mark.slow  # tables are built, or networks trained, for all of the tests together
+
+
 BENCH = make_space("bench201")
 
 
@@ -188,7 +191,6 @@ def test_report(done) -> None:
     assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_tasks_that_are_trained_on(tmp_path, monkeypatch) -> None:
     """Each seed has shared weights of its own, and what it has searched is kept, whatever becomes of the next."""
     cell = {"channels": 4, "batch_size": 16, "score_images": 32}
@@ -333,7 +335,6 @@ def test_threads_and_global_generators_are_left_alone(done) -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.slow
 def test_example(tmp_path, monkeypatch, capsys) -> None:
     pytest.importorskip("nas_bench_graph")
     monkeypatch.chdir(tmp_path)

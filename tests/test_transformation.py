@@ -136,6 +136,7 @@ def test_spaces_that_are_none(fields: dict[str, Any], message: str) -> None:
 # ---------------------------------------------------------------------- Gymnasium's contract
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @pytest.mark.parametrize("name", IDS)
 def test_checkers(name: str, observation: str) -> None:
@@ -374,6 +375,7 @@ def restarting(reward: str, on_invalid: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
@@ -393,6 +395,7 @@ def test_starts_are_those_of_the_scalar_environment(mode: AutoresetMode, reward:
     assert len(starts) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
@@ -455,6 +458,7 @@ def test_episodes_start_from_the_best(mode: AutoresetMode, reward: str, on_inval
     assert other.state_dict() == state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize(
     "name", ["random", "reinforce", "ppo", "local-search", "regularized-evolution", "sb3:maskable-ppo"]
@@ -481,6 +485,7 @@ def test_agents_grow_networks_out_of_the_best(name: str, mode: AutoresetMode) ->
         assert (scalar.tokens[10:, : len(prefix)] == prefix).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "reinforce", "ppo", "local-search", "tournament", "sb3:maskable-ppo"])
 def test_agents_that_were_saved_grow_on(name: str, tmp_path: Path) -> None:
     """Saved with episodes that wait, before and after the first restart, an agent comes to the same end."""
@@ -501,6 +506,7 @@ def test_agents_that_were_saved_grow_on(name: str, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- native against scalar
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
@@ -569,6 +575,7 @@ def test_what_the_native_environment_returns_is_a_copy() -> None:
 # ---------------------------------------------------------------------- pictures
 
 
+@pytest.mark.slow
 def test_render() -> None:
     env = make(render_mode="ansi")
     env.reset()
@@ -591,6 +598,7 @@ def test_render() -> None:
 # ---------------------------------------------------------------------- agents
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @pytest.mark.parametrize("client", ["PPO", "MaskablePPO"])
 def test_stable_baselines_play_it(client: str, observation: str) -> None:
@@ -611,6 +619,7 @@ def test_stable_baselines_play_it(client: str, observation: str) -> None:
     assert any((old != new).any() for old, new in zip(before, model.policy.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["random", "reinforce", "ppo", "local-search", "regularized-evolution", "sb3:maskable-ppo"]
 )

@@ -84,6 +84,7 @@ def test_samples_are_uniform() -> None:
         assert pattern.sum() == 1 or chisquare(counts).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_extreme_random_numbers_stay_legal() -> None:
     """The largest number that the generator can give still falls on the last legal action."""
 
@@ -153,6 +154,7 @@ def test_masked_observation_by_gymnasium() -> None:
         MaskedObservation(make("bench201"), "mask", "mask")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("space", SPACES)
 def test_masked_observations_equal_those_of_scalar_environments(space: Any, mode: AutoresetMode) -> None:
@@ -216,6 +218,7 @@ def test_vector_reward(space: Any) -> None:
     assert 0 < failures < 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("space", SPACES)
 def test_vector_rewards_of_the_native_environment(space: Any, mode: AutoresetMode) -> None:
@@ -268,6 +271,7 @@ def test_vector_reward_by_gymnasium() -> None:
 # ---------------------------------------------------------------------- Stable-Baselines3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
 @pytest.mark.parametrize("observation", ["onehot", "tokens"])
 @pytest.mark.parametrize("space", SPACES)

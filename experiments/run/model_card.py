@@ -230,7 +230,9 @@ def command(config: RunConfig) -> str:
     words = ["nas-gym", "train"]
     for field in dataclasses.fields(config):
         value, option = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
-        if field.name in ("hyperparameters", "env_kwargs") or (field.name == "transfer_mode" and not config.pretrained):
+        if field.name in ("hyperparameters", "env_kwargs"):
+            continue
+        if value == field.default and field.name not in ("env", "agent", "trials", "seed", "device"):
             continue
         if value is True:
             words.append(option)
