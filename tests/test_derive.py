@@ -33,6 +33,8 @@ from nas_gym.networks import NetworkSettings, make_network
 from nas_gym.spaces import Architecture, make_space
 from nas_gym.tasks import make_task
 
+pytestmark = pytest.mark.slow  # tables are built, or networks trained, for all of the tests together
+
 SPACE = make_space("bench201")
 SMALL = {"train_images": 100, "network": {"channels": 4, "reductions": 1}, "training": {"epochs": 2, "batch_size": 25}}
 QUIET = Console(quiet=True)
@@ -229,9 +231,6 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import torch
-
-pytestmark = pytest.mark.slow  # tables are built, or networks trained, for all of the tests together
-
 torch.set_num_threads(1)
 about = {{"classes": "", "architecture": ""}}
 program = torch.export.load({str(derived.out / "network.pt2")!r}, extra_files=about)
