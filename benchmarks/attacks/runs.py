@@ -135,7 +135,8 @@ def _resume(outcome: Outcome, run: Path, config: RunConfig, whole: list[dict[str
         outcome.silent += 1
     else:
         outcome.lost += 1
-    outcome.examples.append(what)
+    errors = [path.read_text() for path in run.parent.glob("*.error")]
+    outcome.examples.append(f"{what}: exit code {process.exitcode}, {errors}")
 
 
 def two_writers(folder: Path, rng: np.random.Generator, *, tries: int = 5) -> Outcome:

@@ -281,7 +281,11 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / CONFIG
     if not path.exists():
         raise ValueError(f"{str(folder)!r} holds no run: there is no {CONFIG} in it")
-    return from_mapping(RunConfig, read_mapping(path), repr(str(path)), "field")
+    values = read_mapping(path)
+    try:
+        return from_mapping(RunConfig, values, "a run", "field")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} holds no run's configuration: {error}") from error
 
 
 def read_space(folder: Path) -> SearchSpace:
@@ -290,7 +294,11 @@ def read_space(folder: Path) -> SearchSpace:
     Raises:
         ValueError: the folder holds no run, or its record is damaged.
     """
-    read_config(folder).make_space()  # imports the module that registers a kind of space of another package
+    config = read_config(folder)
+    try:
+        config.make_space()  # imports the module that registers a kind of space of another package
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(folder / CONFIG)!r} holds no search space: {error}") from error
     if not (folder / RECORD).exists():
         raise ValueError(f"{str(folder)!r} holds no record of trials: there is no {RECORD} in it")
     return saved_space(read_rows(folder / RECORD).origin["space"])
