@@ -176,6 +176,24 @@ def test_a_record_without_its_config_is_not_overwritten(tmp_path: Path) -> None:
     assert len(read_rows(tmp_path / "run" / RECORD).rows) == 12
 
 
+def test_a_change_that_was_broken_off_is_put_right(tmp_path: Path) -> None:
+    """Killed in the middle of a transaction outside of WAL, which leaves a journal to roll back."""
+    opened(tmp_path, 5).close()
+    child = os.fork()
+    if child == 0:
+        connection = sqlite3.connect(tmp_path / RECORD, isolation_level=None)
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("PRAGMA cache_spill = 1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE trial SET reward = 7e99")
+        filler = [("1 " * 5000, "running")] * 50  # more than the cache holds
+        connection.executemany("INSERT INTO unfinished VALUES (?, ?)", filler)
+        os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    assert (tmp_path / f"{RECORD}-journal").exists()
+    np.testing.assert_array_equal(read_rows(tmp_path / RECORD).trials(BENCH).result.rewards, trials(5).rewards)
+
+
 # ------------------------------------------------------------------ files
 
 

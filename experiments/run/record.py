@@ -109,7 +109,7 @@ class TrialRecord:
         self._recorded = rows.trials(saved_space(rows.origin["space"]))
         self._trials, self._last, self._writer = len(rows.rows), rows.last, uuid.uuid4().hex
         with _translated(self.path):
-            self._connection = sqlite3.connect(_uri(self.path, "rw"), uri=True, isolation_level=None)
+            self._connection = sqlite3.connect(_uri(self.path), uri=True, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("UPDATE head SET writer = ?", (self._writer,))
@@ -268,7 +268,7 @@ def _content(path: Path) -> tuple[tuple[Any, ...] | None, list[tuple[Any, ...]],
     """The head and the trials of a record, as far as they can be read, and why not all can."""
     head, rows = None, []
     try:
-        connection = sqlite3.connect(_uri(path, "ro"), uri=True)
+        connection = sqlite3.connect(_uri(path), uri=True)
         try:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -341,10 +341,11 @@ def _checksum(*values: Any) -> str:
     return checksum(repr(values))
 
 
-def _uri(path: Path, mode: str) -> str:
-    # A file system that cannot be written to has no room for what SQLite keeps beside a file that is being written.
-    alone = mode == "ro" and not os.access(path.parent, os.W_OK)
-    return f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if alone else ''}"
+def _uri(path: Path) -> str:
+    # A file that a killed process has left in the middle of a change is put right by whoever opens it, even to read it.
+    # Where nothing can be written, there is no room either for what SQLite keeps beside a file.
+    writable = os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)
+    return f"{path.absolute().as_uri()}?{'mode=rw' if writable else 'mode=ro&immutable=1'}"
 
 
 @contextmanager
