@@ -24,6 +24,7 @@ from nas_gym.evaluators import (
     EvaluationStore,
     Evaluator,
     FunctionEvaluator,
+    GuardedEvaluator,
     StoredEvaluator,
 )
 from nas_gym.evaluators.tabular import TabularEvaluator
@@ -174,6 +175,53 @@ def test_a_straggler_is_given_to_another_worker(cluster: Any, here: Evaluator, t
     with DistributedEvaluator(partial(Scored, str(there), plan), 2, timeout=2.0) as evaluator:
         assert_equal(evaluator.evaluate(TOKENS), here.evaluate(TOKENS))
         assert evaluator.lost == 1
+
+
+@pytest.mark.slow
+def test_by_default_a_straggler_is_one_that_takes_many_times_the_median(
+    cluster: Any, here: Evaluator, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is begun before anything has been measured; the other worker measures."""
+    monkeypatch.setattr("nas_gym.evaluators.waiting.FLOOR", 1.0)
+    plan = {tuple(TOKENS[0].tolist()): "once hang"}
+    with DistributedEvaluator(partial(Scored, str(there), plan), 2) as evaluator:
+        assert_equal(evaluator.evaluate(TOKENS), here.evaluate(TOKENS))
+        assert evaluator.lost == 1
+
+
+class Enough(Exception):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["hang", "wait"])
+def test_waiting_for_workers_can_be_interrupted(cluster: Any, there: Path, word: str) -> None:
+    plan = {tuple(row): word for row in TOKENS.tolist()}
+
+    def poll() -> None:
+        raise Enough
+
+    with DistributedEvaluator(partial(Scored, str(there), plan), 2) as evaluator:
+        evaluator.poll = poll
+        with pytest.raises(Enough):
+            evaluator.evaluate(TOKENS)
+
+
+def guarded(folder: str, plan: dict[tuple[int, ...], str], retries: int) -> Evaluator:
+    return GuardedEvaluator(Scored(folder, plan), retries)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "failed"), [("raise", True), ("once raise", False)])
+def test_workers_make_errors_failed_trials(cluster: Any, here: Evaluator, there: Path, word: str, failed: bool) -> None:
+    key = tuple(TOKENS[5].tolist())
+    with DistributedEvaluator(partial(guarded, str(there), {key: word}, 1), 2) as evaluator:
+        found = evaluator.evaluate(TOKENS)
+        assert found.reasons[5].startswith(f"raised ValueError: cannot evaluate {key}") == failed
+        others = (TOKENS[5] != TOKENS).any(axis=1) | (not failed)
+        assert_equal(found.rows(others), here.evaluate(TOKENS[others]))
+        assert len(begun(there, TOKENS[5])) == 2
+        assert evaluator.lost == 0
 
 
 @pytest.mark.slow
@@ -341,10 +389,6 @@ def test_a_run_with_workers_and_a_store_is_the_run_without(cluster: Any, tmp_pat
     assert tables[0] == tables[1] == tables[2]
     held = [series.evaluations for series in EvaluationStore(store).all_series()]
     assert held == [len({line.split(",")[1] for line in tables[0].splitlines()[1:]})]
-
-
-class Enough(Exception):
-    pass
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from benchmarks.attacks.outcome import Attack, Outcome
@@ -35,7 +36,7 @@ GONE = 15.0  # seconds within which workers end after their owner
 SEARCH = RunConfig(
     env="NAS-Bench201-v0",
     agent="regularized-evolution",
-    trials=24,
+    trials=16,
     num_envs=4,
     seed=3,
     hyperparameters={"population_size": 5, "sample_size": 2},
@@ -180,20 +181,29 @@ def compare(outcome: Outcome, what: str, found: list[Any], expected: list[Any]) 
     outcome.examples.append(f"{what}: other results")
 
 
-def resumed(folder: Path) -> list[Any]:
-    """The results of a search that is resumed in this process, without workers and pauses."""
+def executed(folder: Path, config: RunConfig | None = None) -> list[Any]:
+    """The results of a search in this process, on one thread like those that are attacked; without a config, resumed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     os.environ["ATTACK_PAUSES"] = "0"
+    try:
+        Run(folder, config, console=Console(quiet=True)).execute()
+    finally:
+        torch.set_num_threads(threads)
+        del os.environ["ATTACK_PAUSES"]
+    return results(folder)
+
+
+def resumed(folder: Path) -> list[Any]:
+    """The results of a search with workers that is resumed without workers and pauses."""
     config = dataclasses.replace(read_config(folder), workers=None, worker_timeout=None)
     write_text(folder / CONFIG, config_text(config))
-    Run(folder, console=Console(quiet=True)).execute()
-    return results(folder)
+    return executed(folder)
 
 
 def undisturbed(folder: Path) -> list[Any]:
-    """The results of the search that is attacked, done in this process without pauses."""
-    os.environ["ATTACK_PAUSES"] = "0"
-    Run(folder, search(folder, 0.3), Console(quiet=True)).execute()
-    return results(folder)
+    """The results of the search that is attacked, without workers and pauses."""
+    return executed(folder, search(folder, 0.3))
 
 
 # ------------------------------------------------------------------ attacks
@@ -268,8 +278,7 @@ def interrupted_waits(folder: Path, rng: np.random.Generator) -> Outcome:
 def interrupted_checkpoints(folder: Path, rng: np.random.Generator, tries: int = 1) -> Outcome:
     """A search with shared weights: SIGTERM, and Ctrl-C twice, at random moments, then a resumption."""
     outcome = Outcome("SIGTERM, or Ctrl-C twice, in a search with shared weights, then resumed")
-    finish(start(folder / "whole", SHARED_WEIGHTS))
-    expected = results(folder / "whole")
+    expected = executed(folder / "whole", SHARED_WEIGHTS)
     for number in (signal.SIGTERM, signal.SIGINT) * tries:
         run = folder / f"run{outcome.tries}"
         process = start(run, SHARED_WEIGHTS)
@@ -280,8 +289,7 @@ def interrupted_checkpoints(folder: Path, rng: np.random.Generator, tries: int =
                 process.send_signal(number)
                 time.sleep(0.01)
             finish(process, (0, 130))
-            finish(start(run))
-            compare(outcome, number.name, results(run), expected)
+            compare(outcome, number.name, executed(run), expected)
     return outcome
 
 
