@@ -182,7 +182,7 @@ def compare(outcome: Outcome, what: str, found: list[Any], expected: list[Any]) 
 
 
 def executed(folder: Path, config: RunConfig | None = None) -> list[Any]:
-    """The results of a search in this process, on one thread like those that are attacked; without a config, resumed."""
+    """The results of a search in this process, on one thread as those that are attacked; resumed without a config."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     os.environ["ATTACK_PAUSES"] = "0"
