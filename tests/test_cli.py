@@ -213,7 +213,7 @@ def test_show_what_best_json_says(command, tmp_path) -> None:
         (["train", "--agent", "nobody"], "unknown agent 'nobody'; known: random"),
         (["train", "--task", "chess"], "unknown task 'chess'; known: digits"),
         (["train", "--trials", "0"], "trials must be an integer of at least 1, got 0"),
-        (["train", "--device", "abacus"], "device 'abacus' is not to be had"),
+        (["train", "--device", "abacus"], "device 'abacus' is not available"),
         (["train", *QUICK, "space:nowhere"], "unknown space 'nowhere'; known: cell"),
         (["train", *QUICK, "colour:red"], "environment 'NAS-Bench201-v0' cannot be made with"),
         (["train", *QUICK, "objective:luck"], "unknown objective 'luck'"),

@@ -181,7 +181,7 @@ def test_an_update_is_a_step_of_adam_on_the_papers_loss() -> None:
     optimizer.step()
     for one, two in zip(agent.controller.parameters(), other.controller.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
-    assert (agent._asked, agent._told) == ({}, [])
+    assert (agent._asked, agent._reported) == ({}, [])
 
 
 def test_it_waits_for_a_batch_and_passes_over_what_it_did_not_ask_for() -> None:
@@ -204,7 +204,7 @@ def test_equal_networks_are_told_apart() -> None:
     assert probability(agent, first) != pytest.approx(probability(agent, second))
     agent.tell(answered(proposal.rows(np.array([rows[1]])), np.array([0.8])))
     agent.tell(answered(proposal.rows(np.array([rows[0]])), np.array([0.2])))
-    assert agent._told == [(second, 0.8), (first, 0.2)]
+    assert agent._reported == [(second, 0.8), (first, 0.2)]
 
 
 def test_what_was_withdrawn_is_passed_over() -> None:

@@ -445,7 +445,7 @@ def test_unknown_settings_are_named() -> None:
 
 @pytest.mark.parametrize("device", ["abacus", "cpu:x", "cuda:9999"])
 def test_devices_that_are_not_there(device: str) -> None:
-    with pytest.raises(ValueError, match=rf"device '{device}' is not to be had: .*; use 'auto', 'cpu' or 'cuda'"):
+    with pytest.raises(ValueError, match=rf"device '{device}' is not available: .*; use 'auto', 'cpu' or 'cuda'"):
         evaluator(device=device)
 
 
