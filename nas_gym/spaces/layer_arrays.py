@@ -1,0 +1,249 @@
+"""Many networks of a layer space as one array: which transformations are legal, and what they make of the networks.
+
+Each pool has a slot, and each block as many as it may have layers; the layers of a block fill its first slots. All
+properties of a network then follow from its tokens by slot, for all networks at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_gym.spaces.layers import ABSENT, DenseConvolution, FullyConnected, Layer, Layers, Shape, Weighted
+
+Networks = NDArray[np.int64]
+"""int64[slots, B], the token of the layer in each slot of B networks; the size of the vocabulary in empty slots."""
+Floats = NDArray[np.float64]
+LARGEST_COUNT = 2**53
+"""Numbers of parameters below this are exact in float64."""
+
+
+@dataclass(frozen=True)
+class Insertions:
+    """The actions that insert a layer, in the order of the actions.
+
+    Attributes:
+        block: int64[D], the block of each.
+        after: int64[D], the slot of the layer that each follows.
+        last: int64[D], the last slot of the block.
+        kernel: int64[D], the index of the kernel size.
+    """
+
+    block: NDArray[np.int64]
+    after: NDArray[np.int64]
+    last: NDArray[np.int64]
+    kernel: NDArray[np.int64]
+
+
+class LayerArrays:
+    """The rules of transformations, as tables.
+
+    A layer with c input channels has ``c * p + f`` parameters and hands on ``keep * c + w`` channels, where p, f, keep
+    and w depend on the layer alone. Wider and new layers therefore change the number of parameters by a product with
+    the channels before them, and by a product with s, the parameters that a further channel after them costs.
+
+    Args:
+        start: the start network.
+        vocabulary: all layers; a token is an index into it.
+        wider: the layer with the next width, None if there is none.
+        deeper: the new layers that may follow a layer in its block, one per kernel size.
+        kernels: the number of kernel sizes.
+        depth: maximum number of layers per block.
+        image_shape: (channels, height, width).
+        num_classes: number of logits.
+
+    Attributes:
+        start: int64[slots, 1], the start network.
+    """
+
+    def __init__(
+        self,
+        start: Layers,
+        vocabulary: Sequence[Layer],
+        wider: Callable[[Layer], Layer | None],
+        deeper: Callable[[Layer], Sequence[Layer]],
+        kernels: int,
+        depth: int,
+        image_shape: Shape,
+        num_classes: int,
+    ) -> None:
+        self.vocabulary, self.depth = tuple(vocabulary), depth
+        self.token = {layer: token for token, layer in enumerate(vocabulary)}
+        self.empty = len(self.vocabulary)
+        self._channels, self._num_classes = image_shape[0], num_classes
+        self._arrange(start, kernels)
+        self._tabulate(wider, deeper, kernels)
+        shapes = start.shapes(image_shape)
+        self._classifier_area = shapes[-1][1] * shapes[-1][2]
+        # The first fully connected layer reads every pixel.
+        connected = [index for index, layer in enumerate(start) if isinstance(layer, FullyConnected)]
+        self._flattens = [self._slots_of(start)[connected[0]]] if connected else []
+        self._flat_area = shapes[connected[0]][1] * shapes[connected[0]][2] if connected else 1
+        self.start = self.encode(start)
+
+    def _arrange(self, start: Layers, kernels: int) -> None:
+        """Gives each pool a slot and each block `depth`, and finds the slots of the insertions."""
+        self._pools: dict[int, Layer] = {}  # by slot
+        self._blocks: list[int] = []  # the first slot of each
+        self._kinds = [isinstance(start.layers[block.start], FullyConnected) for block in start.blocks]
+        insertions: list[tuple[int, int, int, int]] = []
+        slot = 0
+        for index, layer in enumerate(start):
+            if not isinstance(layer, Weighted):
+                self._pools[slot] = layer
+                slot += 1
+            elif index in (block.start for block in start.blocks):
+                block, last = len(self._blocks), slot + self.depth - 1
+                choices = 1 if isinstance(layer, FullyConnected) else kernels
+                insertions += [(block, after, last, kernel) for after in range(slot, last) for kernel in range(choices)]
+                self._blocks.append(slot)
+                slot += self.depth
+        self.slots = slot
+        columns = np.array(insertions, dtype=np.int64).reshape(-1, 4).T
+        self._insertions = Insertions(*columns)
+
+    def _tabulate(
+        self, wider: Callable[[Layer], Layer | None], deeper: Callable[[Layer], Sequence[Layer]], kernels: int
+    ) -> None:
+        """Tables by token, the last column for empty slots."""
+        layers = self.vocabulary
+        costs = np.array([[*_cost(layer)] for layer in layers] + [[0, 0, 1, 0]], dtype=np.float64).T  # p, f, keep, w
+        self._wider = np.full(len(layers) + 1, self.empty)
+        self._deeper = np.full((kernels, len(layers) + 1), self.empty)
+        for token, layer in enumerate(layers):
+            grown = wider(layer)
+            if grown is not None:
+                self._wider[token] = self.token[grown]
+            for kernel, new in enumerate(deeper(layer)):
+                self._deeper[kernel, token] = self.token[new]
+        gained = costs[[0, 1, 3]][:, self._wider] - costs[[0, 1, 3]]
+        gained[:, self._wider == self.empty] = [[0], [np.inf], [0]]  # more than is ever allowed
+        self._layer_table = np.concatenate([costs, gained])
+        new = costs[:, self._deeper]
+        new[:, self._deeper == self.empty] = [[0], [np.inf], [0], [0]]
+        # A layer that keeps the channels adds its own to them; another replaces as many as it has.
+        self._new_table = np.stack([new[0], new[1], new[2] * new[3]]).reshape(3, -1)
+
+    # ------------------------------------------------------------------ forms
+
+    def _slots_of(self, layers: Layers) -> list[int]:
+        """The slot of each layer.
+
+        Raises:
+            ValueError: they are not pools and blocks like those of the start network.
+        """
+        slots = [0] * len(layers)
+        starts = dict(zip(layers.blocks, self._blocks, strict=False))
+        for block, first in starts.items():
+            for position, index in enumerate(block[: self.depth]):
+                slots[index] = first + position
+        pools = [index for index, layer in enumerate(layers) if not isinstance(layer, Weighted)]
+        for index, slot in zip(pools, self._pools, strict=False):
+            slots[index] = slot
+        pools_alike = [layers.layers[index] for index in pools] == list(self._pools.values())
+        kinds = [isinstance(layers.layers[block.start], FullyConnected) for block in layers.blocks]
+        fits = kinds == self._kinds and all(len(block) <= self.depth for block in layers.blocks)
+        if not (pools_alike and fits and slots == sorted(set(slots))):
+            raise ValueError(f"{layers} has other blocks or pools than the networks of the space")
+        return slots
+
+    def encode(self, layers: Layers) -> Networks:
+        """A network as an array, int64[slots, 1].
+
+        Raises:
+            ValueError: it is not a network of the space.
+        """
+        if (unknown := next((layer for layer in layers if layer not in self.token), None)) is not None:
+            raise ValueError(f"{layers} is not a network of the space, whose vocabulary is without {unknown}")
+        networks = np.full((self.slots, 1), self.empty, dtype=np.int64)
+        networks[self._slots_of(layers), 0] = [self.token[layer] for layer in layers]
+        return networks
+
+    def decode(self, networks: Networks) -> list[Layers]:
+        """The networks as sequences of layers."""
+        columns = networks.T.tolist()
+        return [Layers(tuple(self.vocabulary[token] for token in row if token != self.empty)) for row in columns]
+
+    def sequences(self, networks: Networks) -> NDArray[np.int64]:
+        """int64[B, slots], the tokens in the order of the layers, `ABSENT` after the last layer."""
+        return self._in_sequence(networks, networks, ABSENT)
+
+    def _in_sequence(self, networks: Networks, values: NDArray[np.int64], absent: int) -> NDArray[np.int64]:
+        """Values by slot, [slots, B], as values by layer, [B, slots]."""
+        present = np.ascontiguousarray((networks != self.empty).T)
+        by_layer = np.full(present.shape, absent, dtype=values.dtype)
+        by_layer[np.arange(self.slots) < present.sum(axis=1, keepdims=True)] = values.T[present]
+        return by_layer
+
+    # ------------------------------------------------------------------ transformations
+
+    def legal(self, networks: Networks, max_parameters: int) -> NDArray[np.bool_]:
+        """Which actions are legal, bool[B, A]: wider by layer, insertions, stop."""
+        count, wider, deeper = self.parameters(networks)
+        room = max_parameters - count
+        legal = np.empty((networks.shape[1], self.slots + len(deeper) + 1), dtype=bool)
+        legal[:, : self.slots] = self._in_sequence(networks, wider <= room, False)
+        legal[:, self.slots : -1] = (deeper <= room).T
+        legal[:, -1] = True
+        return legal
+
+    def parameters(self, networks: Networks) -> tuple[Floats, Floats, Floats]:
+        """The number of parameters, and the increase by each transformation; inf where it is not possible.
+
+        Returns:
+            float64[B]; float64[slots, B] of a wider layer in each slot; float64[D, B] of the insertions.
+        """
+        p, f, keep, w, more_p, more_f, more_w = np.take(self._layer_table, networks, axis=1)
+        for slot in self._flattens:
+            p[slot] *= self._flat_area
+            more_p[slot] *= self._flat_area
+        channels = np.empty((self.slots + 1, networks.shape[1]))  # before each slot
+        channels[0] = self._channels
+        for slot in range(self.slots):
+            np.multiply(keep[slot], channels[slot], out=channels[slot + 1])
+            channels[slot + 1] += w[slot]
+        following = np.empty_like(p)  # the parameters that a further channel after each slot costs
+        following[-1] = self._num_classes * self._classifier_area
+        for slot in range(self.slots - 1, 0, -1):
+            np.multiply(keep[slot], following[slot], out=following[slot - 1])
+            following[slot - 1] += p[slot]
+        classifier = (channels[-1] * self._classifier_area + 1) * self._num_classes
+        count = np.einsum("sb,sb->b", channels[:-1], p) + f.sum(axis=0) + classifier
+        wider = channels[:-1] * more_p + more_f + following * more_w
+
+        new = self._insertions
+        tokens = networks[new.after]
+        p, f, w = np.take(self._new_table, tokens + new.kernel[:, None] * (self.empty + 1), axis=1)
+        deeper = channels[new.after + 1] * p + f + following[new.after] * w
+        deeper[networks[new.last] != self.empty] = np.inf
+        return count, wider, deeper
+
+    def grown(self, networks: Networks, choices: NDArray[np.int64]) -> Networks:
+        """The networks after legal actions int64[B]."""
+        networks = networks.copy()
+        present = networks != self.empty
+        widened = np.where(choices < self.slots, choices + 1, 0)
+        slots, columns = np.nonzero(present & (np.cumsum(present, axis=0, dtype=np.int16) == widened))
+        networks[slots, columns] = self._wider[networks[slots, columns]]
+
+        columns = np.flatnonzero((choices >= self.slots) & (choices < self.slots + len(self._insertions.after)))
+        chosen = choices[columns] - self.slots
+        after, last = self._insertions.after[chosen], self._insertions.last[chosen]
+        shifted = networks[:, columns]
+        new = self._deeper[self._insertions.kernel[chosen], shifted[after, np.arange(len(columns))]]
+        slot = np.arange(1, self.slots)[:, None]
+        np.copyto(shifted[1:], shifted[:-1].copy(), where=(slot > after) & (slot <= last))
+        shifted[after + 1, np.arange(len(columns))] = new
+        networks[:, columns] = shifted
+        return networks
+
+
+def _cost(layer: Layer) -> tuple[int, int, int, int]:
+    """p, f, keep and w of a layer; of a fully connected one, p for inputs of one pixel."""
+    f = layer.parameters((0, 1, 1))
+    p = layer.parameters((1, 1, 1)) - f
+    width = layer.width if isinstance(layer, Weighted) else 0
+    return p, f, int(not isinstance(layer, Weighted) or isinstance(layer, DenseConvolution)), width
