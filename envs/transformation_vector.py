@@ -9,7 +9,6 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
-from nas_gym.envs.columns import only
 from nas_gym.envs.construction_vector import Bools, ConstructionVectorEnv, Step
 from nas_gym.envs.transformation import TransformationEnv
 from nas_gym.spaces import UNDECIDED, TransformationSpace
@@ -126,13 +125,19 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         return masks
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
-        final = self._observe()
+        rows = np.flatnonzero(ended)
+        final = self._single.observe(self._networks[:, rows], self._taken[rows], self._tokens[rows])
+
+        def of_all(part: NDArray[Any]) -> NDArray[Any]:
+            spread = np.zeros((self.num_envs, *part.shape[1:]), dtype=part.dtype)
+            spread[rows] = part
+            return spread
+
         self._place(ended, ())
         infos = super()._restart_at_once(ended, invalid, ending)
         self._start(ended)
-        parts = final if isinstance(final, dict) else {"": final}
-        shown = {key: only(part, ended) for key, part in parts.items()}
-        return {**infos, **self._infos(invalid & ~ended), "final_obs": shown.get("", shown)}
+        shown = {key: of_all(part) for key, part in final.items()} if isinstance(final, dict) else of_all(final)
+        return {**infos, **self._infos(invalid & ~ended), "final_obs": shown}
 
     def _observe(self) -> Any:
         return self._single.observe(self._networks, self._taken, self._tokens)

@@ -12,8 +12,8 @@ import nas_gym  # noqa: F401  # registers the environments
 from benchmarks.attacks.outcome import Attack, Outcome
 
 IDS = ("NAS-Transform-v0", "NAS-Transform-Dense-v0")
-ACTIONS = 5_000  # each needs the legal transformations of another network, which takes milliseconds
-NUM_ENVS = 256
+ACTIONS = 1_000_000
+NUM_ENVS = 1000
 
 
 def random_actions(folder: Path, rng: np.random.Generator, *, env_id: str, actions: int = ACTIONS) -> Outcome:

@@ -7,7 +7,7 @@ properties of a network then follow from its tokens by slot, for all networks at
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,34 +16,17 @@ from nas_gym.spaces.layers import ABSENT, DenseConvolution, FullyConnected, Laye
 
 Networks = NDArray[np.int64]
 """int64[slots, B], the token of the layer in each slot of B networks; the size of the vocabulary in empty slots."""
-Floats = NDArray[np.float64]
-LARGEST_COUNT = 2**53
-"""Numbers of parameters below this are exact in float64."""
-
-
-@dataclass(frozen=True)
-class Insertions:
-    """The actions that insert a layer, in the order of the actions.
-
-    Attributes:
-        block: int64[D], the block of each.
-        after: int64[D], the slot of the layer that each follows.
-        last: int64[D], the last slot of the block.
-        kernel: int64[D], the index of the kernel size.
-    """
-
-    block: NDArray[np.int64]
-    after: NDArray[np.int64]
-    last: NDArray[np.int64]
-    kernel: NDArray[np.int64]
+Floats = NDArray[np.floating[Any]]
+EXACT = 2**53
+"""Whole numbers below this are exact in float64."""
 
 
 class LayerArrays:
     """The rules of transformations, as tables.
 
     A layer with c input channels has ``c * p + f`` parameters and hands on ``keep * c + w`` channels, where p, f, keep
-    and w depend on the layer alone. Wider and new layers therefore change the number of parameters by a product with
-    the channels before them, and by a product with s, the parameters that a further channel after them costs.
+    and w depend on the layer alone. Making it wider changes the number of parameters by a product with the channels
+    before it, and by a product with those parameters that read a channel after it.
 
     Args:
         start: the start network.
@@ -54,6 +37,7 @@ class LayerArrays:
         depth: maximum number of layers per block.
         image_shape: (channels, height, width).
         num_classes: number of logits.
+        max_parameters: maximum number of parameters, below `EXACT`.
 
     Attributes:
         start: int64[slots, 1], the start network.
@@ -69,11 +53,12 @@ class LayerArrays:
         depth: int,
         image_shape: Shape,
         num_classes: int,
+        max_parameters: int,
     ) -> None:
         self.vocabulary, self.depth = tuple(vocabulary), depth
         self.token = {layer: token for token, layer in enumerate(vocabulary)}
         self.empty = len(self.vocabulary)
-        self._channels, self._num_classes = image_shape[0], num_classes
+        self._channels, self._num_classes, self._max_parameters = image_shape[0], num_classes, max_parameters
         self._arrange(start, kernels)
         self._tabulate(wider, deeper, kernels)
         shapes = start.shapes(image_shape)
@@ -89,28 +74,30 @@ class LayerArrays:
         self._pools: dict[int, Layer] = {}  # by slot
         self._blocks: list[int] = []  # the first slot of each
         self._kinds = [isinstance(start.layers[block.start], FullyConnected) for block in start.blocks]
-        insertions: list[tuple[int, int, int, int]] = []
+        insertions: list[tuple[int, int, int]] = []  # the slot before, the last slot of the block, the kernel
         slot = 0
         for index, layer in enumerate(start):
             if not isinstance(layer, Weighted):
                 self._pools[slot] = layer
                 slot += 1
             elif index in (block.start for block in start.blocks):
-                block, last = len(self._blocks), slot + self.depth - 1
-                choices = 1 if isinstance(layer, FullyConnected) else kernels
-                insertions += [(block, after, last, kernel) for after in range(slot, last) for kernel in range(choices)]
                 self._blocks.append(slot)
+                last = slot + self.depth - 1
+                choices = 1 if isinstance(layer, FullyConnected) else kernels
+                insertions += [(before, last, kernel) for before in range(slot, last) for kernel in range(choices)]
                 slot += self.depth
         self.slots = slot
-        columns = np.array(insertions, dtype=np.int64).reshape(-1, 4).T
-        self._insertions = Insertions(*columns)
+        self._before, self._last, self._kernel = np.array(insertions, dtype=np.int64).reshape(-1, 3).T
 
     def _tabulate(
         self, wider: Callable[[Layer], Layer | None], deeper: Callable[[Layer], Sequence[Layer]], kernels: int
     ) -> None:
         """Tables by token, the last column for empty slots."""
         layers = self.vocabulary
-        costs = np.array([[*_cost(layer)] for layer in layers] + [[0, 0, 1, 0]], dtype=np.float64).T  # p, f, keep, w
+        # Floats are faster than integers. Sums of positive numbers are exact up to a bound, and rounded to no less than
+        # the bound beyond it, so that they compare with the maximum as the exact ones do.
+        number = np.float32 if self._max_parameters < 2**24 else np.float64
+        costs = np.array([[*_cost(layer)] for layer in layers] + [[0, 0, 1, 0]], dtype=number).T  # p, f, keep, w
         self._wider = np.full(len(layers) + 1, self.empty)
         self._deeper = np.full((kernels, len(layers) + 1), self.empty)
         for token, layer in enumerate(layers):
@@ -122,10 +109,10 @@ class LayerArrays:
         gained = costs[[0, 1, 3]][:, self._wider] - costs[[0, 1, 3]]
         gained[:, self._wider == self.empty] = [[0], [np.inf], [0]]  # more than is ever allowed
         self._layer_table = np.concatenate([costs, gained])
-        new = costs[:, self._deeper]
-        new[:, self._deeper == self.empty] = [[0], [np.inf], [0], [0]]
-        # A layer that keeps the channels adds its own to them; another replaces as many as it has.
-        self._new_table = np.stack([new[0], new[1], new[2] * new[3]]).reshape(3, -1)
+        # A new layer reads the channels of the one before: the width, or, where it keeps them, all, for the same p.
+        _, _, keep, w = costs
+        new_p, new_f = costs[:2, self._deeper]
+        self._new_costs = np.where(self._deeper == self.empty, np.inf, new_f + (1 - keep) * w * new_p)
 
     # ------------------------------------------------------------------ forms
 
@@ -169,24 +156,31 @@ class LayerArrays:
 
     def sequences(self, networks: Networks) -> NDArray[np.int64]:
         """int64[B, slots], the tokens in the order of the layers, `ABSENT` after the last layer."""
-        return self._in_sequence(networks, networks, ABSENT)
+        tokens = np.full((networks.shape[1], self.slots + 1), ABSENT, dtype=np.int64)
+        self._write_in_sequence(networks, np.where(networks == self.empty, ABSENT, networks), tokens)
+        return tokens[:, : self.slots]
 
-    def _in_sequence(self, networks: Networks, values: NDArray[np.int64], absent: int) -> NDArray[np.int64]:
-        """Values by slot, [slots, B], as values by layer, [B, slots]."""
-        present = np.ascontiguousarray((networks != self.empty).T)
-        by_layer = np.full(present.shape, absent, dtype=values.dtype)
-        by_layer[np.arange(self.slots) < present.sum(axis=1, keepdims=True)] = values.T[present]
-        return by_layer
+    def _write_in_sequence(self, networks: Networks, values: NDArray[Any], rows: NDArray[Any]) -> None:
+        """Writes values by slot, [slots, B], by layer into the first columns of contiguous rows, [B, more than slots].
+
+        The value of an empty slot is overwritten by that of the next layer.
+        """
+        cells, width = rows.reshape(-1), rows.shape[1]
+        cell = np.arange(len(rows)) * width
+        for value, present in zip(values, networks != self.empty, strict=True):
+            cells[cell] = value
+            cell += present
 
     # ------------------------------------------------------------------ transformations
 
-    def legal(self, networks: Networks, max_parameters: int) -> NDArray[np.bool_]:
+    def legal(self, networks: Networks) -> NDArray[np.bool_]:
         """Which actions are legal, bool[B, A]: wider by layer, insertions, stop."""
         count, wider, deeper = self.parameters(networks)
-        room = max_parameters - count
+        room = self._max_parameters - count
         legal = np.empty((networks.shape[1], self.slots + len(deeper) + 1), dtype=bool)
-        legal[:, : self.slots] = self._in_sequence(networks, wider <= room, False)
-        legal[:, self.slots : -1] = (deeper <= room).T
+        legal[:, : self.slots] = False
+        self._write_in_sequence(networks, wider <= room, legal)
+        np.less_equal(deeper, room, out=legal[:, self.slots : -1].T)
         legal[:, -1] = True
         return legal
 
@@ -194,50 +188,51 @@ class LayerArrays:
         """The number of parameters, and the increase by each transformation; inf where it is not possible.
 
         Returns:
-            float64[B]; float64[slots, B] of a wider layer in each slot; float64[D, B] of the insertions.
+            [B]; [slots, B] of a wider layer in each slot; [D, B] of the insertions. Exact up to the maximum.
         """
         p, f, keep, w, more_p, more_f, more_w = np.take(self._layer_table, networks, axis=1)
         for slot in self._flattens:
             p[slot] *= self._flat_area
             more_p[slot] *= self._flat_area
-        channels = np.empty((self.slots + 1, networks.shape[1]))  # before each slot
+        channels = np.empty((self.slots + 1, networks.shape[1]), dtype=p.dtype)  # before each slot
         channels[0] = self._channels
+        count = f.sum(axis=0)
         for slot in range(self.slots):
+            count += channels[slot] * p[slot]
             np.multiply(keep[slot], channels[slot], out=channels[slot + 1])
             channels[slot + 1] += w[slot]
-        following = np.empty_like(p)  # the parameters that a further channel after each slot costs
-        following[-1] = self._num_classes * self._classifier_area
+        count += (channels[-1] * self._classifier_area + 1) * self._num_classes
+        readers = np.empty_like(p)  # the parameters that read a channel after each slot
+        readers[-1] = self._num_classes * self._classifier_area
         for slot in range(self.slots - 1, 0, -1):
-            np.multiply(keep[slot], following[slot], out=following[slot - 1])
-            following[slot - 1] += p[slot]
-        classifier = (channels[-1] * self._classifier_area + 1) * self._num_classes
-        count = np.einsum("sb,sb->b", channels[:-1], p) + f.sum(axis=0) + classifier
-        wider = channels[:-1] * more_p + more_f + following * more_w
-
-        new = self._insertions
-        tokens = networks[new.after]
-        p, f, w = np.take(self._new_table, tokens + new.kernel[:, None] * (self.empty + 1), axis=1)
-        deeper = channels[new.after + 1] * p + f + following[new.after] * w
-        deeper[networks[new.last] != self.empty] = np.inf
+            np.multiply(keep[slot], readers[slot], out=readers[slot - 1])
+            readers[slot - 1] += p[slot]
+        wider = channels[:-1] * more_p + more_f + readers * more_w
+        kept = keep * (channels[1:] * p + readers * w)
+        deeper = self._new_costs.take(networks[self._before] + self._kernel[:, None] * (self.empty + 1))
+        deeper += kept[self._before]
+        deeper[networks[self._last] != self.empty] = np.inf
         return count, wider, deeper
 
     def grown(self, networks: Networks, choices: NDArray[np.int64]) -> Networks:
         """The networks after legal actions int64[B]."""
         networks = networks.copy()
-        present = networks != self.empty
-        widened = np.where(choices < self.slots, choices + 1, 0)
-        slots, columns = np.nonzero(present & (np.cumsum(present, axis=0, dtype=np.int16) == widened))
+        layer, slots = np.full(len(choices), -1), np.zeros(len(choices), dtype=np.int64)
+        for present in networks != self.empty:
+            layer += present
+            slots += layer < choices
+        columns = np.flatnonzero(choices < self.slots)
+        slots = slots[columns]
         networks[slots, columns] = self._wider[networks[slots, columns]]
 
-        columns = np.flatnonzero((choices >= self.slots) & (choices < self.slots + len(self._insertions.after)))
-        chosen = choices[columns] - self.slots
-        after, last = self._insertions.after[chosen], self._insertions.last[chosen]
-        shifted = networks[:, columns]
-        new = self._deeper[self._insertions.kernel[chosen], shifted[after, np.arange(len(columns))]]
+        columns = np.flatnonzero((choices >= self.slots) & (choices < self.slots + len(self._before)))
+        inserted = choices[columns] - self.slots
+        before, last = np.full((2, len(choices)), self.slots)  # nothing moves where nothing is inserted
+        before[columns], last[columns] = self._before[inserted], self._last[inserted]
         slot = np.arange(1, self.slots)[:, None]
-        np.copyto(shifted[1:], shifted[:-1].copy(), where=(slot > after) & (slot <= last))
-        shifted[after + 1, np.arange(len(columns))] = new
-        networks[:, columns] = shifted
+        np.copyto(networks[1:], networks[:-1].copy(), where=(before < slot) & (slot <= last))
+        slots = before[columns] + 1
+        networks[slots, columns] = self._deeper[self._kernel[inserted], networks[slots, columns]]
         return networks
 
 

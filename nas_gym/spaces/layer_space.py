@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_gym.spaces.layer_arrays import LARGEST_COUNT, LayerArrays
+from nas_gym.spaces.layer_arrays import EXACT, LayerArrays
 from nas_gym.spaces.layers import (
     ABSENT,
     PLAIN,
@@ -100,7 +100,7 @@ class LayerSpace:
         longest = max(map(len, self.start.blocks), default=0)
         if not 1 <= longest <= self.depth:
             raise ValueError(f"start needs blocks of 1 to depth {self.depth} layers; its longest has {longest}")
-        if self.max_parameters >= LARGEST_COUNT:
+        if self.max_parameters >= EXACT:
             raise ValueError(f"max_parameters must be below 2**53, got {self.max_parameters}")
         parameters = self.parameters(self.start)
         if parameters > self.max_parameters:
@@ -139,6 +139,7 @@ class LayerSpace:
             self.depth,
             self.image_shape,
             self.num_classes,
+            self.max_parameters,
         )
 
     def legal(self, layers: Layers) -> NDArray[np.bool_]:
@@ -147,7 +148,7 @@ class LayerSpace:
         Raises:
             ValueError: it is not a network of the space.
         """
-        mask: NDArray[np.bool_] = self.arrays.legal(self.arrays.encode(layers), self.max_parameters)[0]
+        mask: NDArray[np.bool_] = self.arrays.legal(self.arrays.encode(layers))[0]
         return mask
 
     def apply(self, layers: Layers, action: Action) -> Layers:

@@ -165,7 +165,7 @@ class TransformationSpace(SearchSpace):
 
         The networks have not been stopped.
         """
-        legal = self.layer_space.arrays.legal(networks, self.layer_space.max_parameters)
+        legal = self.layer_space.arrays.legal(networks)
         forced = np.flatnonzero(np.broadcast_to(position, len(legal)) < len(self.prefix))
         if len(forced):
             legal[forced] = False
@@ -177,7 +177,7 @@ class TransformationSpace(SearchSpace):
 
         Illegal choices leave a network unchanged, as do all choices after a stop or an undecided position.
         """
-        arrays, limit = self.layer_space.arrays, self.layer_space.max_parameters
+        arrays = self.layer_space.arrays
         # Decisions are mostly asked for one after the other: the networks of the last call are the start of this one.
         known, networks = self._last.get("reached", (prefixes[:, :0], arrays.start))
         steps = known.shape[1]
@@ -188,7 +188,7 @@ class TransformationSpace(SearchSpace):
         running = np.logical_and.accumulate((prefixes != self.stop) & (prefixes != UNDECIDED), axis=1)
         for step in range(steps, prefixes.shape[1]):
             choices = np.where(running[:, step], prefixes[:, step], self.stop)
-            allowed = arrays.legal(networks, limit)[np.arange(len(choices)), choices]
+            allowed = arrays.legal(networks)[np.arange(len(choices)), choices]
             networks = arrays.grown(networks, np.where(allowed, choices, self.stop))
         self._last["reached"] = prefixes.copy(), networks
         return networks
