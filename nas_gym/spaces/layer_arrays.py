@@ -97,7 +97,7 @@ class LayerArrays:
         # Floats are faster than integers. Sums of positive numbers are exact up to a bound, and rounded to no less than
         # the bound beyond it, so that they compare with the maximum as the exact ones do.
         number = np.float32 if self._max_parameters < 2**24 else np.float64
-        costs = np.array([[*_cost(layer)] for layer in layers] + [[0, 0, 1, 0]], dtype=number).T  # p, f, keep, w
+        costs: Floats = np.array([*map(_cost, layers), (0, 0, 1, 0)]).T.astype(number)  # p, f, keep, w
         self._wider = np.full(len(layers) + 1, self.empty)
         self._deeper = np.full((kernels, len(layers) + 1), self.empty)
         for token, layer in enumerate(layers):
@@ -106,9 +106,9 @@ class LayerArrays:
                 self._wider[token] = self.token[grown]
             for kernel, new in enumerate(deeper(layer)):
                 self._deeper[kernel, token] = self.token[new]
-        gained = costs[[0, 1, 3]][:, self._wider] - costs[[0, 1, 3]]
-        gained[:, self._wider == self.empty] = [[0], [np.inf], [0]]  # more than is ever allowed
-        self._layer_table = np.concatenate([costs, gained])
+        gained = costs[:, self._wider] - costs
+        gained[1, self._wider == self.empty] = np.inf  # more than is ever allowed
+        self._layer_table = np.concatenate([costs, gained[[0, 1, 3]]])
         # A new layer reads the channels of the one before: the width, or, where it keeps them, all, for the same p.
         _, _, keep, w = costs
         new_p, new_f = costs[:2, self._deeper]
