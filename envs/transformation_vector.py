@@ -42,7 +42,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         super().__init__(num_envs, autoreset_mode=autoreset_mode, **arguments)
         self._onehot = None  # the one-hot actions are never observed
         # The current networks, and how many transformations have made them.
-        self._networks = self.search_space.reached(self._tokens[:, :0])
+        self._networks = self.search_space.reached(self._tokens[:, :0]).copy()
         self._taken = np.zeros(num_envs, dtype=np.int64)
         self.restarts, self.restart_after = self._single.restarts, self._single.restart_after
         # If rewards are gains: the objectives of the current networks and of the start network.

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,7 @@ class TransformationSpace(SearchSpace):
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
         """1 for legal choices, 0 for others, after prefixes of tokens int64[B, T]."""
         prefixes = np.asarray(tokens)[:, :position]
-        weights = self.legal_next(self.reached(prefixes), position).astype(np.float64)
+        weights = self._forced(self._legal(self.reached(prefixes)), position).astype(np.float64)
         if position >= max(len(self.prefix), 1):
             weights[prefixes[:, -1] == self.stop] = np.arange(self.num_choices) == self.stop
         return weights
@@ -165,15 +166,19 @@ class TransformationSpace(SearchSpace):
 
         The networks have not been stopped.
         """
-        legal = self.layer_space.arrays.legal(networks)
-        forced = np.flatnonzero(np.broadcast_to(position, len(legal)) < len(self.prefix))
+        return self._forced(self.layer_space.arrays.legal(networks), position)
+
+    def _forced(self, legal: NDArray[np.bool_], position: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Legal choices at a decision, of which the prefix leaves one."""
+        positions = np.broadcast_to(position, len(legal))
+        forced = np.flatnonzero(positions < len(self.prefix))
         if len(forced):
-            legal[forced] = False
-            legal[forced, np.array(self.prefix)[np.broadcast_to(position, len(legal))[forced]]] = True
+            legal = legal.copy()
+            legal[forced] = np.array(self.prefix)[positions[forced], None] == np.arange(self.num_choices)
         return legal
 
     def reached(self, prefixes: Tokens) -> Networks:
-        """The networks after choices int64[B, n], with their layers as `LayerArrays` has them.
+        """The networks after choices int64[B, n], with their layers as `LayerArrays` has them; read-only.
 
         Illegal choices leave a network unchanged, as do all choices after a stop or an undecided position.
         """
@@ -182,19 +187,28 @@ class TransformationSpace(SearchSpace):
         known, networks = self._last.get("reached", (prefixes[:, :0], arrays.start))
         steps = known.shape[1]
         if not np.array_equal(known, prefixes[:, :steps]):
-            steps, networks = 0, arrays.start
+            steps = 0
         if steps == 0:
             networks = np.repeat(arrays.start, len(prefixes), axis=1)
         running = np.logical_and.accumulate((prefixes != self.stop) & (prefixes != UNDECIDED), axis=1)
         for step in range(steps, prefixes.shape[1]):
             choices = np.where(running[:, step], prefixes[:, step], self.stop)
-            allowed = arrays.legal(networks)[np.arange(len(choices)), choices]
+            allowed = self._legal(networks)[np.arange(len(choices)), choices]
             networks = arrays.grown(networks, np.where(allowed, choices, self.stop))
+        networks.setflags(write=False)
         self._last["reached"] = prefixes.copy(), networks
         return networks
 
+    def _legal(self, networks: Networks) -> NDArray[np.bool_]:
+        """The legal actions of networks that were reached; those of the last call are known."""
+        known, legal = self._last.get("legal", (None, None))
+        if known is not networks or legal is None:
+            legal = self.layer_space.arrays.legal(networks)
+            self._last["legal"] = networks, legal
+        return legal
+
     @cached_property
-    def _last(self) -> dict[str, tuple[Tokens, Networks]]:
+    def _last(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         return {}
 
     def can_grow(self, tokens: Sequence[int] | Tokens) -> bool:
