@@ -79,7 +79,7 @@ class RunConfig:
         pretrained: file of a saved agent that goes on to the task of the environment (see `nas-gym transfer`).
         transfer_mode: what it learns there: all, embedding or scratch.
         target: cost that the networks are to have, METRIC:VALUE, such as flops:2e6, parameters:50k or latency:5ms: the
-            reward then trades accuracy against it by the soft constraint of MnasNet.
+            reward is then the accuracy, times target / cost where the cost exceeds it (MnasNet).
         retrain_epochs: passes over the train split in the trainings of the final comparison; about 300 steps by
             default, of a part of a large split; 0 leaves the comparison out.
         compare_found: number of the best architectures that it chooses from, by validation accuracy.

@@ -54,5 +54,14 @@ class Target:
 
     @property
     def objective(self) -> dict[str, Any]:
-        """The soft constraint of MnasNet with this target (see `SoftConstraint`)."""
-        return {"name": "soft-constraint", "metric": self.metric, "target": self.value}
+        """MnasNet's objective with this target, in the variant that gains nothing from a cost below it.
+
+        The exponents are 0 up to the target and -1 beyond it (Tan et al. 2019, figure 3).
+        """
+        return {
+            "name": "soft-constraint",
+            "metric": self.metric,
+            "target": self.value,
+            "exponent": -1.0,
+            "exponent_below": 0.0,
+        }
