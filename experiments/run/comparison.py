@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.progress import Progress
@@ -29,6 +29,9 @@ from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.trials import best_trials
 from nas_gym.files import read_json, replacing, write_json
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
+
+if TYPE_CHECKING:
+    from nas_gym.experiments.run.trainings import Contestant, Trainings
 
 FOLDER, WEIGHTS = "comparison", "best.safetensors"
 
@@ -129,7 +132,8 @@ def train(
     from nas_gym.networks.references import REFERENCES
 
     total = len(trials) + len(drawn) + config.compare_seeds * (1 + len(REFERENCES))
-    trainings = Trainings(folder / FOLDER, evaluator.task, config.retrain_epochs, total, progress, stop)
+    trainings = Trainings(folder / FOLDER, evaluator.task, config.retrain_epochs, progress, stop)
+    trainings.expect(total)
 
     def contestant(role: str, name: str, architecture: Architecture, seed: int) -> Contestant:
         make = partial(evaluator.new_network, architecture)
@@ -153,18 +157,25 @@ def train(
     fitted = "flops" if compared_cost(config) == "flops" else "parameters"  # a latency cannot be counted
     for name, text, make in references(evaluator, found, trainings.task, fitted):
         counted += [Contestant("reference", name, text, next(seeds), make) for _ in range(config.compare_seeds)]
+    trainings.expect(len(tried) + len(counted))
     results = trainings.train(counted)
 
-    everything, all_results = [*counted, *tried], [*results, *tried_results]
-    path = folder / FOLDER / "evaluated.json"
-    if not path.exists() or read_json(path)["of"] != all_results:
-        evaluated = [asdict(row) for row in trainings.rows(everything, all_results)]
-        write_json(path, {"of": all_results, "rows": evaluated})
+    rows = _evaluate(trainings, [*counted, *tried], [*results, *tried_results])
     best = max(range(config.compare_seeds), key=lambda number: results[number]["valid_accuracy"] or 0.0)
     with replacing(folder / WEIGHTS) as temporary:
         shutil.copyfile(trainings.weights(counted[best]), temporary)
-    rows = tuple(Row(**row) for row in read_json(path)["rows"])
     return Comparison("training", winner, rows, compared_cost(config), {**trainings.description, "fitted_to": fitted})
+
+
+def _evaluate(
+    trainings: Trainings, contestants: Sequence[Contestant], results: Sequence[dict[str, Any]]
+) -> tuple[Row, ...]:
+    """The rows of all trainings; the test split is evaluated once, and so is latency measured."""
+    path = trainings.folder / "evaluated.json"
+    if not path.exists() or read_json(path)["of"] != results:
+        rows = trainings.rows(contestants, results)
+        write_json(path, {"of": results, "rows": [asdict(row) for row in rows]})
+    return tuple(Row(**row) for row in read_json(path)["rows"])
 
 
 def compared_cost(config: RunConfig) -> str:

@@ -81,7 +81,6 @@ class Trainings:
         folder: for the results and the weights.
         task: what networks are trained on: all of its train split, or as much of it as `default_training` says.
         epochs: passes over the train split; None leaves them to `default_training`.
-        total: number of trainings that will be asked for, for the progress bar.
         progress: the bars to show.
         stop: turns non-empty when the run is to stop.
 
@@ -90,16 +89,18 @@ class Trainings:
         settings: how.
     """
 
-    def __init__(
-        self, folder: Path, task: Task, epochs: int | None, total: int, progress: Progress, stop: list[int]
-    ) -> None:
+    def __init__(self, folder: Path, task: Task, epochs: int | None, progress: Progress, stop: list[int]) -> None:
         self.folder, self.progress, self.stop = folder, progress, stop
         self.settings, images = default_training(len(task.train), epochs)
         self.task = task.with_splits(task.train.take(slice(images)), task.valid, task.test)
         self.steps = max(images // self.settings.batch_size, 1) * self.settings.epochs
-        self.bar = progress.add_task("comparing", total=total * self.steps, note="")
+        self.bar = progress.add_task("comparing", total=None, note="")
         self._seeding = threading.Lock()  # initial weights are drawn from the global random state
         folder.mkdir(exist_ok=True)
+
+    def expect(self, trainings: int) -> None:
+        """Sets how many trainings the progress bar stands for."""
+        self.progress.update(self.bar, total=trainings * self.steps)
 
     @property
     def description(self) -> dict[str, Any]:
