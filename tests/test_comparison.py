@@ -165,7 +165,7 @@ def test_default_trainings_are_of_about_equal_length(images) -> None:
     steps = max(used // settings.batch_size, 1) * settings.epochs
     assert used <= images
     assert 2 <= settings.epochs <= 60
-    assert 8 <= settings.batch_size <= 64
+    assert 8 <= settings.batch_size <= 128
     assert steps <= 1.25 * STEPS
     assert steps >= 0.75 * STEPS or images < 50
     assert settings.record == ("valid",), "the test split is not looked at"
