@@ -319,6 +319,7 @@ def without_times(folder: Path) -> dict[str, Any]:
     return contents
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 9, 30])
 def test_it_goes_on_in_the_middle(finished, evaluator, tmp_path, monkeypatch, steps) -> None:
     """Stopped at some step, of the first candidate or of a network made by hand, it ends with the same files."""
@@ -348,6 +349,17 @@ def test_it_goes_on_in_the_middle(finished, evaluator, tmp_path, monkeypatch, st
     assert again.summary() == comparison.summary()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("cores", [1, 3])
+def test_results_do_not_depend_on_the_number_of_cores(finished, evaluator, tmp_path, monkeypatch, cores) -> None:
+    monkeypatch.setattr(trainings, "_cores", lambda: cores)
+    threads = torch.get_num_threads()
+    compare(tmp_path, evaluator)
+    assert without_times(tmp_path) == without_times(finished[0])
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.slow
 def test_the_test_split_is_evaluated_when_all_trainings_are_over(evaluator, tmp_path, monkeypatch) -> None:
     seen = []
 
@@ -364,6 +376,7 @@ def test_the_test_split_is_evaluated_when_all_trainings_are_over(evaluator, tmp_
     assert len(seen) == 13, "once"
 
 
+@pytest.mark.slow
 def test_other_settings_train_anew(evaluator, tmp_path) -> None:
     first = compare(tmp_path, evaluator, compare_random=2)
     second = compare(tmp_path, evaluator, retrain_epochs=2, compare_random=2)
@@ -371,6 +384,7 @@ def test_other_settings_train_anew(evaluator, tmp_path) -> None:
     assert read_json(tmp_path / "comparison" / "random0_seed8.json")["of"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_told(evaluator, tmp_path) -> None:
     compare(tmp_path, evaluator)
     path = tmp_path / "comparison" / "random0_seed8.json"
@@ -379,6 +393,7 @@ def test_a_damaged_result_is_told(evaluator, tmp_path) -> None:
         compare(tmp_path, evaluator)
 
 
+@pytest.mark.slow
 def test_failed_trainings_count_as_nothing(evaluator, tmp_path, monkeypatch) -> None:
     broken = default_training(32, 1)[0].__class__(
         epochs=1, batch_size=8, learning_rate=1e30, gradient_clip=math.inf, record_all_epochs=False
