@@ -156,9 +156,13 @@ class TransformationSpace(SearchSpace):
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
         """1 for legal choices, 0 for others, after prefixes of tokens int64[B, T]."""
         prefixes = np.asarray(tokens)[:, :position]
-        weights = self._forced(self._legal(self.reached(prefixes)), position).astype(np.float64)
-        if position >= max(len(self.prefix), 1):
-            weights[prefixes[:, -1] == self.stop] = np.arange(self.num_choices) == self.stop
+        can_have_stopped = position >= max(len(self.prefix), 1)
+        stopped = prefixes[:, -1] == self.stop if can_have_stopped else np.zeros(len(prefixes), dtype=bool)
+        weights = np.zeros((len(prefixes), self.num_choices))
+        weights[stopped, self.stop] = 1.0
+        if not stopped.all():
+            legal = self._forced(self._legal(self.reached(prefixes)), position)
+            weights[~stopped] = legal[~stopped]
         return weights
 
     def legal_next(self, networks: Networks, position: int | NDArray[np.int64]) -> NDArray[np.bool_]:
