@@ -28,7 +28,7 @@ from nas_gym.evaluators import (
     ScheduleSettings,
     make_evaluator,
 )
-from nas_gym.evaluators.schedule import InterleavedSchedule
+from nas_gym.evaluators.schedules import InterleavedSchedule
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.progress import Interrupted
 from nas_gym.experiments.run.record import TrialRecord
