@@ -76,8 +76,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     ## Rewards
 
     The reward is 0.0 until the architecture is complete, then the `objective` of its evaluation, by default the
-    accuracy on the validation split; with shared weights, whose accuracies rank worse, the likelihood, exp(-loss). A
-    failed evaluation or a penalised illegal choice gives the objective's `worst`.
+    accuracy on the validation split; with shared weights the likelihood, exp(-loss), which ranks better. A failed
+    evaluation or a penalised illegal choice gives the objective's `worst`.
 
     With the objective `"vector"` every reward is float64[k], and the environment has a `reward_space`, a `Box` of that
     shape, and a `reward_dim`, k, as in MO-Gymnasium. (Gymnasium's checker warns about vector rewards;
@@ -114,12 +114,10 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     - `evaluator`: scores architectures: a name, or an `Evaluator`.
     - `evaluator_kwargs`: further arguments for an evaluator that is given by name.
     - `table`: the name or the path of a benchmark table, which is then used as the evaluator.
-    - `schedule`: when an evaluator with shared weights is trained, and on what: `"fair"`, `"uniform"`, `"sandwich"`,
-      `"few-shot"`, `"interleaved"`, `"enas"`, a mapping of `name` and settings, or a `Schedule`, which contains its own
-      evaluator.
+    - `schedule`: when and on what shared weights are trained: `"fair"`, `"uniform"`, `"sandwich"`, `"few-shot"`,
+      `"interleaved"`, `"enas"`, a mapping of `name` and settings, or a `Schedule`, which contains its own evaluator.
     - `objective`: maps evaluations to rewards: a name, a mapping of `name` and the objective's fields, such as
-      `{"name": "soft-constraint", "metric": "latency", "target": 0.01}`, or an `Objective`. None takes that of the
-      evaluator: `"likelihood"` with shared weights, else `"accuracy"`.
+      `{"name": "soft-constraint", "metric": "latency", "target": 0.01}`, or an `Objective`; None as under Rewards.
     - `observation`: `"onehot"` or `"tokens"`.
     - `on_invalid`: how to handle an illegal choice: `"remap"` replaces it with the legal choice of rank
       `action % number of legal choices`, `"penalise"` ends the episode.

@@ -16,6 +16,7 @@ from nas_gym.evaluators.task_evaluator import TaskEvaluator
 from nas_gym.evaluators.training import check_optimiser, cosine, memory_reason, mixed_precision, repeated
 from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
 from nas_gym.networks.few_shot import FewShotNetwork
+from nas_gym.networks.network import ArchitectureNorm
 from nas_gym.settings import check_fields
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.tasks import Split, Task
@@ -32,8 +33,11 @@ class SharedWeightSettings:
         cells_per_stage: N (ENAS: 5 on a GPU).
         reductions: how often the resolution is halved (ENAS: 2).
         stem_stride: of the first convolution; None takes 2 from 28 pixels on.
+        affine: whether batch norm has a scale and a shift, which all architectures then share (NATS-Bench's one-shot
+            configuration: no).
         batch_size: training examples per step.
-        learning_rate: at the start of the cosine (ENAS, section 3.2: 0.05).
+        learning_rate: at the start of the cosine (ENAS, section 3.2: 0.05, for one architecture a step; gradients are
+            averaged over those of a step, so four need about four times as much).
         final_learning_rate: at the end of the cosine (ENAS, section 3.2: 0.0005).
         cosine_steps: steps of the first cosine; each restart is twice as long (ENAS: 10 epochs, doubling). None takes
             the steps that the schedule plans, its warm-up.
@@ -52,14 +56,15 @@ class SharedWeightSettings:
     cells_per_stage: int = 1
     reductions: int = 1
     stem_stride: int | None = None
+    affine: bool = False
     batch_size: int = 64
-    learning_rate: float = 0.05
+    learning_rate: float = 0.2
     final_learning_rate: float = 0.0005
     cosine_steps: int | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
     gradient_clip: float = 5.0
-    augment: bool = True
+    augment: bool = False
     score_images: int | None = 1000
     score_batch: int = 250
     architectures_at_once: int | None = None
@@ -103,6 +108,9 @@ class SharedWeightEvaluator(TaskEvaluator):
         super().__init__(space, task, **arguments)
         network = self.settings.network(self.task.input_shape)
         supernet = make_supernet(space, self.task.input_shape, self.task.num_outputs, network, self.seed)
+        for module in supernet.modules():
+            if isinstance(module, ArchitectureNorm):
+                module.requires_grad_(self.settings.affine)
         self._one: Network = supernet.to(self.device)
         self.split_at: int | None = None
         self.steps, self.planned_steps = 0, 0

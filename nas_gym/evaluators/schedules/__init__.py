@@ -24,7 +24,7 @@ SCHEDULES: dict[str, Callable[[Evaluator, ScheduleSettings, int], Schedule]] = {
     "uniform": UniformSchedule,
 }
 
-DEFAULT_SCHEDULE = "fair"
+DEFAULT_SCHEDULE = "uniform"
 """The schedule where none is named."""
 
 __all__ = [

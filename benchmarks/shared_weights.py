@@ -1,0 +1,153 @@
+"""How well do shared weights rank architectures, for which training?
+
+Each setting trains a supernet once for each seed, and scores uniform architectures whose accuracies after trainings of
+their own are known: the bundled table of NAS-Bench-201 on Fashion-MNIST, or the cells of `docs/evaluators/cells.csv`.
+Reported, as medians over the seeds: Spearman's and Kendall's rank correlation with the truth, by accuracy and by
+likelihood (exp of minus the loss, the default reward); Spearman's within the truth's best tenth; the percentile in the
+truth of the best by likelihood, which is the share of architectures that are worse; and processor seconds.
+
+Every training is written as it ends: killed at any moment, the same command goes on.
+
+    OMP_NUM_THREADS=1 python benchmarks/shared_weights.py --seeds 5
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from rich.progress import track
+from scipy import stats
+
+from nas_gym.evaluators import Evaluations, make_evaluator, make_objective, make_schedule
+from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
+from nas_gym.spaces import Tokens, make_space
+from nas_gym.types import Floats
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+}
+"""Arguments of the evaluator, beside `schedule`: those of the schedule. What is not given has its default."""
+
+COLUMNS = {
+    "training": "{:.0f} s",
+    "scoring": "{:.0f} s",
+    "spearman": "{:.2f}",
+    "kendall": "{:.2f}",
+    "spearman_accuracy": "{:.2f}",
+    "best_tenth": "{:.2f}",
+    "percentile": "{:.1f}",
+    "agreement": "{:.2f}",
+}
+
+
+def measure(name: str, truth: str, seed: int, architectures: int) -> dict[str, float]:
+    """Trains a supernet by a setting, and compares its scores with the truth."""
+    settings = dict(SETTINGS[name])
+    schedule_settings = settings.pop("schedule", "fair")
+    space, task, tokens, known = TRUTHS[truth](architectures)
+    evaluator = SharedWeightEvaluator(make_space(space), task, seed=seed, device="cpu", **settings)
+    named = {"name": schedule_settings} if isinstance(schedule_settings, str) else schedule_settings
+    schedule = make_schedule({"seed": seed, **named}, evaluator)
+    start = time.process_time()
+    for _ in schedule.prepare():
+        pass
+    trained = time.process_time()
+    scores = schedule.score(tokens)
+    scored = time.process_time()
+    return {
+        "training": trained - start,
+        "scoring": scored - trained,
+        **compared(scores, known),
+        "agreement": schedule.quality()["weights/agreement"],
+    }
+
+
+def compared(scores: Evaluations, truth: Floats) -> dict[str, float]:
+    """How well scores rank."""
+    likelihood = make_objective("likelihood")(scores)
+    best = truth >= np.quantile(truth, 0.9)
+    return {
+        "spearman": float(stats.spearmanr(likelihood, truth).statistic),
+        "kendall": float(stats.kendalltau(likelihood, truth).statistic),
+        "spearman_accuracy": float(stats.spearmanr(scores.accuracy, truth).statistic),
+        "best_tenth": float(stats.spearmanr(likelihood[best], truth[best]).statistic),
+        "percentile": 100 * float(np.mean(truth < truth[np.argmax(likelihood)])),
+    }
+
+
+def bench201(architectures: int) -> tuple[str, str, Tokens, Floats]:
+    """The space, the task, uniform architectures, and their accuracies in the bundled table."""
+    space = make_space("bench201")
+    tokens = space.sample(np.random.default_rng(0), architectures)
+    return "bench201", "fashion-mnist", tokens, make_evaluator("table", space).evaluate(tokens).accuracy
+
+
+TRUTHS = {"bench201": bench201}
+
+
+class Results:
+    """A CSV file with a line for each training."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, dict[tuple[str, str, int], dict[str, float]]()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text() if path.exists() else ""
+        for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+            key = row.pop("truth"), row.pop("setting"), int(row.pop("seed"))
+            self.rows[key] = {name: float(value) for name, value in row.items()}
+        if not self.rows:
+            path.write_text(",".join(["truth", "setting", "seed", *COLUMNS]) + "\n")
+
+    def add(self, truth: str, setting: str, seed: int, row: dict[str, float]) -> None:
+        """Appends a line."""
+        self.rows[truth, setting, seed] = row
+        with self.path.open("a") as file:
+            cells = [f"{row[name]:.5g}" for name in COLUMNS]
+            csv.writer(file, lineterminator="\n").writerow([truth, setting, seed, *cells])
+
+
+def report(results: Results, truth: str, names: list[str], seeds: range) -> None:
+    """Prints the medians over the seeds, in Markdown."""
+    print(f"| {truth} | {' | '.join(COLUMNS)} |")
+    print("|---" * (1 + len(COLUMNS)) + "|")
+    for name in names:
+        rows = [results.rows[truth, name, seed] for seed in seeds]
+        cells = [form.format(np.median([row[column] for row in rows])) for column, form in COLUMNS.items()]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def main(
+    settings: tuple[str, ...] = tuple(SETTINGS),
+    truth: str = "bench201",
+    seeds: int = 5,
+    first_seed: int = 0,
+    architectures: int = 1000,
+    file: Path = Path("docs/evaluators/shared_weights.csv"),
+) -> None:
+    """Trains what is missing and prints the table.
+
+    Args:
+        settings: names of `SETTINGS`.
+        truth: one of `TRUTHS`.
+        seeds: how many supernets of each setting.
+        first_seed: the seed of the first of them.
+        architectures: how many are compared, at most.
+        file: where the measurements are kept.
+    """
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    results, wanted = Results(file), range(first_seed, first_seed + seeds)
+    missing = [(name, seed) for seed in wanted for name in settings if (truth, name, seed) not in results.rows]
+    for name, seed in track(missing, "supernets"):
+        results.add(truth, name, seed, measure(name, truth, seed, architectures))
+    report(results, truth, list(settings), wanted)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
