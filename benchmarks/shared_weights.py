@@ -1,10 +1,10 @@
 """How well do shared weights rank architectures, for which training?
 
 Each setting trains a supernet once for each seed, and scores uniform architectures whose accuracies after trainings of
-their own are known: the bundled table of NAS-Bench-201 on Fashion-MNIST, or the cells of `docs/evaluators/cells.csv`.
-Reported, as medians over the seeds: Spearman's and Kendall's rank correlation with the truth, by accuracy and by
-likelihood (exp of minus the loss, the default reward); Spearman's within the truth's best tenth; the percentile in the
-truth of the best by likelihood, which is the share of architectures that are worse; and processor seconds.
+their own are known: the bundled table of NAS-Bench-201 on Fashion-MNIST. Three scores are compared: the accuracy, the
+likelihood exp(-loss), and the mean of the two. Reported are medians over the seeds: Spearman's and Kendall's
+correlation with the truth, Spearman's within the truth's best tenth, the percentile in the truth of the best by score (the share of
+architectures that are worse), and processor seconds.
 
 Every training is written as it ends: killed at any moment, the same command goes on.
 
@@ -30,30 +30,28 @@ from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
 from nas_gym.spaces import Tokens, make_space
 from nas_gym.types import Floats
 
+UNIFORM = {"schedule": {"name": "uniform", "warmup_steps": 1200}}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "uniform": UNIFORM,
+    "fair": {"schedule": {"name": "fair", "warmup_steps": 1000}},  # about as many architectures
+    "uniform, 200 steps": {"schedule": {"name": "uniform", "warmup_steps": 200}},
+    "uniform, affine": {**UNIFORM, "affine": True},
+    "uniform, learning rate 0.05": {**UNIFORM, "learning_rate": 0.05},
+    "few-shot": {"schedule": {"name": "few-shot", "warmup_steps": 1000, "split": "edge_0_3"}},
 }
-"""Arguments of the evaluator, beside `schedule`: those of the schedule. What is not given has its default."""
+"""Arguments of the evaluator, and beside them `schedule`, those of the schedule."""
 
-COLUMNS = {
-    "training": "{:.0f} s",
-    "scoring": "{:.0f} s",
-    "spearman": "{:.2f}",
-    "kendall": "{:.2f}",
-    "spearman_accuracy": "{:.2f}",
-    "best_tenth": "{:.2f}",
-    "percentile": "{:.1f}",
-    "agreement": "{:.2f}",
-}
+SCORES = ("accuracy", "likelihood", "mean")
+CORRELATIONS = ("spearman", "kendall", "best_tenth", "percentile")
+COLUMNS = ("training", "scoring", *(f"{kind}_{score}" for score in SCORES for kind in CORRELATIONS), "agreement")
 
 
 def measure(name: str, truth: str, seed: int, architectures: int) -> dict[str, float]:
     """Trains a supernet by a setting, and compares its scores with the truth."""
     settings = dict(SETTINGS[name])
-    schedule_settings = settings.pop("schedule", "fair")
+    named = settings.pop("schedule")
     space, task, tokens, known = TRUTHS[truth](architectures)
     evaluator = SharedWeightEvaluator(make_space(space), task, seed=seed, device="cpu", **settings)
-    named = {"name": schedule_settings} if isinstance(schedule_settings, str) else schedule_settings
     schedule = make_schedule({"seed": seed, **named}, evaluator)
     start = time.process_time()
     for _ in schedule.prepare():
@@ -70,16 +68,17 @@ def measure(name: str, truth: str, seed: int, architectures: int) -> dict[str, f
 
 
 def compared(scores: Evaluations, truth: Floats) -> dict[str, float]:
-    """How well scores rank."""
+    """How well scores rank: rank correlations, those within the best tenth, and the percentile of the best by score."""
+    found, top = {}, truth >= np.quantile(truth, 0.9)
     likelihood = make_objective("likelihood")(scores)
-    best = truth >= np.quantile(truth, 0.9)
-    return {
-        "spearman": float(stats.spearmanr(likelihood, truth).statistic),
-        "kendall": float(stats.kendalltau(likelihood, truth).statistic),
-        "spearman_accuracy": float(stats.spearmanr(scores.accuracy, truth).statistic),
-        "best_tenth": float(stats.spearmanr(likelihood[best], truth[best]).statistic),
-        "percentile": 100 * float(np.mean(truth < truth[np.argmax(likelihood)])),
-    }
+    for name, score in zip(SCORES, (scores.accuracy, likelihood, (scores.accuracy + likelihood) / 2), strict=True):
+        found |= {
+            f"spearman_{name}": float(stats.spearmanr(score, truth).statistic),
+            f"kendall_{name}": float(stats.kendalltau(score, truth).statistic),
+            f"best_tenth_{name}": float(stats.spearmanr(score[top], truth[top]).statistic),
+            f"percentile_{name}": 100 * float(np.mean(truth < truth[np.argmax(score)])),
+        }
+    return found
 
 
 def bench201(architectures: int) -> tuple[str, str, Tokens, Floats]:
@@ -114,13 +113,18 @@ class Results:
 
 
 def report(results: Results, truth: str, names: list[str], seeds: range) -> None:
-    """Prints the medians over the seeds, in Markdown."""
-    print(f"| {truth} | {' | '.join(COLUMNS)} |")
-    print("|---" * (1 + len(COLUMNS)) + "|")
+    """Prints the medians over the seeds, in Markdown; of three numbers, by accuracy, likelihood and their mean."""
+    print(f"| {truth} | training | scoring | Spearman | Kendall | best tenth | percentile of the best | agreement |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in names:
         rows = [results.rows[truth, name, seed] for seed in seeds]
-        cells = [form.format(np.median([row[column] for row in rows])) for column, form in COLUMNS.items()]
-        print(f"| {name} | {' | '.join(cells)} |")
+        median = {column: float(np.median([row[column] for row in rows])) for column in COLUMNS}
+        threes = [
+            " / ".join(f"{median[f'{kind}_{score}']:.{0 if kind == 'percentile' else 2}f}" for score in SCORES)
+            for kind in CORRELATIONS
+        ]
+        seconds = [f"{median[column]:.0f} s" for column in ("training", "scoring")]
+        print(f"| {name} | {' | '.join([*seconds, *threes])} | {median['agreement']:.2f} |")
 
 
 def main(
