@@ -96,6 +96,8 @@ def test_the_command_of_a_run_with_shared_weights(tmp_path, monkeypatch) -> None
     assert f"| best | {record['best']['trial']} | {record['best']['accuracy']:.4f} | {tests['best']:.4f} |" in card
     assert f"| random | - | - | {tests['random']:.4f} |" in card
     assert "The test accuracy is of networks retrained from scratch for 1 epochs" in card
+    (line,) = (line for line in card.splitlines() if "two halves of the scoring examples" in line)
+    assert re.fullmatch(r"- rank correlation .* examples: -?[01]\.\d\d, of 100 uniform architectures", line)
 
 
 def test_the_card_says_what_was_done(tmp_path) -> None:

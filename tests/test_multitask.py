@@ -55,7 +55,7 @@ SHARED = {
     "tasks": ["digits:0-4", "digits:5-9"],
     "space": CELL,
     "evaluator_kwargs": TINY,
-    "schedule": {"warmup_steps": 2, "steps_per_trial": 1},
+    "schedule": {"name": "interleaved", "warmup_steps": 2, "steps_per_trial": 1},
 }
 
 
