@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from nas_gym.settings import unknown
+from nas_gym.tasks import glyphs
 from nas_gym.tasks.folders import check_duplicates, list_class_folders, read_images
 from nas_gym.tasks.formats import read_cifar_batch, read_cifar_classes, read_idx
-from nas_gym.tasks.glyphs import CLASSES, SIDE, TEST, VALID, count_characters, read_glyphs
 from nas_gym.tasks.image_task import Augmentation, ImageTask, channel_statistics, resize
 from nas_gym.tasks.names import FOLDER, TASKS
 from nas_gym.tasks.task import Split
@@ -199,12 +199,14 @@ def _digits() -> _Source:
 
 
 def _glyphs(name: str, chosen: str, data_dir: Path, size: tuple[int, int] | None) -> _Source:
-    numbers = _class_numbers(name, chosen, count_characters()).tolist() if chosen else range(CLASSES)
-    classes, images = read_glyphs(numbers, SIDE if size is None else size[0], data_dir / "cache")
+    numbers = _class_numbers(name, chosen, glyphs.count_characters()).tolist() if chosen else range(glyphs.CLASSES)
+    side = glyphs.SIDE if size is None else size[0]
+    classes, images = glyphs.read_glyphs(numbers, side, data_dir / "cache")
     # A drawing of every class, then another: every beginning of the test split is balanced.
     everything = Split(images.flatten(0, 1), torch.arange(len(classes)).repeat(len(images)))
-    learn, test = (everything.take(part) for part in (slice(-TEST * len(classes)), slice(-TEST * len(classes), None)))
-    return _Source(classes, learn, test, Augmentation(padding=1), valid=VALID * len(classes))
+    test = glyphs.TEST * len(classes)
+    learn, test_split = everything.take(slice(-test)), everything.take(slice(-test, None))
+    return _Source(classes, learn, test_split, Augmentation(padding=1), valid=glyphs.VALID * len(classes))
 
 
 def _idx(name: str, data_dir: Path, download: bool) -> _Source:
