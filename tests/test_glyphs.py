@@ -6,11 +6,13 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from nas_gym.files import save_tensors
 from nas_gym.tasks import ImageTask, Split, make_task
 from nas_gym.tasks import glyphs as module
 from nas_gym.tasks.glyphs import BASELINE, CLASSES, FACES, SIDE, TEST, TRAIN, VALID, characters, upright
@@ -120,7 +122,7 @@ def test_classes_out_of_range(chosen: str, few_characters: None) -> None:
 
 
 @pytest.mark.parametrize(("argument", "value"), [("image_size", 0), ("train_limit", 0), ("valid_limit", -1)])
-def test_options_out_of_range(argument: str, value: int) -> None:
+def test_options_out_of_range(argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{argument} must be .*{value}"):
         named_task("glyphs", **{argument: value})
 
@@ -177,7 +179,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, few_characters: None, dama
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     if damage == "another":
-        module.save_tensors(file, torch.zeros(3))
+        save_tensors(file, torch.zeros(3))
     else:
         file.write_bytes({"cut": whole[:middle], "flipped": flipped, "empty": b""}[damage])
     assert same(first, make_task(FEW))
