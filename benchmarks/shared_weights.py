@@ -37,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "uniform, 200 steps": {"schedule": {"name": "uniform", "warmup_steps": 200}},
     "uniform, affine": {**UNIFORM, "affine": True},
     "uniform, learning rate 0.05": {**UNIFORM, "learning_rate": 0.05},
+    "uniform, 2,400 steps": {"schedule": {"name": "uniform", "warmup_steps": 2400}},
     "few-shot": {"schedule": {"name": "few-shot", "warmup_steps": 1000, "split": "edge_0_3"}},
 }
 """Arguments of the evaluator, and beside them `schedule`, those of the schedule."""
