@@ -110,6 +110,8 @@ def test_the_command_of_a_run_with_shared_weights(tmp_path, monkeypatch) -> None
     assert len(rows) == 5
     for name in ("comparison.png", "comparison.svg", "comparison.csv", "best.safetensors"):
         assert (tmp_path / "run" / name).exists()
+    (line,) = (line for line in card.splitlines() if "two halves of the scoring examples" in line)
+    assert re.fullmatch(r"- rank correlation .* examples: -?[01]\.\d\d, of 100 uniform architectures", line)
 
 
 def test_the_card_says_what_was_done(tmp_path) -> None:

@@ -28,7 +28,7 @@ from nas_gym.evaluators import (
     ScheduleSettings,
     make_evaluator,
 )
-from nas_gym.evaluators.schedule import InterleavedSchedule
+from nas_gym.evaluators.schedules import InterleavedSchedule
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.progress import Interrupted
 from nas_gym.experiments.run.record import TrialRecord
@@ -55,7 +55,7 @@ SHARED = {
     "tasks": ["digits:0-4", "digits:5-9"],
     "space": CELL,
     "evaluator_kwargs": TINY,
-    "schedule": {"warmup_steps": 2, "steps_per_trial": 1},
+    "schedule": {"name": "interleaved", "warmup_steps": 2, "steps_per_trial": 1},
 }
 
 

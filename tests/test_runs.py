@@ -43,7 +43,7 @@ INTERLEAVED = RunConfig(
     num_envs=4,
     seed=3,
     hyperparameters={"batch_size": 6, "learning_rate": 0.05},
-    env_kwargs={"space": CELL, "evaluator_kwargs": TINY, "schedule": {"warmup_steps": 6}},
+    env_kwargs={"space": CELL, "evaluator_kwargs": TINY, "schedule": {"name": "interleaved", "warmup_steps": 6}},
     retrain_epochs=0,
 )
 ENAS = replace(
@@ -369,7 +369,9 @@ def test_interrupted_from_outside(tmp_path, uninterrupted) -> None:
     given = ["space.name:cell", "space.nodes:2", *(f"evaluator_kwargs.{name}:{value}" for name, value in TINY.items())]
     options = ["--trials", "14", "--num-envs", "4", "--seed", "3", "--retrain-epochs", "0", "--run-dir", folder]
     params = ["--params", "batch_size:6", "learning_rate:0.05"]
-    process = command("train", *options, *params, "--env-params", *given, "schedule.warmup_steps:6")
+    process = command(
+        "train", *options, *params, "--env-params", *given, "schedule.name:interleaved", "schedule.warmup_steps:6"
+    )
     wait_for_trials(folder)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
@@ -573,6 +575,7 @@ def test_scalars_of_shared_weights(uninterrupted) -> None:
     shown = scalars(uninterrupted("interleaved"))
     # One step for each of the warm-up; then one a batch of 4, after its 2 updates; the last batch is 4 as well.
     assert list(shown["weights/loss"]) == [1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
+    assert list(shown["weights/agreement"]) == [6, 14], "at the end of the warm-up, and of the run"
     assert all(0 < loss < 10 for loss in shown["weights/loss"].values())
     assert {"train/policy_loss", "rollout/ep_rew_mean", "search/best_reward"} <= shown.keys()
     assert "pending_steps" not in shown

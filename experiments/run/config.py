@@ -18,7 +18,7 @@ from nas_gym.agents.registry import batch_size_of
 from nas_gym.envs.multitask import base_arguments
 from nas_gym.envs.multitask_vector import MultiTaskVectorEnv
 from nas_gym.envs.problem import Problem
-from nas_gym.evaluators import Evaluator, EvaluatorConfig, GuardedEvaluator
+from nas_gym.evaluators import DEFAULT_SCHEDULE, Evaluator, EvaluatorConfig, GuardedEvaluator
 from nas_gym.evaluators.waiting import TimeLimit
 from nas_gym.experiments.run.asynchronous import check_asynchronous
 from nas_gym.experiments.run.pairs import pairs, parse_pairs
@@ -208,7 +208,7 @@ class RunConfig:
         arguments = {**self._given_arguments(), **self.evaluator.kwargs()}
         if "base" in arguments:
             del arguments["task"]
-        schedule = arguments.get("schedule", "interleaved")
+        schedule = arguments.get("schedule", DEFAULT_SCHEDULE)
         named: dict[str, Any] = {"name": schedule} if isinstance(schedule, str) else dict(schedule)
         return {**arguments, "schedule": {"seed": self.seed, **named}}
 

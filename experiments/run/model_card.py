@@ -16,6 +16,7 @@ from nas_gym.agents.budget import simulated_seconds
 from nas_gym.agents.pareto import COSTS
 from nas_gym.envs.rendering import to_text
 from nas_gym.evaluators import MultiTaskEvaluator
+from nas_gym.evaluators.ranking_quality import ARCHITECTURES
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.pairs import pairs
 from nas_gym.experiments.run.target import Target
@@ -188,11 +189,25 @@ def _searched(config: RunConfig, agent: Agent) -> dict[str, Any]:
         facts["target"] = config.target
     if evaluator.stateful:
         facts["schedule"] = arguments["schedule"]
+        facts |= _ranking(agent.problem.schedule.quality())
     if arguments.get("evaluator_kwargs"):
         facts["evaluator's arguments"] = arguments["evaluator_kwargs"]
     used = ", ".join(f"{fidelity:.3g}" for fidelity in sorted(set(agent.result.fidelities.tolist())))
     epochs = getattr(evaluator, "epochs", None)
     facts["fidelity"] = f"{used}, where 1 is {'the full budget' if epochs is None else f'{epochs} epochs'}"
+    return facts
+
+
+def _ranking(quality: Mapping[str, float]) -> dict[str, str]:
+    """How well shared weights rank, by the tags of its scalars; with many tasks, those name the task."""
+    meanings = {
+        "agreement": "rank correlation of the rewards on two halves of the scoring examples",
+        "rank_correlation": "rank correlation of the rewards with the table of the space",
+    }
+    facts = {}
+    for tag, value in quality.items():
+        _, *task, name = tag.split("/")
+        facts[" of ".join([meanings[name], *task])] = f"{value:.2f}, of {ARCHITECTURES} uniform architectures"
     return facts
 
 

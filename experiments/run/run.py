@@ -193,7 +193,7 @@ class Run:
                     elif self.workers is not None:
                         self.workers.poll = recorder.save_or_stop
                     learn(config.trials - agent.trials, recorder, self._seconds_left())
-                recorder.save()
+                recorder.finish()
                 if not agent.trials:
                     raise ValueError(
                         f"simulated_seconds {config.simulated_seconds:g} end before the first trial does: give more"
