@@ -32,7 +32,7 @@ class SharedWeightSettings:
         channels: of the first stage (ENAS: 36 on a GPU).
         cells_per_stage: N (ENAS: 5 on a GPU).
         reductions: how often the resolution is halved (ENAS: 2).
-        stem_stride: of the first convolution; None takes 2 from 28 pixels on.
+        stem_stride: of the first convolution; None takes 2 from 16 pixels on.
         affine: whether batch norm has a scale and a shift, which all architectures then share (NATS-Bench's one-shot
             configuration: no).
         batch_size: training examples per step.
@@ -78,7 +78,7 @@ class SharedWeightSettings:
 
     def network(self, input_shape: tuple[int, ...]) -> NetworkSettings:
         """The macro architecture for a task's `input_shape`."""
-        large = min(input_shape[1:], default=0) >= 28
+        large = min(input_shape[1:], default=0) >= 16
         stride = (2 if large else 1) if self.stem_stride is None else self.stem_stride
         return NetworkSettings(self.channels, self.cells_per_stage, self.reductions, stride)
 
