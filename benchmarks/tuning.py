@@ -101,6 +101,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "selection": ["puct", "puct", "uct"],
         "exploration": [0.02, 0.05, 0.1, 0.2, 0.5, 1.0],
         "reward": ["raw", "rank", "rank"],
+        "prior": ["uniform", "uniform", "softmaxes"],
     },
     "mcts:predictor": {
         "selection": ["puct"],

@@ -39,7 +39,7 @@ def test_log_z_and_the_frequencies_are_those_of_the_table() -> None:
     """The policy is the distribution R^beta / Z, and 20,000 samples of it look like it."""
     beta = 3.0
     settings = {"learning_rate": 0.02, "beta": beta, "final_beta": beta, "reward": "raw", "replay_size": 0}
-    agent = GFlowNet(native(), 0, {**settings, "hidden_size": 32, "epochs": 200, "batch_size": 125})
+    agent = GFlowNet(native(), 0, {**settings, "hidden_size": 32, "epochs": 300, "batch_size": 125})
     everything = TINY.enumerate()
     agent.tell(foreign(everything, checksum(everything)))
     target = checksum(everything) ** beta

@@ -75,14 +75,14 @@ def test_without_exploration_it_is_greedy() -> None:
 
 def test_bounds() -> None:
     parent, children = Node(9, 4.5, 1), [Node(4, 2.8), Node(3, 0.6, 1), Node()]
-    uct = MCTS(native(), 0, {"selection": "uct", "exploration": 0.3})._bounds(parent, children)
+    prior = np.array([0.5, 0.3, 0.2])
+    uct = MCTS(native(), 0, {"selection": "uct", "exploration": 0.3})._bounds(parent, children, prior)
     log = math.log(10)
     expected = [0.7 + 0.6 * math.sqrt(2 * log / 4), 0.2 + 0.6 * math.sqrt(2 * log / 4), math.inf]
     np.testing.assert_allclose(uct, expected)
-    puct = MCTS(native(), 0, {"selection": "puct", "exploration": 0.3})._bounds(parent, children)
-    np.testing.assert_allclose(
-        puct, [0.7 + 0.1 * math.sqrt(10) / 5, 0.2 + 0.1 * math.sqrt(10) / 5, 0.5 + 0.1 * 10**0.5]
-    )
+    puct = MCTS(native(), 0, {"selection": "puct", "exploration": 0.3})._bounds(parent, children, prior)
+    root = math.sqrt(10)
+    np.testing.assert_allclose(puct, [0.7 + 0.15 * root / 5, 0.2 + 0.09 * root / 5, 0.5 + 0.06 * root])
 
 
 def test_all_children_are_visited_once_before_any_is_twice() -> None:
@@ -165,11 +165,26 @@ def test_a_predictor_completes_better_than_chance() -> None:
     assert random < alone < mean(lambda seed: MCTS(native(SIZE, num_envs=5), seed, guided))
 
 
+@pytest.mark.parametrize("kind", ["softmaxes", "lstm"])
+def test_a_learned_prior_imitates_the_visits(kind: str) -> None:
+    """After each prefix of the tree, it comes to the shares of the trials; and it is kept."""
+    settings = {"selection": "puct", "reward": "raw", "exploration": 1.0, "prior": kind, "prior_steps": 100}
+    agent = MCTS(native(num_envs=9), 0, settings)
+    agent.learn(27)
+    first, legal = agent.result.tokens[:, 0], np.arange(3)
+    np.testing.assert_allclose(agent._prior_of((), legal), np.bincount(first, minlength=3) / 27, atol=0.05)
+    other = MCTS(native(num_envs=9), 1, settings)
+    other.load_state_dict(agent.state_dict())
+    np.testing.assert_array_equal(other._prior_of((1,), legal), agent._prior_of((1,), legal))
+    np.testing.assert_array_equal(other.learn(9).tokens, agent.learn(9).tokens)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"selection": "best"}, "selection must be one of uct, puct, got 'best'"),
         ({"exploration": -1.0}, "exploration must be finite and not negative, got -1"),
+        ({"prior": "oracle"}, "prior must be one of uniform, softmaxes, lstm, got 'oracle'"),
         ({"reward": "cubed"}, "reward must be one of raw, rank, got 'cubed'"),
         ({"simulations": 0}, "simulations must be at least 1, got 0"),
         ({"predictor": "oracle"}, "unknown predictor 'oracle'"),

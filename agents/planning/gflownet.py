@@ -12,7 +12,7 @@ import torch
 from nas_gym.agents.policy_gradient.agent import PolicyGradientAgent
 from nas_gym.agents.policy_gradient.settings import ControllerHyperparameters
 from nas_gym.agents.trial import Trials
-from nas_gym.spaces import SearchSpace, Tokens
+from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
 
 SMALLEST = 1e-6  # rewards are raised to this, so that they have a logarithm
@@ -109,7 +109,7 @@ class GFlowNet(PolicyGradientAgent):
         self.ranks.update(trials.rewards[None])
 
     def _update(self, tokens: Tokens, rewards: Floats) -> dict[str, Floats]:
-        settings, (known, earned) = self.hyperparameters, self._memory
+        settings, (known, earned) = self.hyperparameters, self._replayed()
         for _ in range(settings.epochs):
             again = self.rng.integers(len(earned), size=settings.replay_size)
             batch = np.concatenate([tokens[0], known[again]]), np.concatenate([rewards[0], earned[again]])
@@ -124,10 +124,14 @@ class GFlowNet(PolicyGradientAgent):
             "train/n_updates": np.array([float(self.updates)]),
         }
 
-    def _grow(self, space: SearchSpace) -> None:
-        super()._grow(space)
-        # What was tried at another stage may be illegal at this one, and then no policy could build it.
-        self._memory = self._memory[0][:0], self._memory[1][:0]
+    def _replayed(self) -> tuple[Tokens, Floats]:
+        """The trials so far, but those of other stages of the space, which no policy of this one could build."""
+        tokens, rewards = self._memory
+        space, rows = self.controller.space, np.arange(len(tokens))
+        if space.prefix_free:
+            return tokens, rewards
+        legal = np.all([space.legal(tokens, t)[rows, tokens[:, t]] for t in range(space.length)], axis=0)
+        return tokens[legal], rewards[legal]
 
     def _losses(self, tokens: Tokens, rewards: Floats) -> torch.Tensor:
         """The loss of each sequence, float[n], of int64[n, T] and float64[n]."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas_gym.agents.agent import Agent
 from nas_gym.agents.trial import Proposal, Trials
@@ -15,8 +16,13 @@ from nas_gym.settings import check_fields
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, draw
 from nas_gym.types import Floats
 
+if TYPE_CHECKING:
+    from nas_gym.agents.planning.prior import LearnedPrior
+
 SELECTIONS = ("uct", "puct")
+PRIORS = ("uniform", "softmaxes", "lstm")
 REWARDS = ("raw", "rank")
+PATHS = 64  # that a step of the prior learns from
 
 Prefix = tuple[int, ...]
 
@@ -28,9 +34,13 @@ class MCTSHyperparameters:
     Attributes:
         selection: ``"uct"``, mean + 2 c sqrt(2 ln N / n), of a node of N visits and a child of n (Kocsis & Szepesvári
             2006; AlphaX, LaNAS): each child is visited once before any is twice. ``"puct"``, mean + c P sqrt(N) /
-            (1 + n) with the prior P, uniform over the legal choices (Silver et al. 2017, "AlphaGo Zero"): a child
-            without visits has the mean of its parent.
+            (1 + n) with the prior P (Silver et al. 2017, "AlphaGo Zero"): a child without visits has the mean of its
+            parent.
         exploration: c (AlphaX's code: 2; LaNAS's code: 0.1, on accuracies). With ``"puct"``, 0 is greedy.
+        prior: P of ``"puct"``: ``"uniform"`` over the legal choices, or a controller that imitates the visits,
+            ``"softmaxes"`` or ``"lstm"`` (`LearnedPrior`).
+        learning_rate: of the prior.
+        prior_steps: steps of the prior's optimiser after each batch of trials, on all paths or 64 of them.
         reward: what is averaged: ``"raw"`` rewards, or ``"rank"``, the share of the trials so far that are worse, as it
             is when a reward is backed up.
         predictor: the name of a predictor of rewards, fitted to the trials so far; None completes leaves at random.
@@ -42,6 +52,9 @@ class MCTSHyperparameters:
 
     selection: str = "uct"
     exploration: float = 2.0
+    prior: str = "uniform"
+    learning_rate: float = 0.05
+    prior_steps: int = 2
     reward: str = "raw"
     predictor: str | None = None
     completions: int = 32
@@ -50,9 +63,11 @@ class MCTSHyperparameters:
     def __post_init__(self) -> None:
         check_fields(self, "selection", f"one of {', '.join(SELECTIONS)}", lambda v: v in SELECTIONS)
         check_fields(self, "exploration", "finite and not negative", lambda v: 0 <= v < math.inf)
+        check_fields(self, "prior", f"one of {', '.join(PRIORS)}", lambda v: v in PRIORS)
+        check_fields(self, "learning_rate", "positive", lambda v: 0 < v < math.inf)
         check_fields(self, "reward", f"one of {', '.join(REWARDS)}", lambda v: v in REWARDS)
         check_fields(self, "predictor", "the name of a predictor or None", lambda v: v is None or isinstance(v, str))
-        check_fields(self, "completions simulations", "at least 1", lambda v: v >= 1)
+        check_fields(self, "completions simulations prior_steps", "at least 1", lambda v: v >= 1)
 
 
 @dataclass
@@ -101,14 +116,25 @@ class MCTS(Agent):
         super().__init__(*args, **kwargs)
         name = self.hyperparameters.predictor
         self._predictor = None if name is None else make_predictor(name, self.space)
+        self._prior = self._make_prior()
+        self._priors: dict[Prefix, Floats] = {}  # those computed since the prior has learned last
         self._tree: dict[Prefix, Node] = {(): Node()}
         self._tree_space, self._asked_at = self.current_space, 0  # at how many trials it was asked last
         self._pending: dict[int, int] = {}  # by proposals without a reward: how many nodes of its path count it
         self._known: dict[str, float] = {}  # rewards by canonical form; NaN where none has come yet
         self._forms: dict[bytes, str] = {}  # canonical forms that have been computed
         self._told: Tokens = np.empty((0, self.space.length), dtype=np.int64)
+        self._stage = 0  # how many had been told when the tree began
         self._rewards: Floats = np.empty(0)
         self._sorted: Floats = self._rewards
+
+    def _make_prior(self) -> LearnedPrior | None:
+        kind, rate = self.hyperparameters.prior, self.hyperparameters.learning_rate
+        if kind == "uniform":
+            return None
+        from nas_gym.agents.planning.prior import LearnedPrior
+
+        return LearnedPrior(self.space, kind, rate, int(self.rng.integers(2**63)), self.device)
 
     # ------------------------------------------------------------------ ask
 
@@ -116,6 +142,7 @@ class MCTS(Agent):
         """Descends until n new architectures are found."""
         if self.current_space != self._tree_space:
             self._tree, self._tree_space, self._pending = {(): Node()}, self.current_space, {}
+            self._set_stage()
         self._asked_at = self.trials
         if self._predictor and len(self._told) and n:
             self._predictor.fit(self._told, self._values(self._rewards))
@@ -154,16 +181,23 @@ class MCTS(Agent):
         if len(legal) == 1:
             return int(legal[0])
         children = [self._tree.get((*prefix, choice), Node()) for choice in legal.tolist()]
-        bounds = self._bounds(self._tree[prefix], children)
+        bounds = self._bounds(self._tree[prefix], children, self._prior_of(prefix, legal))
         return int(self.rng.choice(legal[bounds == bounds.max()]))
 
-    def _bounds(self, parent: Node, children: list[Node]) -> Floats:
+    def _prior_of(self, prefix: Prefix, legal: NDArray[np.int64]) -> Floats:
+        """P of the legal choices after a prefix, float64[choices]."""
+        if self._prior is None:
+            return np.full(len(legal), 1 / len(legal))
+        if prefix not in self._priors:
+            self._priors[prefix] = self._prior(padded(prefix, self.space.length), len(prefix))
+        return self._priors[prefix][legal]
+
+    def _bounds(self, parent: Node, children: list[Node], prior: Floats) -> Floats:
         """What each child is chosen by, float64[children]."""
         c, total = self.hyperparameters.exploration, parent.visits + parent.pending
         visits = np.array([child.visits + child.pending for child in children], dtype=np.float64)
         means = np.array([child.mean if child.visits else parent.mean for child in children])
         if self.hyperparameters.selection == "puct":
-            prior = 1 / len(children)
             bounds: Floats = means + c * prior * math.sqrt(total) / (1 + visits)
             return bounds
         bonus = 2 * c * np.sqrt(2 * math.log(max(total, 1)) / np.maximum(visits, 1))
@@ -201,7 +235,25 @@ class MCTS(Agent):
             for node in self._path(row)[: self._pending.pop(number, 0)]:
                 node.pending -= 1
             self._back_up(row, reward)
-        return {"train/tree_size": float(len(self._tree))} if len(trials) else {}
+        if not len(trials):
+            return {}
+        loss = {} if self._prior is None else {"train/prior_loss": self._learn_prior(self._prior)}
+        return {"train/tree_size": float(len(self._tree)), **loss}
+
+    def _learn_prior(self, prior: LearnedPrior) -> float:
+        """Has the prior imitate trials of the present stage of the space; returns the last loss."""
+        self._priors, loss = {}, math.nan
+        for _ in range(self.hyperparameters.prior_steps):
+            rows = self._told[self._stage :]
+            rows = rows if len(rows) <= PATHS else self.rng.choice(rows, PATHS, replace=False)
+            loss = prior.imitate(rows, np.array([len(self._path(row)) - 1 for row in rows]))
+        return loss
+
+    def _set_stage(self) -> None:
+        """Has the prior play the present stage of the space, and learn from what comes from now on."""
+        self._priors, self._stage = {}, len(self._told)
+        if self._prior is not None:
+            self._prior.controller.space = self._tree_space
 
     def _back_up(self, row: Tokens, reward: float) -> None:
         """Adds a reward to all nodes on the path of int64[T]."""
@@ -248,6 +300,8 @@ class MCTS(Agent):
             "pending": dict(self._pending),
             "known": dict(self._known),
             "asked_at": self._asked_at,
+            "stage": self._stage,
+            "prior": None if self._prior is None else self._prior.state_dict(),
             "told": [torch.from_numpy(self._told), torch.from_numpy(self._rewards)],
         }
 
@@ -263,6 +317,10 @@ class MCTS(Agent):
         self._sorted = np.sort(self._rewards)
         self._asked_at = int(state["asked_at"])
         self._tree_space = self.space_at(self._asked_at)
+        self._set_stage()
+        self._stage = int(state["stage"])
+        if self._prior is not None:
+            self._prior.load_state_dict(state["prior"])
 
 
 def padded(prefix: Prefix, length: int) -> Tokens:
