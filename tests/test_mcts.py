@@ -116,8 +116,10 @@ def test_means_are_those_of_the_trials_below() -> None:
 
 @pytest.mark.parametrize("num_envs", [1, 10])
 def test_no_twin_is_proposed(num_envs: int) -> None:
-    result = MCTS(native(BENCH, checksum, num_envs), 0).learn(150)
+    agent = MCTS(native(BENCH, checksum, num_envs), 0)
+    result = agent.learn(150)
     assert len({BENCH.canonical(BENCH.architecture(row)) for row in result.tokens}) == 150
+    assert not any(node.pending for node in agent._tree.values()), "nothing is counted as pending any more"
 
 
 def test_a_space_that_is_exhausted_is_played_again() -> None:

@@ -102,7 +102,8 @@ class MCTS(Agent):
     4. Backpropagation: the reward joins the means of all nodes on the path.
 
     Asked for several at once, it counts proposals without a reward as visits, but not in the means (Liu et al. 2020,
-    "Watch the Unobserved"). A space that changes with the trials begins a new tree.
+    "Watch the Unobserved"). A space that changes with the trials begins a new tree. Known rewards are taken to stay as
+    they are, also where shared weights go on training.
 
     Sources: Wang et al. 2020, "Neural Architecture Search Using Deep Neural Networks and Monte Carlo Tree Search"
     (AlphaX), section 3; Silver et al. 2017, "Mastering the Game of Go without Human Knowledge", for ``"puct"``.
@@ -146,13 +147,14 @@ class MCTS(Agent):
         self._asked_at = self.trials
         if self._predictor and len(self._told) and n:
             self._predictor.fit(self._told, self._values(self._rewards))
-        proposal = self.propose(np.array([self._search() for _ in range(n)]).reshape(n, self.space.length))
-        for number, row in zip(proposal.ids.tolist(), proposal.tokens, strict=True):
-            self._pending[number] = len(self._path(row))
+        found = [self._search() for _ in range(n)]
+        rows = np.array([row for row, _ in found], dtype=np.int64).reshape(n, self.space.length)
+        proposal = self.propose(rows)
+        self._pending.update(zip(proposal.ids.tolist(), (depth for _, depth in found), strict=True))
         return proposal
 
-    def _search(self) -> Tokens:
-        """An architecture, int64[T], new if possible, and counted as pending on its path."""
+    def _search(self) -> tuple[Tokens, int]:
+        """An architecture, int64[T], new if possible, and how many nodes of its path count it as pending."""
         for _ in range(self.hyperparameters.simulations):
             row = self._complete(self._select())
             reward = self._known.get(self._form(row))
@@ -163,9 +165,10 @@ class MCTS(Agent):
         else:
             row = self._first_new(self._tree_space.sample(self.rng, self.hyperparameters.simulations))
         self._known.setdefault(self._form(row), math.nan)
-        for node in self._path(row):
+        path = self._path(row)
+        for node in path:
             node.pending += 1
-        return row
+        return row, len(path)
 
     def _select(self) -> Prefix:
         """Goes down the tree to a prefix that is not in it, which joins it, or to a whole sequence."""
