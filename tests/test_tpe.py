@@ -111,7 +111,7 @@ def test_the_division_of_the_trials() -> None:
 
 
 def test_the_candidate_of_the_largest_ratio_is_proposed() -> None:
-    agent = TPE(native(), 0, {"candidates": 4000, "bandwidth_factor": 100.0})
+    agent = TPE(native(), 0, {"candidates": 4000, "bandwidth_factor": 100.0, "random_share": 0.0})
     rng = np.random.default_rng(0)
     proposal = agent.ask(40)
     rewards = rng.random(40)
@@ -139,7 +139,7 @@ def test_nothing_is_proposed_twice() -> None:
 
 
 def test_brackets_begin_with_what_the_largest_sound_budget_says() -> None:
-    agent = BOHB(native(9), 0, {"min_points": 3, "candidates": 64})
+    agent = BOHB(native(9), 0, {"min_points": 3, "candidates": 64, "random_share": 0.0})
     rungs = [rung for _, rung in agent.rungs]
     assert rungs == [9, 3, 1]
     for bracket in range(1, 8):
