@@ -15,14 +15,19 @@ from .result import SearchResult
 from .trial import Proposal, Trials
 
 if TYPE_CHECKING:
+    from .baselines.bohb import BOHB
     from .baselines.local_search import LocalSearch
     from .baselines.random_search import RandomSearch
     from .baselines.successive_halving import SuccessiveHalving
+    from .baselines.tpe import TPE
     from .controllers.controller import Controller
     from .controllers.lstm import LSTMController
     from .controllers.softmaxes import IndependentSoftmaxes
+    from .evolution.nsga2 import NSGA2
     from .evolution.regularized_evolution import RegularizedEvolution
     from .evolution.tournament_evolution import TournamentEvolution
+    from .planning.gflownet import GFlowNet
+    from .planning.mcts import MCTS
     from .policy_gradient.eas import EAS
     from .policy_gradient.multitask import MultiTask
     from .policy_gradient.ppo import PPO
@@ -31,12 +36,16 @@ if TYPE_CHECKING:
     from .stable_baselines.on_policy import SB3A2C, SB3PPO, SB3TRPO, SB3MaskablePPO, SB3RecurrentPPO
 
 _LAZY = {
+    "BOHB": ".baselines.bohb",
     "Controller": ".controllers.controller",
     "EAS": ".policy_gradient.eas",
+    "GFlowNet": ".planning.gflownet",
     "IndependentSoftmaxes": ".controllers.softmaxes",
     "LSTMController": ".controllers.lstm",
     "LocalSearch": ".baselines.local_search",
+    "MCTS": ".planning.mcts",
     "MultiTask": ".policy_gradient.multitask",
+    "NSGA2": ".evolution.nsga2",
     "PPO": ".policy_gradient.ppo",
     "RandomSearch": ".baselines.random_search",
     "RegularizedEvolution": ".evolution.regularized_evolution",
@@ -49,6 +58,7 @@ _LAZY = {
     "SB3RecurrentPPO": ".stable_baselines.on_policy",
     "SB3TRPO": ".stable_baselines.on_policy",
     "SuccessiveHalving": ".baselines.successive_halving",
+    "TPE": ".baselines.tpe",
     "TournamentEvolution": ".evolution.tournament_evolution",
 }
 
@@ -61,17 +71,22 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AGENTS",
+    "BOHB",
     "EAS",
+    "MCTS",
+    "NSGA2",
     "PPO",
     "SB3A2C",
     "SB3DQN",
     "SB3PPO",
     "SB3QRDQN",
     "SB3TRPO",
+    "TPE",
     "Agent",
     "Budget",
     "Callback",
     "Controller",
+    "GFlowNet",
     "IndependentSoftmaxes",
     "LSTMController",
     "LocalSearch",

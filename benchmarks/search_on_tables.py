@@ -1,7 +1,7 @@
 """Many short searches on a table, played through the environment, beside those of a plain simulation.
 
-    nas-gym table import csv nas_bench_201_12_epochs.csv table.npz --space bench201 --percent --epochs 12
-    python benchmarks/search_on_tables.py table.npz [--runs 500] [--trials 150] [--tasks cifar10] [--processes 2]
+    nas-gym table import csv nas_bench_201_12_epochs.csv --out table.npz --space bench201 --percent --epochs 12
+    python benchmarks/search_on_tables.py table.npz [--runs 500] [--trials 150] [--tasks cifar10] [--agents TPE]
 
 Without a table it takes that of NAS-Bench201-v0 itself. Printed is the interquartile mean over the runs of the best
 validation accuracy, in percent, with a 95 % interval by bootstrap.
@@ -30,6 +30,10 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "regularized evolution (10, 3)": ("regularized-evolution", {"population_size": 10, "sample_size": 3}),
     "regularized evolution (30, 10)": ("regularized-evolution", {"population_size": 30, "sample_size": 10}),
     "local search": ("local-search", {}),
+    "NSGA-II": ("nsga2", {}),
+    "TPE": ("tpe", {}),
+    "Monte Carlo tree search": ("mcts", {}),
+    "GFlowNet": ("gflownet", {}),
 }
 # Of a plain simulation on NAS-Bench-201's accuracies after 12 epochs, 150 trials, 200 runs.
 REFERENCE = {
@@ -59,6 +63,7 @@ def main(
     runs: int = 500,
     trials: int = 150,
     tasks: tuple[str, ...] = (),
+    agents: tuple[str, ...] = tuple(AGENTS),
     processes: int = 1,
 ) -> None:
     """Runs the searches and prints the table.
@@ -68,6 +73,7 @@ def main(
         runs: searches of each agent, on each task.
         trials: architectures a search.
         tasks: of the table; all by default.
+        agents: rows of the table that is printed; all by default.
         processes: that share the runs.
     """
     table = table or DEFAULTS["bench201"]
@@ -76,7 +82,7 @@ def main(
         f"{'agent':32} {'task':12} {'IQM':>6}  {'95 % interval':15} {'reference':>9} {'difference':>10} {'trials/s':>9}"
     )
     with ProcessPoolExecutor(processes) as pool:
-        for agent in AGENTS:
+        for agent in agents:
             for task in tasks or open_table(table).tasks:
                 play = partial(best_rewards, agent, table=table, task=task, trials=trials)
                 start = time.perf_counter()
@@ -92,7 +98,7 @@ def _report(agent: str, task: str, best: NDArray[np.float64], rate: float) -> No
         (best,), interquartile_mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
     ).confidence_interval
     known = ""
-    if task in REFERENCE_TASKS:
+    if task in REFERENCE_TASKS and agent in REFERENCE:
         reference = REFERENCE[agent][REFERENCE_TASKS.index(task)]
         known = f"{reference:10.2f}{found - reference:+11.2f}"
     shown = f"[{interval.low:.2f}, {interval.high:.2f}]"
