@@ -52,7 +52,7 @@ def measure(name: str, truth: str, seed: int, architectures: int) -> dict[str, f
     settings = dict(SETTINGS[name])
     named = settings.pop("schedule")
     space, task, tokens, known = TRUTHS[truth](architectures)
-    evaluator = SharedWeightEvaluator(make_space(space), task, seed=seed, device="cpu", **settings)
+    evaluator = SharedWeightEvaluator(make_space(space), task, seed=seed, device="cpu", stem_stride=2, **settings)
     schedule = make_schedule({"seed": seed, **named}, evaluator)
     start = time.process_time()
     for _ in schedule.prepare():

@@ -101,7 +101,7 @@ class Evaluator(ABC):
 
     trains: ClassVar[bool] = False
     uses_task: ClassVar[bool] = False
-    objective: ClassVar[str] = "accuracy"
+    objective: str = "accuracy"
     stateful: bool = False
     fidelities: tuple[float, ...] = ()
     workers: int = 1

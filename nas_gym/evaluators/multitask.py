@@ -23,6 +23,7 @@ class MultiTaskEvaluator(Evaluator):
     Attributes:
         evaluators: these, in the order of the tasks.
         stateful: whether any of them is.
+        objective: theirs, if all have the same; else the accuracy.
         fidelities: those that all of them offer.
 
     Raises:
@@ -43,6 +44,8 @@ class MultiTaskEvaluator(Evaluator):
                     f"{one.space}; of the tasks given, {', '.join(alike)} share the latter"
                 )
         self.stateful = any(evaluator.stateful for evaluator in self.evaluators.values())
+        objectives = {evaluator.unwrapped.objective for evaluator in self.evaluators.values()}
+        self.objective = objectives.pop() if len(objectives) == 1 else Evaluator.objective
         common = set.intersection(*(set(evaluator.fidelities) for evaluator in self.evaluators.values()))
         self.fidelities = tuple(sorted(common)) if len(common) > 1 else ()
 
