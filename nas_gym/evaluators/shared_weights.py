@@ -96,9 +96,7 @@ class SharedWeightEvaluator(TaskEvaluator):
 
     def __init__(self, space: SearchSpace, task: Task | str = "digits", **arguments: Any) -> None:
         super().__init__(space, task, **arguments)
-        network = self.settings.network(self.task.input_shape)
-        self.supernet = make_supernet(space, self.task.input_shape, self.task.num_outputs, network, self.seed)
-        self.supernet.to(self.device)
+        self.supernet = self.make_supernet().to(self.device)
         self.optimiser = torch.optim.SGD(
             self.supernet.parameters(),
             self.settings.learning_rate,
@@ -107,6 +105,11 @@ class SharedWeightEvaluator(TaskEvaluator):
             nesterov=self.settings.momentum > 0,
         )
         self.steps = 0
+
+    def make_supernet(self) -> nn.Module:
+        """From inputs float[N, ...] and tokens int64[B, T] to outputs float[B, N, ...]; initialised by the seed."""
+        settings = self.settings.network(self.task.input_shape)
+        return make_supernet(self.space, self.task.input_shape, self.task.num_outputs, settings, self.seed)
 
     # ------------------------------------------------------------------ training
 
