@@ -8,7 +8,7 @@ time.
 
 Every training is written as it ends: killed at any moment, the same command goes on.
 
-    OMP_NUM_THREADS=1 python benchmarks/evaluators.py
+    OMP_NUM_THREADS=1 python benchmarks/short_trainings.py
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def draw(points: list[tuple[str, float, tuple[float, float, float]]], path: Path
 def main(
     architectures: int = 60,
     folder: Path = Path("docs/evaluators"),
-    picture: Path = Path("docs/pictures/evaluators.png"),
+    picture: Path = Path("docs/pictures/short_trainings.png"),
 ) -> None:
     """Trains what is missing, prints the table and draws the picture.
 

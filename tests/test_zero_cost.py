@@ -208,13 +208,15 @@ def test_every_kind_of_network_has_proxies(name: str) -> None:
 
 
 def test_a_value_that_is_not_finite_fails() -> None:
-    """All images have the same codes where nothing but zeros reaches the classifier."""
+    """Where nothing but zeros reaches the classifier, all images have the same codes, and their gradients none."""
     found = evaluator("naswot").evaluate(np.array([DEAD, [3] * 6]))
     assert found.failed.tolist() == [True, False]
     assert found.reasons == ("naswot is not finite", "")
     assert found.accuracy[0] == 0
     assert np.isnan(found.metrics["naswot"][0])
-    assert evaluator("synflow").evaluate(np.array([DEAD])).metrics["synflow"] == 0
+    assert evaluator("jacob_cov").evaluate(np.array([DEAD])).reasons == ("jacob_cov is not finite",)
+    for proxy in ("synflow", "snip", "grad_norm"):
+        assert evaluator(proxy).evaluate(np.array([DEAD])).metrics[proxy] == 0
 
 
 def test_the_accuracy_rises_with_the_value() -> None:

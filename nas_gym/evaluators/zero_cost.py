@@ -79,8 +79,8 @@ def naswot(network: nn.Module, task: Task, batch: Split) -> float:
 def jacob_cov(network: nn.Module, task: Task, batch: Split) -> float:
     """-Σ (log(v + k) + 1 / (v + k)), v the eigenvalues of the correlations between images of the inputs' gradients."""
     inputs = task.inputs(batch).requires_grad_()
-    jacobian = torch.autograd.grad(network(inputs).sum(), inputs)[0].flatten(1).double()
-    correlations = torch.corrcoef(jacobian)
+    (jacobian,) = gradients(network(inputs).sum(), [inputs])
+    correlations = torch.corrcoef(jacobian.flatten(1).double())
     if not correlations.isfinite().all():
         return math.nan
     shifted = torch.linalg.eigvalsh(correlations) + 1e-5
@@ -108,13 +108,12 @@ def weights_of(network: nn.Module) -> list[Tensor]:
     return [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
 
-def gradients(of: Tensor, weights: list[Tensor]) -> list[Tensor]:
-    """The gradient with respect to each weight, zero where it has no influence."""
-    found = torch.autograd.grad(of, weights, allow_unused=True)
-    return [torch.zeros_like(w) if gradient is None else gradient for w, gradient in zip(weights, found, strict=True)]
+def gradients(of: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """The gradient with respect to each tensor, zero where it has no influence."""
+    return torch.autograd.grad(of, tensors, allow_unused=True, materialize_grads=True)
 
 
-def saliency(weights: list[Tensor], found: list[Tensor]) -> float:
+def saliency(weights: list[Tensor], found: tuple[Tensor, ...]) -> float:
     """The sum of the absolute products of weights and gradients."""
     return float(sum((w.detach() * gradient).abs().double().sum() for w, gradient in zip(weights, found, strict=True)))
 
