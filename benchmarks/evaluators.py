@@ -1,9 +1,10 @@
 """What cheap evaluators are worth: how well they rank architectures, and the processor seconds that they take.
 
-There are two truths. `table`: architectures of NAS-Bench-201 drawn uniformly, with their validation accuracies in the
-bundled table on Fashion-MNIST. `glyphs`: cells of `cell:enas` trained on the task `glyphs` (`cell_truth.py`).
-Every evaluator scores them with networks and images of the trainings. Zero-cost proxies are told one network at a time;
-supernets are trained on uniform architectures first, and the time of that is divided among the architectures.
+There are three truths. `table`: architectures of NAS-Bench-201 drawn uniformly, with their validation accuracies in the
+bundled table on Fashion-MNIST. `glyphs`: cells of `cell:enas` trained on the task `glyphs` by `cell_truth.py`. `cells`:
+fewer trainings of such cells, on Fashion-MNIST, by `short_trainings.py`. Evaluators have the networks and images of the
+trainings. Zero-cost proxies score one architecture at a time. Supernets are trained on uniform architectures first, and
+the time of that is divided among those to score.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluators.py
 
@@ -14,13 +15,16 @@ anew. `--again shared-weights` forgets the results of an evaluator, for example 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cell_truth
 import numpy as np
+import short_trainings
 import torch
 import tyro
 from numpy.typing import NDArray
@@ -33,16 +37,17 @@ from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.evaluators.zero_cost import PROXIES
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 from nas_gym.tables.builder import BuildSettings
-from nas_gym.tasks import Task
+from nas_gym.tasks import Task, make_task
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 RESAMPLES = 1000
 BEST = 0.1  # the share of the architectures that count as the best
-SUPERNETS: dict[str, dict[str, Any]] = {  # the steps of their training, architectures a step, and settings
-    name: {"steps": 2000, "architectures": 4, "batch_size": 50, "augment": False, "cosine_steps": 2000}
-    for name in ("shared-weights", "hypernetwork")
-}
+STEPS = 1000  # of the training of a supernet
+ARCHITECTURES = 4  # in a step
+SUPERNET = {"batch_size": 50, "learning_rate": 0.2, "cosine_steps": STEPS, "augment": False, "score_images": None}
+SUPERNETS: dict[str, dict[str, Any]] = {"shared-weights": SUPERNET, "hypernetwork": SUPERNET}
 
 
 @dataclass
@@ -86,7 +91,31 @@ def table(architectures: int = 500) -> Truth:
     return Truth("table", space, tokens, full.accuracy, build.make_task(), network, trainings)
 
 
-TRUTHS: dict[str, Callable[[], Truth]] = {"table": table}
+def cells() -> Truth:
+    """Cells on Fashion-MNIST, with the means of two full trainings, and a short one of each."""
+    space = make_space("cell:enas")
+    tokens = space.sample(np.random.default_rng(0), 60)
+    known, numbers = short_trainings.Results(Path("docs/evaluators/trainings.csv")), range(len(tokens))
+    full, again, short = (
+        np.array([known.curves[kind, number][-1] for number in numbers]) for kind in ("full", "full again", "short")
+    )
+    seconds = float(np.mean([known.seconds["short", number] for number in numbers]))
+    trainings = {
+        f"another training, {short_trainings.SHORT_EPOCHS} of {short_trainings.EPOCHS} epochs": (seconds, short)
+    }
+    task = short_trainings.from_scratch(0, 1).proxy
+    return Truth("cells", space, tokens, (full + again) / 2, task, short_trainings.NETWORK, trainings)
+
+
+def glyphs() -> Truth:
+    """Cells on glyphs, with the means of their trainings."""
+    known = cell_truth.read_truth()
+    task, network = make_task(cell_truth.TASK), dataclasses.asdict(cell_truth.NETWORK)
+    del network["auxiliary"]
+    return Truth("glyphs", cell_truth.SPACE, known.tokens, known.valid.mean(axis=1), task, network)
+
+
+TRUTHS: dict[str, Callable[[], Truth]] = {"table": table, "glyphs": glyphs, "cells": cells}
 
 
 # ---------------------------------------------------------------------- scores
@@ -136,20 +165,21 @@ def score_proxy(scores: Scores, truth: Truth, proxy: str) -> None:
 
 
 def score_supernet(scores: Scores, truth: Truth, name: str, settings: Mapping[str, Any]) -> None:
-    """Trains a supernet on uniform architectures, and scores all with it, on the whole validation split."""
+    """Trains a supernet on uniform architectures, and scores all with it, by their negative validation loss.
+
+    Losses rank better than accuracies, many of which are equal.
+    """
     if str(len(truth.tokens) - 1) in scores.of(truth.name, name):
         return
-    kwargs = {**truth.network, "score_images": None, **settings}
-    steps, architectures = kwargs.pop("steps"), kwargs.pop("architectures")
-    evaluator = made(truth, name, **kwargs)
+    evaluator = made(truth, name, **truth.network, **settings)
     rng, start = np.random.default_rng(1), time.process_time()
-    for _ in track(range(steps), f"{truth.name}: {name}"):
-        evaluator.update(truth.space.sample(rng, architectures))
+    for _ in track(range(STEPS), f"{truth.name}: {name}"):
+        evaluator.update(truth.space.sample(rng, ARCHITECTURES))
     trained = time.process_time()
-    accuracy = evaluator.evaluate(truth.tokens).accuracy
-    seconds = (time.process_time() - trained) / len(accuracy)
+    values = -evaluator.evaluate(truth.tokens).metrics["loss"]
+    seconds = (time.process_time() - trained) / len(values)
     scores.add(truth.name, name, "", f"{trained - start:.4f}", "")
-    for number, value in enumerate(accuracy):
+    for number, value in enumerate(values):
         scores.add(truth.name, name, number, f"{seconds:.4f}", value)
 
 
@@ -189,29 +219,48 @@ def rows(scores: Scores, truth: Truth) -> list[Row]:
     return found
 
 
-def interval(statistic: Callable[..., Any], told: Floats, accuracy: Floats) -> tuple[float, float, float]:
-    """A rank correlation, and its 95 % interval by resampling the architectures."""
-    rng, n = np.random.default_rng(0), len(accuracy)
-    draws = [rng.integers(n, size=n) for _ in range(RESAMPLES)]
-    resampled = [statistic(told[draw], accuracy[draw]).statistic for draw in draws]
-    return statistic(told, accuracy).statistic, *np.nanquantile(resampled, (0.025, 0.975)).tolist()
+def spearman(told: Floats, accuracy: Floats) -> float:
+    """Spearman's rank correlation, 0 where all are equal."""
+    return float(np.nan_to_num(stats.spearmanr(told, accuracy).statistic))
+
+
+def interval(statistic: Callable[[Indices], float], architectures: Indices) -> tuple[float, float, float]:
+    """A statistic of some architectures, and its 95 % interval by resampling them."""
+    rng = np.random.default_rng(0)
+    resampled = [statistic(rng.choice(architectures, len(architectures))) for _ in range(RESAMPLES)]
+    return statistic(architectures), *np.quantile(resampled, (0.025, 0.975)).tolist()
 
 
 def report(scores: Scores, truths: list[Truth], picture: Path) -> None:
     """Prints a table for each truth, in Markdown, and draws the picture."""
     points = []
     for truth in truths:
-        best = np.argsort(-truth.accuracy, kind="stable")[: round(BEST * len(truth.accuracy))]
+        accuracy, everything = truth.accuracy, np.arange(len(truth.accuracy))
+        best = np.argsort(-accuracy, kind="stable")[: round(BEST * len(accuracy))]
+        compared = {row.name: row for row in rows(scores, truth)}
+        size = compared["parameters"].told
         print(f"\n{truth.name}: {len(truth.tokens)} architectures\n")
-        print("| evaluator | seconds | Spearman | Kendall | Spearman in the best tenth |\n|---|---|---|---|---|")
-        for row in rows(scores, truth):
-            whole = interval(stats.spearmanr, row.told, truth.accuracy)
-            tau = interval(stats.kendalltau, row.told, truth.accuracy)
-            top = interval(stats.spearmanr, row.told[best], truth.accuracy[best])
-            cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in (whole, tau, top)]
-            print(f"| {row.name} | {row.seconds:.3f} | {' | '.join(cells)} |", flush=True)
-            points.append((truth.name, row.name, whole))
+        print("| evaluator | seconds | Spearman | minus that of `parameters` | Kendall | Spearman in the best tenth |")
+        print("|---|---|---|---|---|---|")
+        for name, row in compared.items():
+
+            def correlation(chosen: Indices, told: Floats = row.told) -> float:
+                return spearman(told[chosen], accuracy[chosen])
+
+            def gain(chosen: Indices, told: Floats = row.told) -> float:
+                return spearman(told[chosen], accuracy[chosen]) - spearman(size[chosen], accuracy[chosen])
+
+            whole = interval(correlation, everything)
+            columns = [text(whole), text(interval(gain, everything)) if name != "parameters" else ""]
+            columns += [f"{stats.kendalltau(row.told, accuracy).statistic:.2f}", text(interval(correlation, best))]
+            print(f"| {name} | {row.seconds:.3f} | {' | '.join(columns)} |", flush=True)
+            points.append((truth.name, name, whole))
     draw(points, picture)
+
+
+def text(value: tuple[float, float, float]) -> str:
+    """A statistic and its interval."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*value)
 
 
 def draw(points: list[tuple[str, str, tuple[float, float, float]]], path: Path) -> None:
