@@ -2,9 +2,9 @@
 
 There are three truths. `table`: architectures of NAS-Bench-201 drawn uniformly, with their validation accuracies in the
 bundled table on Fashion-MNIST. `glyphs`: cells of `cell:enas` trained on the task `glyphs` by `cell_truth.py`. `cells`:
-fewer trainings of such cells, on Fashion-MNIST, by `short_trainings.py`. Evaluators have the networks and images of the
-trainings. Zero-cost proxies score one architecture at a time. Supernets are trained on uniform architectures first, and
-the time of that is divided among those to score.
+fewer trainings of such cells, on Fashion-MNIST, by `short_trainings.py`. Zero-cost proxies have the networks and images
+of the trainings, and score one architecture at a time. Supernets have all images of the task. They are trained on
+uniform architectures first, and the time of that is divided among those to score.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluators.py
 
@@ -41,12 +41,14 @@ from nas_gym.tasks import Task, make_task
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Interval = tuple[float, float, float]  # a value, and the bounds of its 95 % interval
 
 RESAMPLES = 1000
 BEST = 0.1  # the share of the architectures that count as the best
-STEPS = 1000  # of the training of a supernet
+STEPS = 800  # of the training of a supernet
 ARCHITECTURES = 4  # in a step
-SUPERNET = {"batch_size": 50, "learning_rate": 0.2, "cosine_steps": STEPS, "augment": False, "score_images": None}
+SUPERNET = {"learning_rate": 0.2, "cosine_steps": STEPS, "score_images": 1000}
+SUPERNET_NETWORK = {"channels": 8, "cells_per_stage": 1, "reductions": 1, "stem_stride": 2}
 SUPERNETS: dict[str, dict[str, Any]] = {"shared-weights": SUPERNET, "hypernetwork": SUPERNET}
 
 
@@ -61,6 +63,7 @@ class Truth:
         accuracy: float64[n], of their trainings.
         task: what they were trained on.
         network: fields of `NetworkSettings`, of the networks trained.
+        whole: the task with all its images, and fields of `NetworkSettings`: for supernets, which need more of both.
         trainings: shorter trainings that are known too: by name the seconds of an architecture, and float64[n].
     """
 
@@ -70,6 +73,7 @@ class Truth:
     accuracy: Floats
     task: Task
     network: dict[str, Any]
+    whole: tuple[Task, dict[str, Any]]
     trainings: dict[str, tuple[float, Floats]] = field(default_factory=dict)
 
 
@@ -88,7 +92,8 @@ def table(architectures: int = 500) -> Truth:
         for count in (1, 3)
     }
     network = {"channels": build.network.channels, "reductions": build.network.reductions, "stem_stride": 1}
-    return Truth("table", space, tokens, full.accuracy, build.make_task(), network, trainings)
+    whole = make_task(build.task), SUPERNET_NETWORK
+    return Truth("table", space, tokens, full.accuracy, build.make_task(), network, whole, trainings)
 
 
 def cells() -> Truth:
@@ -104,7 +109,8 @@ def cells() -> Truth:
         f"another training, {short_trainings.SHORT_EPOCHS} of {short_trainings.EPOCHS} epochs": (seconds, short)
     }
     task = short_trainings.from_scratch(0, 1).proxy
-    return Truth("cells", space, tokens, (full + again) / 2, task, short_trainings.NETWORK, trainings)
+    whole = make_task("fashion-mnist"), SUPERNET_NETWORK
+    return Truth("cells", space, tokens, (full + again) / 2, task, short_trainings.NETWORK, whole, trainings)
 
 
 def glyphs() -> Truth:
@@ -112,7 +118,8 @@ def glyphs() -> Truth:
     known = cell_truth.read_truth()
     task, network = make_task(cell_truth.TASK), dataclasses.asdict(cell_truth.NETWORK)
     del network["auxiliary"]
-    return Truth("glyphs", cell_truth.SPACE, known.tokens, known.valid.mean(axis=1), task, network)
+    accuracy = known.valid.mean(axis=1)
+    return Truth("glyphs", cell_truth.SPACE, known.tokens, accuracy, task, network, (task, network))
 
 
 TRUTHS: dict[str, Callable[[], Truth]] = {"table": table, "glyphs": glyphs, "cells": cells}
@@ -157,7 +164,7 @@ def score_proxy(scores: Scores, truth: Truth, proxy: str) -> None:
     missing = [number for number in range(len(truth.tokens)) if str(number) not in known]
     if not missing:
         return
-    evaluator = made(truth, "zero-cost", proxy=proxy, network=truth.network)
+    evaluator = made(truth.space, "zero-cost", truth.task, proxy=proxy, network=truth.network)
     for number in track(missing, f"{truth.name}: {proxy}"):
         start = time.process_time()
         value = evaluator.evaluate(truth.tokens[[number]]).metrics[proxy][0]
@@ -171,7 +178,8 @@ def score_supernet(scores: Scores, truth: Truth, name: str, settings: Mapping[st
     """
     if str(len(truth.tokens) - 1) in scores.of(truth.name, name):
         return
-    evaluator = made(truth, name, **truth.network, **settings)
+    task, network = truth.whole
+    evaluator = made(truth.space, name, task, **network, **settings)
     rng, start = np.random.default_rng(1), time.process_time()
     for _ in track(range(STEPS), f"{truth.name}: {name}"):
         evaluator.update(truth.space.sample(rng, ARCHITECTURES))
@@ -183,9 +191,9 @@ def score_supernet(scores: Scores, truth: Truth, name: str, settings: Mapping[st
         scores.add(truth.name, name, number, f"{seconds:.4f}", value)
 
 
-def made(truth: Truth, name: str, **settings: Any) -> Evaluator:
-    """An evaluator of the truth's architectures, on the images that they were trained on."""
-    return EVALUATORS[name](truth.space, task=truth.task, device="cpu", **settings)  # type: ignore[call-arg]
+def made(space: SearchSpace, name: str, task: Task, **settings: Any) -> Evaluator:
+    """An evaluator by name."""
+    return EVALUATORS[name](space, task=task, device="cpu", **settings)  # type: ignore[call-arg]
 
 
 # ---------------------------------------------------------------------- the report
@@ -224,46 +232,50 @@ def spearman(told: Floats, accuracy: Floats) -> float:
     return float(np.nan_to_num(stats.spearmanr(told, accuracy).statistic))
 
 
-def interval(statistic: Callable[[Indices], float], architectures: Indices) -> tuple[float, float, float]:
+def interval(statistic: Callable[[Indices], float], architectures: Indices) -> Interval:
     """A statistic of some architectures, and its 95 % interval by resampling them."""
     rng = np.random.default_rng(0)
     resampled = [statistic(rng.choice(architectures, len(architectures))) for _ in range(RESAMPLES)]
     return statistic(architectures), *np.quantile(resampled, (0.025, 0.975)).tolist()
 
 
+def measured(row: Row, size: Floats, accuracy: Floats) -> tuple[Interval, Interval, float, Interval]:
+    """Spearman's rank correlation, its gain over that of the `size`, Kendall's, and Spearman's among the best."""
+
+    def correlation(chosen: Indices) -> float:
+        return spearman(row.told[chosen], accuracy[chosen])
+
+    def gain(chosen: Indices) -> float:
+        return correlation(chosen) - spearman(size[chosen], accuracy[chosen])
+
+    everything = np.arange(len(accuracy))
+    best = np.argsort(-accuracy, kind="stable")[: round(BEST * len(accuracy))]
+    tau = float(stats.kendalltau(row.told, accuracy).statistic)
+    return interval(correlation, everything), interval(gain, everything), tau, interval(correlation, best)
+
+
 def report(scores: Scores, truths: list[Truth], picture: Path) -> None:
     """Prints a table for each truth, in Markdown, and draws the picture."""
     points = []
     for truth in truths:
-        accuracy, everything = truth.accuracy, np.arange(len(truth.accuracy))
-        best = np.argsort(-accuracy, kind="stable")[: round(BEST * len(accuracy))]
         compared = {row.name: row for row in rows(scores, truth)}
-        size = compared["parameters"].told
         print(f"\n{truth.name}: {len(truth.tokens)} architectures\n")
         print("| evaluator | seconds | Spearman | minus that of `parameters` | Kendall | Spearman in the best tenth |")
         print("|---|---|---|---|---|---|")
         for name, row in compared.items():
-
-            def correlation(chosen: Indices, told: Floats = row.told) -> float:
-                return spearman(told[chosen], accuracy[chosen])
-
-            def gain(chosen: Indices, told: Floats = row.told) -> float:
-                return spearman(told[chosen], accuracy[chosen]) - spearman(size[chosen], accuracy[chosen])
-
-            whole = interval(correlation, everything)
-            columns = [text(whole), text(interval(gain, everything)) if name != "parameters" else ""]
-            columns += [f"{stats.kendalltau(row.told, accuracy).statistic:.2f}", text(interval(correlation, best))]
+            whole, gain, tau, best = measured(row, compared["parameters"].told, truth.accuracy)
+            columns = [text(whole), text(gain) if name != "parameters" else "", f"{tau:.2f}", text(best)]
             print(f"| {name} | {row.seconds:.3f} | {' | '.join(columns)} |", flush=True)
             points.append((truth.name, name, whole))
     draw(points, picture)
 
 
-def text(value: tuple[float, float, float]) -> str:
+def text(value: Interval) -> str:
     """A statistic and its interval."""
     return "{:.2f} [{:.2f}, {:.2f}]".format(*value)
 
 
-def draw(points: list[tuple[str, str, tuple[float, float, float]]], path: Path) -> None:
+def draw(points: list[tuple[str, str, Interval]], path: Path) -> None:
     """Spearman's rank correlation, an evaluator a line, a truth a panel."""
     from matplotlib.figure import Figure
 
