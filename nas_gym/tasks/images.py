@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas_gym.settings import unknown
+from nas_gym.tasks import glyphs
 from nas_gym.tasks.folders import check_duplicates, list_class_folders, read_images
 from nas_gym.tasks.formats import read_cifar_batch, read_cifar_classes, read_idx
 from nas_gym.tasks.image_task import Augmentation, ImageTask, channel_statistics, resize
@@ -140,7 +141,9 @@ def _read(name: str, data_dir: Path, download: bool, size: tuple[int, int] | Non
         return _svhn(data_dir, download)
     if name.startswith(FOLDER) and name != FOLDER:
         return _folder(name, size, allow_duplicates)
-    whole, _, chosen = name.partition(":")
+    whole, colon, chosen = name.partition(":")
+    if whole == "glyphs" and (chosen or not colon):
+        return _glyphs(name, chosen, data_dir, size)
     if chosen and whole in TASKS:
         return _some_classes(_read(whole, data_dir, download, size, allow_duplicates), name, chosen)
     raise ValueError(unknown("task", name, TASKS))
@@ -193,6 +196,17 @@ def _digits() -> _Source:
     everything = _split(images, digits.target)
     learn, test = _hold_out(digits.target, test=400)
     return _Source(DIGITS, everything.take(learn), everything.take(test), Augmentation(padding=1), valid=397)
+
+
+def _glyphs(name: str, chosen: str, data_dir: Path, size: tuple[int, int] | None) -> _Source:
+    numbers = _class_numbers(name, chosen, glyphs.count_characters()).tolist() if chosen else range(glyphs.CLASSES)
+    side = glyphs.SIDE if size is None else size[0]
+    classes, images = glyphs.read_glyphs(numbers, side, data_dir / "cache")
+    # A drawing of every class, then another: every beginning of the test split is balanced.
+    everything = Split(images.flatten(0, 1), torch.arange(len(classes)).repeat(len(images)))
+    test = glyphs.TEST * len(classes)
+    learn, test_split = everything.take(slice(-test)), everything.take(slice(-test, None))
+    return _Source(classes, learn, test_split, Augmentation(padding=1), valid=glyphs.VALID * len(classes))
 
 
 def _idx(name: str, data_dir: Path, download: bool) -> _Source:
