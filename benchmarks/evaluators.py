@@ -45,6 +45,7 @@ Interval = tuple[float, float, float]  # a value, and the bounds of its 95 % int
 
 RESAMPLES = 1000
 BEST = 0.1  # the share of the architectures that count as the best
+FEWEST = 20  # of the best that say anything
 STEPS = 800  # of the training of a supernet
 ARCHITECTURES = 4  # in a step
 SUPERNET = {"learning_rate": 0.2, "cosine_steps": STEPS, "score_images": 1000}
@@ -85,7 +86,7 @@ def table(architectures: int = 500) -> Truth:
     full = known.evaluate(tokens)
     seconds, epochs = float(full.metrics["seconds"].mean()), build.training.epochs
     trainings = {
-        f"the first {count} of {epochs} epochs": (
+        f"{count} of the {epochs} epochs": (
             seconds * count / epochs,
             known.evaluate(tokens, fidelity=count / epochs).accuracy,
         )
@@ -215,11 +216,13 @@ class Row:
 
 
 def rows(scores: Scores, truth: Truth) -> list[Row]:
-    """What is compared."""
+    """What is compared: the evaluators that have scored all architectures."""
     found = [Row(name, seconds, told) for name, (seconds, told) in truth.trainings.items()]
     for name in (*SUPERNETS, *PROXIES):
         known = scores.of(truth.name, name)
         training, _ = known.pop("", (0.0, 0.0))
+        if len(known) < len(truth.tokens):
+            continue
         seconds, told = np.array([known[str(number)] for number in range(len(truth.tokens))]).T
         # What could not be scored is worse than all that could.
         told = np.where(np.isnan(told), np.nanmin(told) - 1, told)
@@ -227,25 +230,29 @@ def rows(scores: Scores, truth: Truth) -> list[Row]:
     return found
 
 
-def spearman(told: Floats, accuracy: Floats) -> float:
-    """Spearman's rank correlation, 0 where all are equal."""
-    return float(np.nan_to_num(stats.spearmanr(told, accuracy).statistic))
+def spearman(told: Floats, accuracy: Floats) -> Floats:
+    """Spearman's rank correlation along the last axis, 0 where all are equal."""
+    ranks = [stats.rankdata(values, axis=-1) for values in (told, accuracy)]
+    first, second = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
+    spread = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    found: Floats = (first * second).sum(axis=-1) / np.where(spread == 0, 1, spread)
+    return found
 
 
-def interval(statistic: Callable[[Indices], float], architectures: Indices) -> Interval:
+def interval(statistic: Callable[[Indices], Floats], architectures: Indices) -> Interval:
     """A statistic of some architectures, and its 95 % interval by resampling them."""
-    rng = np.random.default_rng(0)
-    resampled = [statistic(rng.choice(architectures, len(architectures))) for _ in range(RESAMPLES)]
-    return statistic(architectures), *np.quantile(resampled, (0.025, 0.975)).tolist()
+    draws = np.random.default_rng(0).choice(architectures, (RESAMPLES, len(architectures)))
+    low, high = np.quantile(statistic(draws), (0.025, 0.975))
+    return float(statistic(architectures)), float(low), float(high)
 
 
 def measured(row: Row, size: Floats, accuracy: Floats) -> tuple[Interval, Interval, float, Interval]:
     """Spearman's rank correlation, its gain over that of the `size`, Kendall's, and Spearman's among the best."""
 
-    def correlation(chosen: Indices) -> float:
+    def correlation(chosen: Indices) -> Floats:
         return spearman(row.told[chosen], accuracy[chosen])
 
-    def gain(chosen: Indices) -> float:
+    def gain(chosen: Indices) -> Floats:
         return correlation(chosen) - spearman(size[chosen], accuracy[chosen])
 
     everything = np.arange(len(accuracy))
@@ -264,7 +271,8 @@ def report(scores: Scores, truths: list[Truth], picture: Path) -> None:
         print("|---|---|---|---|---|---|")
         for name, row in compared.items():
             whole, gain, tau, best = measured(row, compared["parameters"].told, truth.accuracy)
-            columns = [text(whole), text(gain) if name != "parameters" else "", f"{tau:.2f}", text(best)]
+            few = round(BEST * len(truth.tokens)) < FEWEST
+            columns = [text(whole), text(gain) if name != "parameters" else "", f"{tau:.2f}", "" if few else text(best)]
             print(f"| {name} | {row.seconds:.3f} | {' | '.join(columns)} |", flush=True)
             points.append((truth.name, name, whole))
     draw(points, picture)
@@ -298,6 +306,7 @@ def draw(points: list[tuple[str, str, Interval]], path: Path) -> None:
 
 def main(
     truths: tuple[str, ...] = tuple(TRUTHS),
+    score: bool = True,
     again: tuple[str, ...] = (),
     folder: Path = Path("docs/evaluators"),
     picture: Path = Path("docs/pictures/evaluators.png"),
@@ -306,6 +315,7 @@ def main(
 
     Args:
         truths: some of `TRUTHS`.
+        score: whether what is missing is scored; otherwise only what is known is told.
         again: evaluators whose scores are forgotten first.
         folder: where the scores are kept.
         picture: where it is drawn.
@@ -315,7 +325,7 @@ def main(
     for evaluator in again:
         scores.forget(evaluator)
     known = [TRUTHS[name]() for name in truths]
-    for truth in known:
+    for truth in known if score else ():
         for proxy in PROXIES:
             score_proxy(scores, truth, proxy)
         for name, settings in SUPERNETS.items():
