@@ -130,9 +130,9 @@ TRUTHS: dict[str, Callable[[], Truth]] = {"table": table, "glyphs": glyphs, "cel
 
 
 class Scores:
-    """A CSV file with a line for each score: truth, evaluator, the architecture's number, seconds, value.
+    """A CSV file with a line for each score: truth, evaluator, the architecture's tokens, seconds, value.
 
-    The line of a supernet's training has no number and no value.
+    The line of a supernet's training has no tokens and no value.
     """
 
     def __init__(self, path: Path) -> None:
@@ -154,22 +154,27 @@ class Scores:
             csv.writer(file, lineterminator="\n").writerows(self.rows)
 
     def of(self, truth: str, evaluator: str) -> dict[str, tuple[float, float]]:
-        """Seconds and values by number."""
+        """Seconds and values by tokens, as `key` writes them."""
         found = [row[2:] for row in self.rows if row[:2] == (truth, evaluator)]
-        return {number: (float(seconds), float(value or "nan")) for number, seconds, value in found}
+        return {tokens: (float(seconds), float(value or "nan")) for tokens, seconds, value in found}
+
+
+def key(row: Tokens) -> str:
+    """The tokens int64[T] of an architecture as text."""
+    return " ".join(map(str, row.tolist()))
 
 
 def score_proxy(scores: Scores, truth: Truth, proxy: str) -> None:
     """Scores what is missing."""
     known = scores.of(truth.name, proxy)
-    missing = [number for number in range(len(truth.tokens)) if str(number) not in known]
+    missing = [row for row in np.unique(truth.tokens, axis=0) if key(row) not in known]
     if not missing:
         return
     evaluator = made(truth.space, "zero-cost", truth.task, proxy=proxy, network=truth.network)
-    for number in track(missing, f"{truth.name}: {proxy}"):
+    for row in track(missing, f"{truth.name}: {proxy}"):
         start = time.process_time()
-        value = evaluator.evaluate(truth.tokens[[number]]).metrics[proxy][0]
-        scores.add(truth.name, proxy, number, f"{time.process_time() - start:.4f}", value)
+        value = evaluator.evaluate(row[None]).metrics[proxy][0]
+        scores.add(truth.name, proxy, key(row), f"{time.process_time() - start:.4f}", value)
 
 
 def score_supernet(scores: Scores, truth: Truth, name: str, settings: Mapping[str, Any]) -> None:
@@ -177,7 +182,8 @@ def score_supernet(scores: Scores, truth: Truth, name: str, settings: Mapping[st
 
     Losses rank better than accuracies, many of which are equal.
     """
-    if str(len(truth.tokens) - 1) in scores.of(truth.name, name):
+    tokens, known = np.unique(truth.tokens, axis=0), scores.of(truth.name, name)
+    if all(key(row) in known for row in tokens):
         return
     task, network = truth.whole
     evaluator = made(truth.space, name, task, **network, **settings)
@@ -185,11 +191,11 @@ def score_supernet(scores: Scores, truth: Truth, name: str, settings: Mapping[st
     for _ in track(range(STEPS), f"{truth.name}: {name}"):
         evaluator.update(truth.space.sample(rng, ARCHITECTURES))
     trained = time.process_time()
-    values = -evaluator.evaluate(truth.tokens).metrics["loss"]
+    values = -evaluator.evaluate(tokens).metrics["loss"]
     seconds = (time.process_time() - trained) / len(values)
     scores.add(truth.name, name, "", f"{trained - start:.4f}", "")
-    for number, value in enumerate(values):
-        scores.add(truth.name, name, number, f"{seconds:.4f}", value)
+    for row, value in zip(tokens, values, strict=True):
+        scores.add(truth.name, name, key(row), f"{seconds:.4f}", value)
 
 
 def made(space: SearchSpace, name: str, task: Task, **settings: Any) -> Evaluator:
@@ -221,9 +227,9 @@ def rows(scores: Scores, truth: Truth) -> list[Row]:
     for name in (*SUPERNETS, *PROXIES):
         known = scores.of(truth.name, name)
         training, _ = known.pop("", (0.0, 0.0))
-        if len(known) < len(truth.tokens):
+        if any(key(row) not in known for row in truth.tokens):
             continue
-        seconds, told = np.array([known[str(number)] for number in range(len(truth.tokens))]).T
+        seconds, told = np.array([known[key(row)] for row in truth.tokens]).T
         # What could not be scored is worse than all that could.
         told = np.where(np.isnan(told), np.nanmin(told) - 1, told)
         found.append(Row(name, training / len(told) + float(seconds.mean()), told))
