@@ -159,7 +159,8 @@ def draw(task: ImageTask, path: Path, rows: int = 6) -> None:
     """Draws some training images of every second class, a class a column."""
     from matplotlib.figure import Figure
 
-    images, labels = task.train.inputs[:, 0].numpy(), task.train.targets.numpy()
+    images = np.pad(task.train.inputs[:, 0].numpy(), ((0, 0), (1, 1), (1, 1)), constant_values=255)
+    labels = task.train.targets.numpy()
     columns = [images[labels == number][:rows].reshape(-1, images.shape[2]) for number in range(0, task.num_classes, 2)]
     picture = np.concatenate(columns, axis=1)
     figure = Figure((picture.shape[1] / 40, picture.shape[0] / 40))

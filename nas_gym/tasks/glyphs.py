@@ -43,7 +43,9 @@ SAMPLES = 3  # of a pixel, in either direction
 class Drawing:
     """How a character is drawn; what is said to be largest is drawn uniformly up to there, to either side.
 
-    The values were chosen by the spread of accuracies between random cells (see docs/evaluators.md).
+    The values were chosen for a wide spread of accuracies between random cells and little noise of their trainings (see
+    docs/evaluators.md). Paper of different greys or faint ink would add noise: small networks then learn nothing for a
+    while, and how long is a matter of luck.
 
     Attributes:
         rotation: largest angle, in degrees.
@@ -51,8 +53,8 @@ class Drawing:
         shear: largest horizontal shift of a point, as a share of its height.
         shift: largest shift to the side, up or down, as a share of the image's side.
         pieces: number of other characters of which a piece shows at the border.
+        paper: grey level of the paper.
         contrast: smallest and largest difference between ink and paper, in grey levels.
-        paper: smallest and largest grey level of the paper.
         noise: standard deviation of the noise of a pixel, in grey levels.
     """
 
@@ -61,8 +63,8 @@ class Drawing:
     shear: float = 0.15
     shift: float = 0.1
     pieces: int = 1
-    contrast: tuple[float, float] = (70.0, 150.0)
-    paper: tuple[float, float] = (140.0, 220.0)
+    paper: float = 200.0
+    contrast: tuple[float, float] = (120.0, 160.0)
     noise: float = 8.0
 
 
@@ -129,9 +131,6 @@ def draw(character: str, own: Pixels, others: Pixels, side: int) -> Pixels:
     """
     rng, n = np.random.default_rng([SEED, ord(character)]), TRAIN + VALID + TEST
 
-    def levels(ends: tuple[float, float]) -> Floats:
-        return rng.uniform(*ends, (n, 1, 1))
-
     face = rng.integers(len(FACES), size=n)
     coverage = bend(own[face], _bends(rng, n), rng.uniform(-DRAWING.shift, DRAWING.shift, (n, 2)), side)
     for _ in range(DRAWING.pieces):
@@ -139,7 +138,8 @@ def draw(character: str, own: Pixels, others: Pixels, side: int) -> Pixels:
         angle, distance = rng.uniform(0, 2 * math.pi, n), rng.uniform(0.45, 0.6, n)
         place = distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         coverage = np.maximum(coverage, bend(piece, _bends(rng, n), place, side))
-    grey = levels(DRAWING.paper) - levels(DRAWING.contrast) * coverage + rng.normal(0, DRAWING.noise, coverage.shape)
+    ink = rng.uniform(*DRAWING.contrast, (n, 1, 1)) * coverage
+    grey = DRAWING.paper - ink + rng.normal(0, DRAWING.noise, coverage.shape)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 

@@ -64,10 +64,12 @@ def make_task(
     A dataset's own test split is the test split, and its own train split is divided 5:1 into train and valid. Without
     one (``digits``, a folder of classes), the test split is drawn first, in the same way for every seed. All draws
     are stratified: train, valid, and every beginning of either hold the classes in the dataset's proportions.
+    ``glyphs`` is drawn when it is asked for, at the `image_size` wanted, and cached.
 
     Args:
         name: a name in `nas_gym.tasks.names.TASKS`; ``fashion-mnist:0-4`` or ``digits:1,3,7-9``, the task of some
-            classes of one of these, by their numbers; ``folder:PATH`` with a folder's path.
+            classes of one of these, by their numbers; ``glyphs:0-199``, likewise, of all characters; ``folder:PATH``
+            with a folder's path.
         seed: fixes which images are train and valid, and their order. It does not move the test split.
         device: where the images will be.
         data_dir: where datasets are looked for and downloaded to; by default the environment variable
