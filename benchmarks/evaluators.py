@@ -3,8 +3,8 @@
 There are three truths. `table`: architectures of NAS-Bench-201 drawn uniformly, with their validation accuracies in the
 bundled table on Fashion-MNIST. `glyphs`: cells of `cell:enas` trained on the task `glyphs` by `cell_truth.py`. `cells`:
 fewer trainings of such cells, on Fashion-MNIST, by `short_trainings.py`. Zero-cost proxies have the networks and images
-of the trainings, and score one architecture at a time. Supernets have all images of the task. They are trained on
-uniform architectures first, and the time of that is divided among those to score.
+of the trainings, and score one architecture at a time. Supernets have all images of the task, and are trained by the
+default schedule first; the time of that is divided among the architectures to score.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluators.py
 
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from scipy import stats
 
-from nas_gym.evaluators import Evaluator
+from nas_gym.evaluators import Evaluator, make_objective, make_schedule
 from nas_gym.evaluators.config import EVALUATORS
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.evaluators.zero_cost import PROXIES
@@ -46,11 +46,8 @@ Interval = tuple[float, float, float]  # a value, and the bounds of its 95 % int
 RESAMPLES = 1000
 BEST = 0.1  # the share of the architectures that count as the best
 FEWEST = 20  # of the best that say anything
-STEPS = 800  # of the training of a supernet
-ARCHITECTURES = 4  # in a step
-SUPERNET = {"learning_rate": 0.2, "cosine_steps": STEPS, "score_images": 1000}
 SUPERNET_NETWORK = {"channels": 8, "cells_per_stage": 1, "reductions": 1, "stem_stride": 2}
-SUPERNETS: dict[str, dict[str, Any]] = {"shared-weights": SUPERNET, "hypernetwork": SUPERNET}
+SUPERNETS: dict[str, dict[str, Any]] = {"shared-weights": {}, "hypernetwork": {}}  # settings that are not the defaults
 
 
 @dataclass
@@ -178,20 +175,17 @@ def score_proxy(scores: Scores, truth: Truth, proxy: str) -> None:
 
 
 def score_supernet(scores: Scores, truth: Truth, name: str, settings: Mapping[str, Any]) -> None:
-    """Trains a supernet on uniform architectures, and scores all with it, by their negative validation loss.
-
-    Losses rank better than accuracies, many of which are equal.
-    """
+    """Trains a supernet by the default schedule, and scores all with it, by the default reward."""
     tokens, known = np.unique(truth.tokens, axis=0), scores.of(truth.name, name)
     if all(key(row) in known for row in tokens):
         return
     task, network = truth.whole
     evaluator = made(truth.space, name, task, **network, **settings)
-    rng, start = np.random.default_rng(1), time.process_time()
-    for _ in track(range(STEPS), f"{truth.name}: {name}"):
-        evaluator.update(truth.space.sample(rng, ARCHITECTURES))
+    schedule, start = make_schedule({"seed": 1}, evaluator), time.process_time()
+    for _ in schedule.prepare():
+        pass
     trained = time.process_time()
-    values = -evaluator.evaluate(tokens).metrics["loss"]
+    values = make_objective(evaluator.objective)(evaluator.evaluate(tokens))
     seconds = (time.process_time() - trained) / len(values)
     scores.add(truth.name, name, "", f"{trained - start:.4f}", "")
     for row, value in zip(tokens, values, strict=True):

@@ -22,7 +22,7 @@ from nas_gym.experiments.run.run import Run
 
 def differences(run: Run, trials: int = 100) -> tuple[float, float]:
     """Mean accuracy of the last trials of a finished run, and of as many random ones, with its last weights."""
-    evaluator = run.schedule.evaluator
+    evaluator = run.problem.evaluator
     last = run.agent.result.tokens[-trials:]
     uniform = evaluator.space.sample(np.random.default_rng([run.config.seed, 1]), trials)
     return tuple(float(evaluator.evaluate(tokens).accuracy.mean()) for tokens in (last, uniform))  # type: ignore[return-value]

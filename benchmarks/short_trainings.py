@@ -94,7 +94,8 @@ def share(results: Results, tokens: Tokens) -> None:
     """Trains the supernet on uniform architectures and scores with it; a killed training starts anew."""
     if ("shared weights", len(tokens) - 1) in results.curves:
         return
-    task, proxy = from_scratch(0, 1).proxy, {**NETWORK, "batch_size": 50, "augment": False, "score_images": None}
+    training = {"batch_size": 50, "learning_rate": 0.05, "weight_decay": 1e-4, "affine": True, "score_images": None}
+    task, proxy = from_scratch(0, 1).proxy, {**NETWORK, **training}
     evaluator = SharedWeightEvaluator(
         make_space("cell:enas"), task, seed=0, device="cpu", cosine_steps=SUPERNET_STEPS, **proxy
     )

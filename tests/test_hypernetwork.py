@@ -26,7 +26,7 @@ from nas_gym.networks import NetworkSettings, make_supernet
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
 SPACES = ["cell:enas", "cell:nasnet", "bench201", "chain", "macro"]
-SMALL: dict[str, Any] = {"channels": 4, "batch_size": 16, "device": "cpu", "augment": False}
+SMALL: dict[str, Any] = {"channels": 4, "batch_size": 16, "learning_rate": 0.05, "device": "cpu"}
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +212,16 @@ def test_training_generates_weights_and_learns() -> None:
     assert made.evaluate(tokens).metrics["loss"].tolist() == scores.metrics["loss"].tolist()
     made.load_state_dict(before)
     assert made.evaluate(tokens).metrics["loss"].tolist() != scores.metrics["loss"].tolist()
+
+
+def test_each_supernet_of_few_shot_has_a_hypernetwork_of_its_own() -> None:
+    made = evaluator("bench201")
+    randomise(made)
+    tokens = draw(made.space, 4)
+    before = made.evaluate(tokens)
+    made.split(0)
+    assert made.evaluate(tokens).metrics["loss"].tolist() == pytest.approx(before.metrics["loss"].tolist(), rel=1e-5)
+    assert len({id(module.codes) for module in generated(made).values()}) == len(made.space.decisions[0].choices)
 
 
 # ------------------------------------------------------------------ refusals

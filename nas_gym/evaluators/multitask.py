@@ -101,6 +101,11 @@ class MultiTaskSchedule(Schedule):
         each = [_of_task(task, schedule.statistics) for task, schedule in self.schedules.items()]
         return {name: value for statistics in each for name, value in statistics.items()}
 
+    def quality(self) -> dict[str, float]:
+        """That of every task."""
+        each = [_of_task(task, schedule.quality()) for task, schedule in self.schedules.items()]
+        return {name: value for found in each for name, value in found.items()}
+
     def prepare(self) -> Iterator[dict[str, float]]:
         """Does the training that is due on every task, one task after the other."""
         left = [float(getattr(schedule, "pending_steps", 0)) for schedule in self.schedules.values()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 
 from nas_gym.settings import unknown
 from nas_gym.tasks import glyphs
-from nas_gym.tasks.folders import check_duplicates, list_class_folders, read_images
+from nas_gym.tasks.folders import balance_notes, check_duplicates, list_class_folders, read_images
 from nas_gym.tasks.formats import read_cifar_batch, read_cifar_classes, read_idx
 from nas_gym.tasks.image_task import Augmentation, ImageTask, channel_statistics, resize
 from nas_gym.tasks.names import FOLDER, TASKS
 from nas_gym.tasks.task import Split
+
+logger = logging.getLogger("nas_gym")
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 IDX_FILES = (
@@ -103,6 +106,10 @@ def make_task(
         "valid": source.learn.take(order[:valid][:valid_limit]),
         "test": source.test,
     }
+    if name.startswith(FOLDER):
+        counts = {key: torch.bincount(split.targets, minlength=len(source.classes)) for key, split in splits.items()}
+        for note in balance_notes(source.classes, {key: count.tolist() for key, count in counts.items()}):
+            logger.warning("task %r: %s", name, note)
     if size is not None:
         splits = {key: Split(resize(split.inputs, size), split.targets) for key, split in splits.items()}
     mean, std = channel_statistics(splits["train"].inputs)
