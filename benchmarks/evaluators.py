@@ -1,159 +1,200 @@
-"""What cheap evaluators are worth: their rank correlation with full training, and the seconds that they take.
+"""What cheap evaluators are worth: how well they rank architectures, and the processor seconds that they take.
 
-The architectures are drawn uniformly from the space of NAS-Cell-v0. Each is trained in full, and once more with another
-seed: how well the two agree is the most that anything cheaper can reach. Then come short trainings, with a cosine of
-their own; a supernet that all share; and early stopping, which needs no further training: it is played on the curves of
-the full trainings, in several orders. All on small images of Fashion-MNIST, one thread; seconds are its own processor
-time.
-
-Every training is written as it ends: killed at any moment, the same command goes on.
+There are three truths. `table`: architectures of NAS-Bench-201 drawn uniformly, with their validation accuracies in the
+bundled table on Fashion-MNIST. `glyphs`: cells of `cell:enas` trained on the task `glyphs` by `cell_truth.py`. `cells`:
+fewer trainings of such cells, on Fashion-MNIST, by `short_trainings.py`. Zero-cost proxies have the networks and images
+of the trainings, and score one architecture at a time. Supernets have all images of the task, and are trained by the
+default schedule first; the time of that is divided among the architectures to score.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluators.py
+
+Every score is written as it is known: killed at any moment, the same command goes on. A supernet's training starts
+anew. `--again shared-weights` forgets the results of an evaluator, for example because its settings have changed.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import cell_truth
 import numpy as np
+import short_trainings
 import torch
 import tyro
 from numpy.typing import NDArray
 from rich.progress import track
 from scipy import stats
 
-from nas_gym.evaluators import Evaluations, Evaluator
-from nas_gym.evaluators.cost import count_parameters
-from nas_gym.evaluators.evaluator import concatenate
-from nas_gym.evaluators.from_scratch import FromScratchEvaluator
-from nas_gym.evaluators.learning_curve import EarlyStoppingEvaluator
-from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
-from nas_gym.spaces import Tokens, make_space
+from nas_gym.evaluators import Evaluator, make_objective, make_schedule
+from nas_gym.evaluators.config import EVALUATORS
+from nas_gym.evaluators.tabular import TabularEvaluator
+from nas_gym.evaluators.zero_cost import PROXIES
+from nas_gym.spaces import SearchSpace, Tokens, make_space
+from nas_gym.tables.builder import BuildSettings
+from nas_gym.tasks import Task, make_task
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Interval = tuple[float, float, float]  # a value, and the bounds of its 95 % interval
 
-PROXY = {"image_size": 14, "train_images": 2000, "score_images": 2000}
-NETWORK = {"channels": 8, "reductions": 1, "stem_stride": 2}
-TRAINING = {"batch_size": 50, "learning_rate": 0.03, "augment": False}
-EPOCHS = 12
-SHORT_EPOCHS = 3
-SUPERNET_STEPS = 2000
-ARCHITECTURES_PER_STEP = 4
-ORDERS = 10  # in which early stopping meets the architectures
-COMPLETE = 20  # trained in full first
-THRESHOLDS = (0.01, 0.05, 0.2)
 RESAMPLES = 1000
-KINDS = {"full": (0, EPOCHS), "short": (0, SHORT_EPOCHS), "full again": (1, EPOCHS)}  # seed and epochs
+BEST = 0.1  # the share of the architectures that count as the best
+FEWEST = 20  # of the best that say anything
+SUPERNET_NETWORK = {"channels": 8, "cells_per_stage": 1, "reductions": 1, "stem_stride": 2}
+SUPERNETS: dict[str, dict[str, Any]] = {"shared-weights": {}, "hypernetwork": {}}  # settings that are not the defaults
 
 
-def from_scratch(seed: int, epochs: int) -> FromScratchEvaluator:
-    """The evaluator of a kind of training. The split of the images is that of seed 0, whatever the seed."""
-    space, training = make_space("cell:enas"), {**TRAINING, "epochs": epochs}
-    made = FromScratchEvaluator(
-        space, "fashion-mnist", seed=0, device="cpu", **PROXY, network=NETWORK, training=training
+@dataclass
+class Truth:
+    """Architectures whose accuracies are known.
+
+    Attributes:
+        name: of the truth.
+        space: the search space.
+        tokens: int64[n, T].
+        accuracy: float64[n], of their trainings.
+        task: what they were trained on.
+        network: fields of `NetworkSettings`, of the networks trained.
+        whole: the task with all its images, and fields of `NetworkSettings`: for supernets, which need more of both.
+        trainings: shorter trainings that are known too: by name the seconds of an architecture, and float64[n].
+    """
+
+    name: str
+    space: SearchSpace
+    tokens: Tokens
+    accuracy: Floats
+    task: Task
+    network: dict[str, Any]
+    whole: tuple[Task, dict[str, Any]]
+    trainings: dict[str, tuple[float, Floats]] = field(default_factory=dict)
+
+
+def table(architectures: int = 500) -> Truth:
+    """NAS-Bench-201 on Fashion-MNIST, with the first epochs of the same trainings."""
+    space, build = make_space("bench201"), BuildSettings()
+    tokens = space.sample(np.random.default_rng(0), architectures)
+    known = TabularEvaluator(space)
+    full = known.evaluate(tokens)
+    seconds, epochs = float(full.metrics["seconds"].mean()), build.training.epochs
+    trainings = {
+        f"{count} of the {epochs} epochs": (
+            seconds * count / epochs,
+            known.evaluate(tokens, fidelity=count / epochs).accuracy,
+        )
+        for count in (1, 3)
+    }
+    network = {"channels": build.network.channels, "reductions": build.network.reductions, "stem_stride": 1}
+    whole = make_task(build.task), SUPERNET_NETWORK
+    return Truth("table", space, tokens, full.accuracy, build.make_task(), network, whole, trainings)
+
+
+def cells() -> Truth:
+    """Cells on Fashion-MNIST, with the means of two full trainings, and a short one of each."""
+    space = make_space("cell:enas")
+    tokens = space.sample(np.random.default_rng(0), 60)
+    known, numbers = short_trainings.Results(Path("docs/evaluators/trainings.csv")), range(len(tokens))
+    full, again, short = (
+        np.array([known.curves[kind, number][-1] for number in numbers]) for kind in ("full", "full again", "short")
     )
-    made.seed = seed
-    return made
+    seconds = float(np.mean([known.seconds["short", number] for number in numbers]))
+    trainings = {
+        f"another training, {short_trainings.SHORT_EPOCHS} of {short_trainings.EPOCHS} epochs": (seconds, short)
+    }
+    task = short_trainings.from_scratch(0, 1).proxy
+    whole = make_task("fashion-mnist"), SUPERNET_NETWORK
+    return Truth("cells", space, tokens, (full + again) / 2, task, short_trainings.NETWORK, whole, trainings)
 
 
-class Results:
-    """A CSV file with a line for each training: its kind, the architecture's number, seconds, and its curve."""
+def glyphs() -> Truth:
+    """Cells on glyphs, with the means of their trainings."""
+    known = cell_truth.read_truth()
+    task, network = make_task(cell_truth.TASK), dataclasses.asdict(cell_truth.NETWORK)
+    del network["auxiliary"]
+    accuracy = known.valid.mean(axis=1)
+    return Truth("glyphs", cell_truth.SPACE, known.tokens, accuracy, task, network, (task, network))
+
+
+TRUTHS: dict[str, Callable[[], Truth]] = {"table": table, "glyphs": glyphs, "cells": cells}
+
+
+# ---------------------------------------------------------------------- scores
+
+
+class Scores:
+    """A CSV file with a line for each score: truth, evaluator, the architecture's tokens, seconds, value.
+
+    The line of a supernet's training has no tokens and no value.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text() if path.exists() else ""
-        rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
-        self.seconds = {(kind, int(number)): float(seconds) for kind, number, seconds, *_ in rows}
-        self.curves = {(kind, int(number)): np.array(curve, dtype=float) for kind, number, _, *curve in rows}
+        self.rows = [tuple(row) for row in csv.reader(text[: text.rfind("\n") + 1].splitlines())]
 
-    def add(self, kind: str, number: int, seconds: float, curve: Floats) -> None:
+    def add(self, *row: Any) -> None:
         """Appends a line."""
-        self.seconds[kind, number], self.curves[kind, number] = seconds, curve
+        self.rows.append(tuple(map(str, row)))
         with self.path.open("a") as file:
-            csv.writer(file, lineterminator="\n").writerow([kind, number, f"{seconds:.4f}", *curve.tolist()])
+            csv.writer(file, lineterminator="\n").writerow(self.rows[-1])
+
+    def forget(self, evaluator: str) -> None:
+        """Removes all lines of an evaluator."""
+        self.rows = [row for row in self.rows if row[1] != evaluator]
+        with self.path.open("w") as file:
+            csv.writer(file, lineterminator="\n").writerows(self.rows)
+
+    def of(self, truth: str, evaluator: str) -> dict[str, tuple[float, float]]:
+        """Seconds and values by tokens, as `key` writes them."""
+        found = [row[2:] for row in self.rows if row[:2] == (truth, evaluator)]
+        return {tokens: (float(seconds), float(value or "nan")) for tokens, seconds, value in found}
 
 
-def train(results: Results, tokens: Tokens, kind: str) -> None:
-    """Trains what is missing of a kind, from scratch."""
-    missing = [number for number in range(len(tokens)) if (kind, number) not in results.curves]
+def key(row: Tokens) -> str:
+    """The tokens int64[T] of an architecture as text."""
+    return " ".join(map(str, row.tolist()))
+
+
+def score_proxy(scores: Scores, truth: Truth, proxy: str) -> None:
+    """Scores what is missing."""
+    known = scores.of(truth.name, proxy)
+    missing = [row for row in np.unique(truth.tokens, axis=0) if key(row) not in known]
     if not missing:
         return
-    evaluator = from_scratch(*KINDS[kind])
-    for number in track(missing, kind):
-        start, curve = time.thread_time(), []
-        for fidelity in evaluator.fidelities:
-            curve.append(float(evaluator.evaluate(tokens[[number]], fidelity=fidelity).accuracy[0]))
-        results.add(kind, number, time.thread_time() - start, np.array(curve))
+    evaluator = made(truth.space, "zero-cost", truth.task, proxy=proxy, network=truth.network)
+    for row in track(missing, f"{truth.name}: {proxy}"):
+        start = time.process_time()
+        value = evaluator.evaluate(row[None]).metrics[proxy][0]
+        scores.add(truth.name, proxy, key(row), f"{time.process_time() - start:.4f}", value)
 
 
-def share(results: Results, tokens: Tokens) -> None:
-    """Trains the supernet on uniform architectures and scores with it; a killed training starts anew."""
-    if ("shared weights", len(tokens) - 1) in results.curves:
+def score_supernet(scores: Scores, truth: Truth, name: str, settings: Mapping[str, Any]) -> None:
+    """Trains a supernet by the default schedule, and scores all with it, by the default reward."""
+    tokens, known = np.unique(truth.tokens, axis=0), scores.of(truth.name, name)
+    if all(key(row) in known for row in tokens):
         return
-    task, proxy = from_scratch(0, 1).proxy, {**NETWORK, "batch_size": 50, "augment": False, "score_images": None}
-    evaluator = SharedWeightEvaluator(
-        make_space("cell:enas"), task, seed=0, device="cpu", cosine_steps=SUPERNET_STEPS, **proxy
-    )
-    rng = np.random.default_rng(1)
-    start = time.thread_time()
-    for _ in track(range(SUPERNET_STEPS), "shared weights"):
-        evaluator.update(evaluator.space.sample(rng, ARCHITECTURES_PER_STEP))
-    trained = time.thread_time() - start
-    accuracies = evaluator.evaluate(tokens).accuracy
-    scored = time.thread_time() - start - trained
-    results.add("training of the supernet", 0, trained, np.empty(0))
-    for number, accuracy in enumerate(accuracies):
-        results.add("shared weights", number, scored / len(tokens), np.array([accuracy]))
+    task, network = truth.whole
+    evaluator = made(truth.space, name, task, **network, **settings)
+    schedule, start = make_schedule({"seed": 1}, evaluator), time.process_time()
+    for _ in schedule.prepare():
+        pass
+    trained = time.process_time()
+    values = make_objective(evaluator.objective)(evaluator.evaluate(tokens))
+    seconds = (time.process_time() - trained) / len(values)
+    scores.add(truth.name, name, "", f"{trained - start:.4f}", "")
+    for row, value in zip(tokens, values, strict=True):
+        scores.add(truth.name, name, key(row), f"{seconds:.4f}", value)
 
 
-# ---------------------------------------------------------------------- early stopping, played again
-
-
-class Replay(Evaluator):
-    """Answers from the curves of the full trainings.
-
-    Args:
-        tokens: int64[n, T], the architectures.
-        curves: float64[n, epochs].
-    """
-
-    fidelities = tuple(epoch / EPOCHS for epoch in range(1, EPOCHS + 1))
-
-    def __init__(self, tokens: Tokens, curves: Floats) -> None:
-        super().__init__(make_space("cell:enas"))
-        made = from_scratch(0, EPOCHS)
-        networks = [made.new_network(self.space.architecture(row), made.proxy, 0) for row in tokens]
-        parameters = map(float, map(count_parameters, networks))
-        rows = zip(curves, parameters, strict=True)
-        self.known = dict(zip(map(bytes, tokens), rows, strict=True))
-
-    def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """After a share of the epochs."""
-        del parents
-        epochs = EPOCHS if fidelity is None else round(fidelity * EPOCHS)
-        curves, parameters = zip(*(self.known[bytes(row)] for row in tokens), strict=True) if len(tokens) else ((), ())
-        accuracy = np.array([curve[epochs - 1] for curve in curves])
-        return Evaluations(
-            accuracy, {"epochs": np.full(len(tokens), float(epochs)), "parameters": np.array(parameters)}
-        )
-
-
-def stopped(tokens: Tokens, curves: Floats, threshold: float) -> tuple[list[Floats], float, int]:
-    """The accuracies told in each order, the mean share of epochs spent, and in how many orders the best was kept."""
-    told, spent, kept = [], [], 0
-    replay = Replay(tokens, curves)
-    for seed in track(range(ORDERS), f"early stopping at {threshold}"):
-        order = np.random.default_rng(seed).permutation(len(tokens))
-        evaluator = EarlyStoppingEvaluator(replay, seed=seed, complete=COMPLETE, threshold=threshold)
-        batches = [evaluator.evaluate(tokens[order[first : first + 5]]) for first in range(0, len(tokens), 5)]
-        told.append(concatenate(batches).accuracy[np.argsort(order)])
-        spent.append(1 - evaluator.saved)
-        kept += bool(evaluator.best == curves[:, -1].max())
-    return told, float(np.mean(spent)), kept
+def made(space: SearchSpace, name: str, task: Task, **settings: Any) -> Evaluator:
+    """An evaluator by name."""
+    return EVALUATORS[name](space, task=task, device="cpu", **settings)  # type: ignore[call-arg]
 
 
 # ---------------------------------------------------------------------- the report
@@ -166,105 +207,130 @@ class Row:
     Attributes:
         name: what it is.
         seconds: of an architecture.
-        told: the accuracies that it tells; several where it was played in several orders.
-        note: behind the name.
+        told: float64[n], its scores.
     """
 
     name: str
     seconds: float
-    told: list[Floats]
-    note: str = ""
-
-    def correlation(self, reference: Floats) -> tuple[float, float, float]:
-        """Spearman's, and its 95 % interval by resampling the architectures."""
-
-        def mean(index: NDArray[np.int64]) -> float:
-            return float(np.mean([stats.spearmanr(told[index], reference[index]).statistic for told in self.told]))
-
-        everything, rng = np.arange(len(reference)), np.random.default_rng(0)
-        resampled = [mean(rng.integers(len(reference), size=len(reference))) for _ in range(RESAMPLES)]
-        return mean(everything), *np.quantile(resampled, (0.025, 0.975)).tolist()
+    told: Floats
 
 
-def rows(results: Results, tokens: Tokens) -> list[Row]:
-    """What is compared."""
-    n = len(tokens)
-    curves = {kind: np.array([results.curves[kind, number] for number in range(n)]) for kind in KINDS}
-    seconds = {kind: float(np.mean([results.seconds[kind, number] for number in range(n)])) for kind in KINDS}
-    full = seconds["full"]
-    shared = np.array([results.curves["shared weights", number][0] for number in range(n)])
-    supernet, scoring = results.seconds["training of the supernet", 0], results.seconds["shared weights", 0]
-    found = [
-        Row(f"full training, {EPOCHS} epochs", full, [curves["full"][:, -1]]),
-        Row(f"short training, {SHORT_EPOCHS} epochs", seconds["short"], [curves["short"][:, -1]]),
-        Row(
-            f"the first {SHORT_EPOCHS} of {EPOCHS} epochs",
-            full * SHORT_EPOCHS / EPOCHS,
-            [curves["full"][:, SHORT_EPOCHS - 1]],
-        ),
-    ]
-    for threshold in THRESHOLDS:
-        told, spent, kept = stopped(tokens, curves["full"], threshold)
-        note = f"{1 - spent:.0%} of the epochs saved; the best kept in {kept} of {ORDERS} orders"
-        found.append(Row(f"early stopping at {threshold}", full * spent, told, note))
-    note = f"{supernet:.0f} s of training for all of them, {scoring:.2f} s of scoring each"
-    return [*found, Row("shared weights", supernet / n + scoring, [shared], note)]
+def rows(scores: Scores, truth: Truth) -> list[Row]:
+    """What is compared: the evaluators that have scored all architectures."""
+    found = [Row(name, seconds, told) for name, (seconds, told) in truth.trainings.items()]
+    for name in (*SUPERNETS, *PROXIES):
+        known = scores.of(truth.name, name)
+        training, _ = known.pop("", (0.0, 0.0))
+        if any(key(row) not in known for row in truth.tokens):
+            continue
+        seconds, told = np.array([known[key(row)] for row in truth.tokens]).T
+        # What could not be scored is worse than all that could.
+        told = np.where(np.isnan(told), np.nanmin(told) - 1, told)
+        found.append(Row(name, training / len(told) + float(seconds.mean()), told))
+    return found
 
 
-def report(results: Results, tokens: Tokens, picture: Path) -> None:
-    """Prints the table, in Markdown, and draws the picture."""
-    full, again = (
-        np.array([results.curves[kind, number][-1] for number in range(len(tokens))]) for kind in ("full", "full again")
-    )
-    print("| evaluator | seconds | rank correlation with that training | with another full one | |")
-    print("|---|---|---|---|---|")
+def spearman(told: Floats, accuracy: Floats) -> Floats:
+    """Spearman's rank correlation along the last axis, 0 where all are equal."""
+    ranks = [stats.rankdata(values, axis=-1) for values in (told, accuracy)]
+    first, second = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
+    spread = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    found: Floats = (first * second).sum(axis=-1) / np.where(spread == 0, 1, spread)
+    return found
+
+
+def interval(statistic: Callable[[Indices], Floats], architectures: Indices) -> Interval:
+    """A statistic of some architectures, and its 95 % interval by resampling them."""
+    draws = np.random.default_rng(0).choice(architectures, (RESAMPLES, len(architectures)))
+    low, high = np.quantile(statistic(draws), (0.025, 0.975))
+    return float(statistic(architectures)), float(low), float(high)
+
+
+def measured(row: Row, size: Floats, accuracy: Floats) -> tuple[Interval, Interval, float, Interval]:
+    """Spearman's rank correlation, its gain over that of the `size`, Kendall's, and Spearman's among the best."""
+
+    def correlation(chosen: Indices) -> Floats:
+        return spearman(row.told[chosen], accuracy[chosen])
+
+    def gain(chosen: Indices) -> Floats:
+        return correlation(chosen) - spearman(size[chosen], accuracy[chosen])
+
+    everything = np.arange(len(accuracy))
+    best = np.argsort(-accuracy, kind="stable")[: round(BEST * len(accuracy))]
+    tau = float(stats.kendalltau(row.told, accuracy).statistic)
+    return interval(correlation, everything), interval(gain, everything), tau, interval(correlation, best)
+
+
+def report(scores: Scores, truths: list[Truth], picture: Path) -> None:
+    """Prints a table for each truth, in Markdown, and draws the picture."""
     points = []
-    for row in rows(results, tokens):
-        same, other = row.correlation(full), row.correlation(again)
-        cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in (same, other)]
-        print(f"| {row.name} | {row.seconds:.2f} | {' | '.join(cells)} | {row.note} |", flush=True)
-        points.append((row.name, row.seconds, other))
+    for truth in truths:
+        compared = {row.name: row for row in rows(scores, truth)}
+        print(f"\n{truth.name}: {len(truth.tokens)} architectures\n")
+        print("| evaluator | seconds | Spearman | minus that of `parameters` | Kendall | Spearman in the best tenth |")
+        print("|---|---|---|---|---|---|")
+        for name, row in compared.items():
+            whole, gain, tau, best = measured(row, compared["parameters"].told, truth.accuracy)
+            few = round(BEST * len(truth.tokens)) < FEWEST
+            columns = [text(whole), text(gain) if name != "parameters" else "", f"{tau:.2f}", "" if few else text(best)]
+            print(f"| {name} | {row.seconds:.3f} | {' | '.join(columns)} |", flush=True)
+            points.append((truth.name, name, whole))
     draw(points, picture)
 
 
-def draw(points: list[tuple[str, float, tuple[float, float, float]]], path: Path) -> None:
-    """Rank correlation with another full training, an evaluator a line, the dearest on top."""
+def text(value: Interval) -> str:
+    """A statistic and its interval."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*value)
+
+
+def draw(points: list[tuple[str, str, Interval]], path: Path) -> None:
+    """Spearman's rank correlation, an evaluator a line, a truth a panel."""
     from matplotlib.figure import Figure
 
-    points = sorted(points, key=lambda point: point[1])
-    values, low, high = np.array([point[2] for point in points]).T
-    figure = Figure((7.2, 0.5 * len(points) + 0.8), layout="constrained")
-    axes = figure.subplots()
-    axes.errorbar(values, range(len(points)), xerr=[values - low, high - values], fmt="o", capsize=3, color="#2563eb")
-    axes.set_yticks(range(len(points)), [f"{name}, {seconds:.1f} s" for name, seconds, _ in points])
-    axes.set_xlabel("rank correlation with another full training; seconds an architecture")
-    axes.axvline(0, color="#7d828c", linewidth=1)
-    axes.grid(axis="x", color="#e3e6eb")
-    axes.spines[["top", "right"]].set_visible(False)
+    truths = list(dict.fromkeys(truth for truth, _, _ in points))
+    figure = Figure((4.8 * len(truths), 4.2), layout="constrained")
+    for axes, truth in zip(np.atleast_1d(figure.subplots(1, len(truths))), truths, strict=True):
+        shown = [(name, value) for of, name, value in points if of == truth][::-1]
+        values, low, high = np.array([value for _, value in shown]).T
+        errors = [values - low, high - values]
+        axes.errorbar(values, range(len(shown)), xerr=errors, fmt="o", capsize=3, color="#2563eb")
+        axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+        axes.set_title(truth, fontsize=10)
+        axes.set_xlabel("Spearman's rank correlation")
+        axes.axvline(0, color="#7d828c", linewidth=1)
+        axes.grid(axis="x", color="#e3e6eb")
+        axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
 
 def main(
-    architectures: int = 60,
+    truths: tuple[str, ...] = tuple(TRUTHS),
+    score: bool = True,
+    again: tuple[str, ...] = (),
     folder: Path = Path("docs/evaluators"),
     picture: Path = Path("docs/pictures/evaluators.png"),
 ) -> None:
-    """Trains what is missing, prints the table and draws the picture.
+    """Scores what is missing, prints the tables and draws the picture.
 
     Args:
-        architectures: how many.
-        folder: where the trainings are kept.
+        truths: some of `TRUTHS`.
+        score: whether what is missing is scored; otherwise only what is known is told.
+        again: evaluators whose scores are forgotten first.
+        folder: where the scores are kept.
         picture: where it is drawn.
     """
     torch.set_num_threads(1)
-    tokens = make_space("cell:enas").sample(np.random.default_rng(0), architectures)
-    results = Results(folder / "trainings.csv")
-    train(results, tokens, "short")
-    train(results, tokens, "full")
-    share(results, tokens)
-    train(results, tokens, "full again")
-    report(results, tokens, picture)
+    scores = Scores(folder / "scores.csv")
+    for evaluator in again:
+        scores.forget(evaluator)
+    known = [TRUTHS[name]() for name in truths]
+    for truth in known if score else ():
+        for proxy in PROXIES:
+            score_proxy(scores, truth, proxy)
+        for name, settings in SUPERNETS.items():
+            score_supernet(scores, truth, name, settings)
+    report(scores, known, picture)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ EVALUATORS: Registry[type[Evaluator]] = Registry(
     {
         "constant": FunctionEvaluator,
         "from-scratch": "nas_gym.evaluators.from_scratch:FromScratchEvaluator",
+        "hypernetwork": "nas_gym.evaluators.hypernetwork:HypernetworkEvaluator",
         "morphism": "nas_gym.evaluators.morphism:MorphismEvaluator",
         "shared-weights": "nas_gym.evaluators.shared_weights:SharedWeightEvaluator",
         "table": "nas_gym.evaluators.tabular:TabularEvaluator",
+        "zero-cost": "nas_gym.evaluators.zero_cost:ZeroCostEvaluator",
     },
 )
 """The classes of evaluators by name. They are called with a search space, and by keyword with the rest."""

@@ -57,7 +57,7 @@ class FromScratchSettings:
     def __post_init__(self) -> None:
         for name in ("network", "training"):
             default = self.__dataclass_fields__[name].default_factory()  # type: ignore[operator]
-            object.__setattr__(self, name, _completed(name, getattr(self, name), default))
+            object.__setattr__(self, name, completed(name, getattr(self, name), default))
         for name in ("image_size", "train_images", "score_images"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -89,7 +89,7 @@ class FromScratchSettings:
         return task
 
 
-def _completed(name: str, value: Any, default: Any) -> Any:
+def completed(name: str, value: Any, default: Any) -> Any:
     """A nested settings object, or the default with the fields of a mapping replaced."""
     if not isinstance(value, Mapping):
         if type(value) is not type(default):
@@ -99,6 +99,15 @@ def _completed(name: str, value: Any, default: Any) -> Any:
     if unknown := sorted(set(value) - set(known)):
         raise ValueError(f"{name} has no field {unknown}; fields: {', '.join(known)}")
     return dataclasses.replace(default, **value)
+
+
+def network_of(architecture: Architecture, task: Task, settings: NetworkSettings, seed: int) -> Network:
+    """The network of an architecture of any space for a task, with random weights."""
+    if isinstance(architecture.space, TransformationSpace):
+        layers = architecture.space.network(np.array(architecture.tokens))
+        # Not a Network, but it is trained and scored in the same way.
+        return cast(Network, LayerNetwork(layers, as_image_shape(task.input_shape), task.num_outputs, seed=seed))
+    return make_network(architecture, task.input_shape, task.num_outputs, settings, seed)
 
 
 class FromScratchEvaluator(TaskEvaluator):
@@ -143,11 +152,7 @@ class FromScratchEvaluator(TaskEvaluator):
 
     def new_network(self, architecture: Architecture, task: Task, seed: int) -> Network:
         """The network of an architecture for a task, with random weights."""
-        if isinstance(architecture.space, TransformationSpace):
-            layers = architecture.space.network(np.array(architecture.tokens))
-            # Not a Network, but `fit` trains it in the same way.
-            return cast(Network, LayerNetwork(layers, as_image_shape(task.input_shape), task.num_outputs, seed=seed))
-        return make_network(architecture, task.input_shape, task.num_outputs, self.settings.network, seed)
+        return network_of(architecture, task, self.settings.network, seed)
 
     # ------------------------------------------------------------------ scoring
 

@@ -106,17 +106,16 @@ class SharedWeightEvaluator(TaskEvaluator):
 
     def __init__(self, space: SearchSpace, task: Task | str = "digits", **arguments: Any) -> None:
         super().__init__(space, task, **arguments)
-        network = self.settings.network(self.task.input_shape)
-        supernet = make_supernet(space, self.task.input_shape, self.task.num_outputs, network, self.seed)
-        for module in supernet.modules():
+        self._one = self.make_supernet()
+        for module in self._one.modules():
             if isinstance(module, ArchitectureNorm):
                 module.requires_grad_(self.settings.affine)
-        self._one: Network = supernet.to(self.device)
+        self._one.to(self.device)
         self.split_at: int | None = None
         self.steps, self.planned_steps = 0, 0
         self._use(self._one)
 
-    def _use(self, supernet: Network | FewShotNetwork) -> None:
+    def _use(self, supernet: nn.Module) -> None:
         """Trains and scores with this from now on; the momentum starts at zero."""
         self.supernet = supernet
         self.optimiser = torch.optim.SGD(
@@ -127,6 +126,11 @@ class SharedWeightEvaluator(TaskEvaluator):
             nesterov=self.settings.momentum > 0,
         )
 
+    def make_supernet(self) -> nn.Module:
+        """From inputs float[N, ...] and tokens int64[B, T] to outputs float[B, N, ...]; initialised by the seed."""
+        settings = self.settings.network(self.task.input_shape)
+        return make_supernet(self.space, self.task.input_shape, self.task.num_outputs, settings, self.seed)
+
     # ------------------------------------------------------------------ training
 
     def plan_updates(self, steps: int) -> None:
@@ -135,7 +139,7 @@ class SharedWeightEvaluator(TaskEvaluator):
     def split(self, position: int) -> None:
         """Copies the weights into a supernet for each choice of the decision at `position` (Zhao et al. 2021)."""
         self.split_at = position
-        self._use(FewShotNetwork(self._one, position))
+        self._use(FewShotNetwork(self._one, self.space, position))
 
     def update(self, tokens: Tokens) -> dict[str, float]:
         """One step of SGD on the mean loss of the M architectures on one minibatch of the train split.

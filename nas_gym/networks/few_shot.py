@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas_gym.networks.network import Network
-from nas_gym.spaces import Tokens
+from nas_gym.spaces import SearchSpace, Tokens
 
 
 class FewShotNetwork(nn.Module):
@@ -17,13 +16,14 @@ class FewShotNetwork(nn.Module):
 
     Args:
         supernet: whose weights the copies start from.
+        space: the search space.
         position: of the decision.
     """
 
-    def __init__(self, supernet: Network, position: int) -> None:
+    def __init__(self, supernet: nn.Module, space: SearchSpace, position: int) -> None:
         super().__init__()
         self.position = position
-        self.supernets = nn.ModuleList(copy.deepcopy(supernet) for _ in supernet.space.decisions[position].choices)
+        self.supernets = nn.ModuleList(copy.deepcopy(supernet) for _ in space.decisions[position].choices)
 
     def forward(self, images: Tensor, tokens: Tokens) -> Tensor:
         """Logits float[B, N, classes] of images float[N, C, H, W] and architectures int64[B, T]."""
