@@ -23,21 +23,27 @@ if TYPE_CHECKING:
     from .controllers.softmaxes import IndependentSoftmaxes
     from .evolution.regularized_evolution import RegularizedEvolution
     from .evolution.tournament_evolution import TournamentEvolution
+    from .policy_gradient.dyna import Dyna
     from .policy_gradient.eas import EAS
     from .policy_gradient.multitask import MultiTask
     from .policy_gradient.ppo import PPO
     from .policy_gradient.reinforce import Reinforce
+    from .predictor_based.agent import PredictorAgent
+    from .predictor_based.bayesian import Bayesian
     from .stable_baselines.off_policy import SB3DQN, SB3QRDQN
     from .stable_baselines.on_policy import SB3A2C, SB3PPO, SB3TRPO, SB3MaskablePPO, SB3RecurrentPPO
 
 _LAZY = {
+    "Bayesian": ".predictor_based.bayesian",
     "Controller": ".controllers.controller",
+    "Dyna": ".policy_gradient.dyna",
     "EAS": ".policy_gradient.eas",
     "IndependentSoftmaxes": ".controllers.softmaxes",
     "LSTMController": ".controllers.lstm",
     "LocalSearch": ".baselines.local_search",
     "MultiTask": ".policy_gradient.multitask",
     "PPO": ".policy_gradient.ppo",
+    "PredictorAgent": ".predictor_based.agent",
     "RandomSearch": ".baselines.random_search",
     "RegularizedEvolution": ".evolution.regularized_evolution",
     "Reinforce": ".policy_gradient.reinforce",
@@ -69,14 +75,17 @@ __all__ = [
     "SB3QRDQN",
     "SB3TRPO",
     "Agent",
+    "Bayesian",
     "Budget",
     "Callback",
     "Controller",
+    "Dyna",
     "IndependentSoftmaxes",
     "LSTMController",
     "LocalSearch",
     "MultiTask",
     "PolicyAgent",
+    "PredictorAgent",
     "Proposal",
     "RandomSearch",
     "RegularizedEvolution",
