@@ -28,16 +28,21 @@ if TYPE_CHECKING:
     from .evolution.tournament_evolution import TournamentEvolution
     from .planning.gflownet import GFlowNet
     from .planning.mcts import MCTS
+    from .policy_gradient.dyna import Dyna
     from .policy_gradient.eas import EAS
     from .policy_gradient.multitask import MultiTask
     from .policy_gradient.ppo import PPO
     from .policy_gradient.reinforce import Reinforce
+    from .predictor_based.agent import PredictorAgent
+    from .predictor_based.bayesian import Bayesian
     from .stable_baselines.off_policy import SB3DQN, SB3QRDQN
     from .stable_baselines.on_policy import SB3A2C, SB3PPO, SB3TRPO, SB3MaskablePPO, SB3RecurrentPPO
 
 _LAZY = {
+    "Bayesian": ".predictor_based.bayesian",
     "BOHB": ".baselines.bohb",
     "Controller": ".controllers.controller",
+    "Dyna": ".policy_gradient.dyna",
     "EAS": ".policy_gradient.eas",
     "GFlowNet": ".planning.gflownet",
     "IndependentSoftmaxes": ".controllers.softmaxes",
@@ -47,6 +52,7 @@ _LAZY = {
     "MultiTask": ".policy_gradient.multitask",
     "NSGA2": ".evolution.nsga2",
     "PPO": ".policy_gradient.ppo",
+    "PredictorAgent": ".predictor_based.agent",
     "RandomSearch": ".baselines.random_search",
     "RegularizedEvolution": ".evolution.regularized_evolution",
     "Reinforce": ".policy_gradient.reinforce",
@@ -83,15 +89,18 @@ __all__ = [
     "SB3TRPO",
     "TPE",
     "Agent",
+    "Bayesian",
     "Budget",
     "Callback",
     "Controller",
+    "Dyna",
     "GFlowNet",
     "IndependentSoftmaxes",
     "LSTMController",
     "LocalSearch",
     "MultiTask",
     "PolicyAgent",
+    "PredictorAgent",
     "Proposal",
     "RandomSearch",
     "RegularizedEvolution",

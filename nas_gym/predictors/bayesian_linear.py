@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -71,17 +71,25 @@ class BayesianLinear(Predictor):
     Settings = BayesianLinearSettings
     settings: BayesianLinearSettings
 
-    def fit(self, tokens: Tokens, values: Floats) -> Self:
-        return super().fit(tokens, _without_outliers(np.asarray(values, dtype=np.float64), self.settings.outliers))
+    def _learn(self, tokens: Tokens, values: Floats, learn: Callable[[Tokens, Floats], None]) -> None:
+        values = np.asarray(values, dtype=np.float64)
+        super()._learn(tokens, _without_outliers(values, self.settings.outliers), learn)
 
     def fit_standardised(self, tokens: Tokens, values: Floats) -> None:
+        self._decompose(tokens, values)
+        self._maximise_evidence()
+
+    def update_standardised(self, tokens: Tokens, values: Floats) -> None:
+        """Keeps the precisions."""
+        self._decompose(tokens, values)
+
+    def _decompose(self, tokens: Tokens, values: Floats) -> None:
         self._tokens = np.array(tokens)
         gram = kernel(tokens, tokens, pairs=self.settings.pairs)
         eigenvalues, self._vectors = np.linalg.eigh(gram)
         self._eigenvalues = np.maximum(eigenvalues, 0.0)  # rounding makes some negative
         self._projected = values @ self._vectors
         self._square = float(gram[0, 0])  # of the length of an encoding, the same for all architectures
-        self._maximise_evidence()
 
     def _maximise_evidence(self) -> None:
         precisions = np.array([self._square, 1.0])  # of weights that explain values of variance 1, and of such noise
