@@ -152,7 +152,7 @@ class Dyna(PredictorAgent, PolicyAgent):
         """The weight of the entropy at the trials so far."""
         settings = self.hyperparameters
         progress = min(len(self.rewards) / settings.horizon, 1.0)
-        return settings.temperature * (settings.final_temperature / settings.temperature) ** progress
+        return float(settings.temperature * (settings.final_temperature / settings.temperature) ** progress)
 
     # ------------------------------------------------------------------ learning
 
