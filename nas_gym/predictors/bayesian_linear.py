@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -71,8 +71,9 @@ class BayesianLinear(Predictor):
     Settings = BayesianLinearSettings
     settings: BayesianLinearSettings
 
-    def fit(self, tokens: Tokens, values: Floats) -> Self:
-        return super().fit(tokens, _without_outliers(np.asarray(values, dtype=np.float64), self.settings.outliers))
+    def _learn(self, tokens: Tokens, values: Floats, learn: Callable[[Tokens, Floats], None]) -> None:
+        values = np.asarray(values, dtype=np.float64)
+        super()._learn(tokens, _without_outliers(values, self.settings.outliers), learn)
 
     def fit_standardised(self, tokens: Tokens, values: Floats) -> None:
         self._tokens = np.array(tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -57,6 +58,30 @@ class Predictor(ABC):
         Raises:
             ValueError: the tokens are no architectures of the space, or there is not one finite value for each.
         """
+        self._learn(tokens, values, self.fit_standardised)
+        return self
+
+    def update(self, tokens: Tokens, values: Floats) -> Self:
+        """Fits the predictor to these architectures, but keeps from the last fit what takes long to find.
+
+        What that is, a predictor says in `update_standardised`; most keep nothing. So a search may `fit` now and then,
+        and `update` after each of its trials. Without a fit before it, this is one.
+
+        Args:
+            tokens: as in `fit`.
+            values: as in `fit`.
+
+        Returns:
+            The predictor itself.
+
+        Raises:
+            ValueError: as `fit`.
+        """
+        self._learn(tokens, values, self.update_standardised if self._scale else self.fit_standardised)
+        return self
+
+    def _learn(self, tokens: Tokens, values: Floats, learn: Callable[[Tokens, Floats], None]) -> None:
+        """Has `fit_standardised` or `update_standardised` learn from checked, standardised values."""
         tokens, values = self._checked(tokens), np.asarray(values, dtype=np.float64)
         if len(tokens) == 0 or values.shape != (len(tokens),) or not np.isfinite(values).all():
             raise ValueError(
@@ -66,9 +91,8 @@ class Predictor(ABC):
         mean, scale = float(values[0]), 1.0
         if values.min() < values.max():  # the mean of equal values may differ from them by rounding
             mean, scale = float(values.mean()), float(values.std())
-        self.fit_standardised(tokens, (values - mean) / scale)
+        learn(tokens, (values - mean) / scale)
         self._mean, self._scale = mean, scale
-        return self
 
     def predict(self, tokens: Tokens) -> tuple[Floats, Floats]:
         """Predicts the values of architectures.
@@ -96,6 +120,10 @@ class Predictor(ABC):
             tokens: int64[n, T], at least one architecture.
             values: float64[n].
         """
+
+    def update_standardised(self, tokens: Tokens, values: Floats) -> None:
+        """As `fit_standardised`, where the predictor has been fitted before; see `update`."""
+        self.fit_standardised(tokens, values)
 
     @abstractmethod
     def predict_standardised(self, tokens: Tokens) -> tuple[Floats, Floats]:
@@ -128,7 +156,11 @@ class Predictor(ABC):
 
 
 PREDICTORS: Registry[type[Predictor]] = Registry(
-    "predictor", {"bayesian-linear": "nas_gym.predictors.bayesian_linear:BayesianLinear"}
+    "predictor",
+    {
+        "bayesian-linear": "nas_gym.predictors.bayesian_linear:BayesianLinear",
+        "gaussian-process": "nas_gym.predictors.gaussian_process:GaussianProcess",
+    },
 )
 """The classes of predictors by name. They are called with a search space and, by keyword, with their settings."""
 

@@ -1,0 +1,1 @@
+"""Agents that choose by a predictor of what architectures are worth."""
