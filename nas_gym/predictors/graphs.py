@@ -43,7 +43,9 @@ class GraphBatch:
 
 
 class GraphEncoding:
-    """Encodes architectures as graphs, with a symbol for each operation in each part of the architecture.
+    """Encodes architectures as contracted graphs, so that those that compute the same are the same up to their order.
+
+    There is a symbol for each operation in each part of the architecture.
 
     Args:
         space: the search space.
@@ -84,8 +86,10 @@ class GraphEncoding:
 @lru_cache(maxsize=KEPT)
 def _graph(space: SearchSpace, row: bytes) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
     """The labels of the nodes, the edges int64[E, 2] from source to target, and the indices of the outputs."""
-    graph = _built(space, row)
-    labels = tuple(f"{node.cluster}:{node.operation}" for node in graph.nodes)
+    graph = _built(space, row).contracted()
+    labels = tuple(
+        f"{node.cluster}:{node.operation}" + f":{node.name}" * (node.operation == INPUT) for node in graph.nodes
+    )
     ends = [index for index, node in enumerate(graph.nodes) if node.operation == OUTPUT]
     return labels, np.array(graph.edges, dtype=np.int64).reshape(-1, 2), np.array(ends, dtype=np.int64)
 
