@@ -47,6 +47,8 @@ class PriorityQueue:
     def update(self, tokens: Tokens, rewards: Floats) -> None:
         """Takes in int64[S, n, T] of rewards float64[S, n]."""
         capacity = self.rewards.shape[1]
+        if not capacity:
+            return
         rewards = np.concatenate([self.rewards, rewards], axis=1)
         order = np.argsort(-rewards, axis=1, kind="stable")
         rewards = np.take_along_axis(rewards, order, axis=1)

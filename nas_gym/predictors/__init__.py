@@ -11,7 +11,7 @@ from nas_gym.predictors.acquisition import (
     upper_confidence_bound,
 )
 from nas_gym.predictors.bayesian_linear import BayesianLinear, BayesianLinearSettings
-from nas_gym.predictors.encodings import kernel, one_hot, one_hot_with_pairs
+from nas_gym.predictors.encodings import counts, kernel, one_hot, one_hot_with_pairs
 from nas_gym.predictors.gaussian_process import GaussianProcess, GaussianProcessSettings
 from nas_gym.predictors.normal_scores import normal_scores
 from nas_gym.predictors.predictor import PREDICTORS, NoSettings, Predictor, make_predictor, register_predictor
@@ -27,6 +27,7 @@ __all__ = [
     "Predictor",
     "acquire",
     "believe",
+    "counts",
     "expected_improvement",
     "kernel",
     "make_predictor",

@@ -24,7 +24,7 @@ def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats
 
     Source: Jones et al. 1998, "Efficient Global Optimization of Expensive Black-Box Functions", equation 15.
     """
-    gain, spread = mean - best, np.maximum(deviation, np.finfo(np.float64).tiny)
+    gain, spread = mean - best, np.maximum(deviation, 1e-12)
     scaled = np.clip(gain / spread, -40.0, 40.0)  # beyond which the density is 0 and the distribution 0 or 1
     density = np.exp(-0.5 * scaled**2) / math.sqrt(2 * math.pi)
     below = 0.5 * (1 + _erf(scaled / math.sqrt(2)))

@@ -41,6 +41,25 @@ def one_hot_with_pairs(space: SearchSpace, tokens: Tokens) -> NDArray[np.float32
     return np.concatenate([single, single[:, first] * single[:, second]], axis=1)
 
 
+def counts(space: SearchSpace, tokens: Tokens) -> NDArray[np.float32]:
+    """How often each choice is taken, wherever: one column per choice of each kind of decision with equal choices.
+
+    Args:
+        space: the search space.
+        tokens: int64[B, T].
+
+    Returns:
+        float32[B, F]; every row sums to T.
+    """
+    kinds = [(decision.kind, decision.choices) for decision in space.decisions]
+    encoded = space.one_hot(tokens)
+    parts = []
+    for kind in dict.fromkeys(kinds):
+        positions = [position for position, other in enumerate(kinds) if other == kind]
+        parts.append(encoded[:, positions, : len(kind[1])].sum(axis=1))
+    return np.concatenate(parts, axis=1)
+
+
 def kernel(first: Tokens, second: Tokens, *, pairs: bool) -> Floats:
     """Scalar products of encoded architectures, without the encodings.
 

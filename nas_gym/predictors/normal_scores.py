@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from statistics import NormalDist
 
 import numpy as np
@@ -16,7 +17,7 @@ def normal_scores(values: Floats) -> Floats:
     Of n values, the one of rank r, counted from 1, is at the quantile (r - 1/2) / n; equal ones share their mean rank.
 
     Source: Hazen's plotting position; for Gaussian processes over ranks, Salinas et al. 2020, "A Quantile-based
-    Approach for Hyperparameter Transfer Learning", section 4.
+    Approach for Hyperparameter Transfer Learning".
 
     Args:
         values: float64[n].
@@ -26,6 +27,11 @@ def normal_scores(values: Floats) -> Floats:
     """
     ordered = np.sort(values)
     ranks = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")  # twice, minus one
-    quantiles = np.array([NormalDist().inv_cdf(rank / (2 * len(values))) for rank in range(1, 2 * len(values))])
-    scores: Floats = quantiles[ranks - 1]
+    scores: Floats = _quantiles(len(values))[ranks - 1]
     return scores
+
+
+@functools.lru_cache
+def _quantiles(n: int) -> Floats:
+    """Those at 1 / 2n, 2 / 2n, ..., float64[2n - 1]."""
+    return np.array([NormalDist().inv_cdf(half / (2 * n)) for half in range(1, 2 * n)])
