@@ -27,16 +27,22 @@ if TYPE_CHECKING:
     from .policy_gradient.multitask import MultiTask
     from .policy_gradient.ppo import PPO
     from .policy_gradient.reinforce import Reinforce
+    from .predictor_based.bananas import Bananas
+    from .predictor_based.bogcn import BOGCN
+    from .predictor_based.npenas import NPENAS
     from .stable_baselines.off_policy import SB3DQN, SB3QRDQN
     from .stable_baselines.on_policy import SB3A2C, SB3PPO, SB3TRPO, SB3MaskablePPO, SB3RecurrentPPO
 
 _LAZY = {
+    "BOGCN": ".predictor_based.bogcn",
+    "Bananas": ".predictor_based.bananas",
     "Controller": ".controllers.controller",
     "EAS": ".policy_gradient.eas",
     "IndependentSoftmaxes": ".controllers.softmaxes",
     "LSTMController": ".controllers.lstm",
     "LocalSearch": ".baselines.local_search",
     "MultiTask": ".policy_gradient.multitask",
+    "NPENAS": ".predictor_based.npenas",
     "PPO": ".policy_gradient.ppo",
     "RandomSearch": ".baselines.random_search",
     "RegularizedEvolution": ".evolution.regularized_evolution",
@@ -61,7 +67,9 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AGENTS",
+    "BOGCN",
     "EAS",
+    "NPENAS",
     "PPO",
     "SB3A2C",
     "SB3DQN",
@@ -69,6 +77,7 @@ __all__ = [
     "SB3QRDQN",
     "SB3TRPO",
     "Agent",
+    "Bananas",
     "Budget",
     "Callback",
     "Controller",

@@ -3,9 +3,9 @@
     python benchmarks/predictors.py [--table nb201.npz] [--seeds 5] [--sizes 20 50 100 200] [--out predictors.csv]
 
 Each predictor is fitted to the normal scores of the same random architectures, and predicts 1,000 others. Reported are
-Kendall's tau with their values, the share of the 50 best predicted that are among the 50 best (precision at 50), means
-over the tasks with a 95 % interval over the seeds (Student's t), and what a predictor earns: the difference of its tau from that
-of another one on the same architectures. `--table` is one of the space bench201, made by
+Kendall's tau with their values, the share of the 50 best predicted that are among the 50 best (precision at 50), and
+what a predictor earns: the difference of its tau from that of another one on the same architectures. Figures are means
+over the tasks, with a 95 % interval over the seeds (Student's t). `--table` is one of the space bench201, made by
 
     nas-gym table import csv nas_bench_201_12_epochs.csv --out nb201.npz --space bench201 --percent --epochs 12
 
@@ -86,7 +86,9 @@ def report(rows: list[dict[str, str]]) -> None:
         for tables in dict.fromkeys(row["tables"] for row in rows):
             for predictor in predictors:
                 cells = [interval(column(tables, predictor, size, name)) for size in sizes]
-                print(f"| {tables} | `{predictor}` | {' | '.join(f'{mean:.3f} ± {half:.3f}' for mean, half in cells)} |")
+                print(
+                    f"| {tables} | `{predictor}` | {' | '.join(f'{mean:.3f} ± {half:.3f}' for mean, half in cells)} |"
+                )
     print(f"\n| tables | predictor | against | tau earned: {header} |\n|{'---|' * (3 + len(sizes))}")
     for tables in dict.fromkeys(row["tables"] for row in rows):
         for predictor in [name for name in predictors if name not in BASELINES]:
@@ -99,7 +101,9 @@ def report(rows: list[dict[str, str]]) -> None:
                 print(f"| {tables} | `{predictor}` | `{other}` | {shown} |")
     print(f"\n| predictor | seconds of a fit and {TEST:,} predictions: {header} |\n|{'---|' * (1 + len(sizes))}")
     for predictor in predictors:
-        taken = [[float(r["seconds"]) for r in rows if (r["predictor"], r["size"]) == (predictor, str(n))] for n in sizes]
+        taken = [
+            [float(r["seconds"]) for r in rows if (r["predictor"], r["size"]) == (predictor, str(n))] for n in sizes
+        ]
         print(f"| `{predictor}` | {' | '.join(f'{np.median(seconds):.2f}' for seconds in taken)} |")
 
 

@@ -34,9 +34,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 GCNS = [{"global_node": one, "bidirectional": other} for one in (False, True) for other in (False, True)]
 every = pytest.mark.parametrize("name", QUICK)
-graphs = pytest.mark.parametrize(
-    ("kind", "settings"), [*((GCN, settings) for settings in GCNS), (GATES, {})], ids=str
-)
+graphs = pytest.mark.parametrize(("kind", "settings"), [*((GCN, settings) for settings in GCNS), (GATES, {})], ids=str)
 
 
 def data(n: int, seed: int = 0) -> tuple[Tokens, Floats]:
@@ -83,7 +81,11 @@ def test_the_order_of_nodes_and_padding_do_not_matter(kind: type[NetworkPredicto
         with torch.no_grad():
             expected = fitted.network.features(*as_tensors(batch))
             assert expected.std(dim=0).max() > 0.01
-            for other in (padded, permuted(batch, np.random.default_rng(0)), permuted(padded, np.random.default_rng(1))):
+            for other in (
+                padded,
+                permuted(batch, np.random.default_rng(0)),
+                permuted(padded, np.random.default_rng(1)),
+            ):
                 torch.testing.assert_close(fitted.network.features(*as_tensors(other)), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -79,10 +79,10 @@ def test_bananas_samples_each_candidate_on_its_own() -> None:
     made.learn(20)
     pool = made._pool()
     mean, deviation = made.predictor.predict(pool)
-    draws = np.array([made._scores(pool) for _ in range(2000)])
-    np.testing.assert_allclose(draws.mean(axis=0), mean, atol=0.2 * deviation.max())
-    np.testing.assert_allclose(draws.std(axis=0), deviation, rtol=0.1)
-    assert abs(np.corrcoef(draws[:, 0], draws[:, 1])[0, 1]) < 0.1
+    draws = np.array([made._scores(pool) for _ in range(300)])
+    np.testing.assert_allclose(draws.mean(axis=0), mean, atol=0.25 * deviation.max())
+    np.testing.assert_allclose(draws.std(axis=0), deviation, rtol=0.3)
+    assert abs(np.corrcoef(draws[:, 0], draws[:, 1])[0, 1]) < 0.2
 
 
 @pytest.mark.parametrize("name", NAMES)

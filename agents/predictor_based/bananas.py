@@ -11,7 +11,7 @@ from nas_gym.agents.predictor_based.bayesian import Bayesian, BayesianHyperparam
 
 @dataclass(frozen=True)
 class BananasHyperparameters(BayesianHyperparameters):
-    """Settings of BANANAS, by default the paper's (White et al. 2021, section 5, and their code).
+    """Settings of BANANAS, by default the paper's (White et al. 2021, and their code).
 
     Attributes:
         batch_size: 10 architectures a round.
@@ -40,8 +40,8 @@ class BananasHyperparameters(BayesianHyperparameters):
 class Bananas(Bayesian):
     """Tries the mutants of the best trials of which independent Thompson sampling draws the highest values.
 
-    Source: White et al. 2021, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture Search",
-    algorithm 1.
+    Source: White et al. 2021, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture
+    Search", algorithm 1.
     """
 
     Hyperparameters = BananasHyperparameters

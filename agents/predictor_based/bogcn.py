@@ -18,7 +18,7 @@ from nas_gym.types import Floats
 
 @dataclass(frozen=True)
 class BOGCNHyperparameters(BayesianHyperparameters):
-    """Settings of BOGCN, by default the paper's (Shi et al. 2020, "BONAS", section 4 and their code).
+    """Settings of BOGCN, by default the paper's (Shi et al. 2020, "BONAS", and their code).
 
     Attributes:
         batch_size: 100 architectures a round, which share weights there.
@@ -62,8 +62,8 @@ class BOGCN(Bayesian):
     Where rewards are vectors, there is a predictor for each objective, and the candidates on the Pareto front of
     optimistic predictions are tried: those first that would add most to the hypervolume of the trials.
 
-    Sources: Shi et al. 2020, "Bridging the Gap between Sample-based and One-shot Neural Architecture Search with BONAS",
-    algorithm 1; for several objectives, Shi et al. 2019, "Multi-objective Neural Architecture Search via Predictive
+    Sources: Shi et al. 2020, "Bridging the Gap between Sample-based and One-shot Neural Architecture Search with
+    BONAS"; for several objectives, Shi et al. 2019, "Multi-objective Neural Architecture Search via Predictive
     Network Performance Optimization".
 
     Raises:
@@ -82,7 +82,9 @@ class BOGCN(Bayesian):
     def _make_predictor(self) -> Predictor:
         known, objectives = self.hyperparameters.known, self.problem.reward_dimensions
         if known and len(known) != objectives:
-            raise ValueError(f"known must have an entry for each of {objectives or 'several'} objectives, got {known!r}")
+            raise ValueError(
+                f"known must have an entry for each of {objectives or 'several'} objectives, got {known!r}"
+            )
         if objectives is None:
             return super()._make_predictor()
         places = known or ("",) * objectives

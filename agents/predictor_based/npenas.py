@@ -13,7 +13,7 @@ from nas_gym.types import Floats
 
 @dataclass(frozen=True)
 class NPENASHyperparameters(BayesianHyperparameters):
-    """Settings of NPENAS, by default the paper's (Wei et al. 2022, section 4, and their code).
+    """Settings of NPENAS, by default the paper's (Wei et al. 2022, and their code).
 
     Attributes:
         batch_size: 10 architectures a generation.
@@ -41,8 +41,8 @@ class NPENASHyperparameters(BayesianHyperparameters):
 class NPENAS(Bayesian):
     """Tries those children of the best trials of which the predictor expects most. It explores by mutation alone.
 
-    Source: Wei et al. 2022, "NPENAS: Neural Predictor Guided Evolution for Neural Architecture Search", algorithm 1
-    (NPENAS-NP).
+    Source: Wei et al. 2022, "NPENAS: Neural Predictor Guided Evolution for Neural Architecture Search": the variant
+    NPENAS-NP.
     """
 
     Hyperparameters = NPENASHyperparameters

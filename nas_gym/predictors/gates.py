@@ -18,15 +18,15 @@ from nas_gym.spaces import Tokens
 class GATESSettings(NetworkSettings):
     """Settings of GATES.
 
-    The defaults are made for up to some hundred architectures (docs/predictors.md). The authors' (aw_nas): layers 5, width 128, embeddings
-    48, read-out 200, margin 0.1, 4 pairs, learning rate 1e-3, batches of 128, 50 epochs.
+    Width and read-out are made for up to some hundred architectures (docs/predictors.md); the authors' code (aw_nas)
+    has 128 and 200. Everything else is theirs.
 
     Attributes:
         layers: of the network.
         width: of what flows.
         embedding_size: of operations.
         readout_size: of the hidden layer behind the output node.
-        margin: by which the better one of a pair is to score higher (Ning et al. 2020, section 3.3).
+        margin: by which the better one of a pair is to score higher (Ning et al. 2020).
         pairs: with how many others an architecture is compared in a step, at most.
     """
 
@@ -102,7 +102,8 @@ def pairwise_margin_loss(scores: Tensor, others: Tensor, values: Tensor, other_v
 
     Pairs of equal values do not count.
 
-    Source: Ning et al. 2020, "A Generic Graph-based Neural Architecture Encoding Scheme", equation 3.
+    Source: Ning et al. 2020, "A Generic Graph-based Neural Architecture Encoding Scheme for
+    Predictor-based NAS".
 
     Args:
         scores: float32[n].

@@ -18,10 +18,10 @@ from nas_gym.spaces import Tokens
 class GCNSettings(NetworkSettings):
     """Settings of the graph convolutional network.
 
-    The defaults are made for up to some hundred architectures (docs/predictors.md). Those of Shi et al. 2020 ("BONAS", their code): 100
-    epochs, learning rate 1e-3, batches of 128, layers 4, width 64, a global node, an exponential weight. Those of Wen et
-    al. 2020 ("Neural Predictor for Neural Architecture Search", their appendix): 300 epochs, learning rate 1e-4, cosine,
-    weight decay 1e-3, batches of 10, layers 4 (3 on NAS-Bench-101), width 144, both directions, dropout 0.1.
+    The defaults are made for up to some hundred architectures (docs/predictors.md). Those of Shi et al. 2020 (BONAS,
+    their code): 100 epochs, learning rate 1e-3, a global node, an exponential weight. Those of Wen et al. 2020 (their
+    code): 300 epochs, learning rate 1e-4, cosine, weight decay 1e-3, batches of 10, width 144, both directions, dropout
+    0.1.
 
     Attributes:
         layers: of the network.
@@ -31,9 +31,9 @@ class GCNSettings(NetworkSettings):
         bidirectional: whether a layer averages two convolutions, one along the edges and one against them (Wen et al.);
             else there is one, along the edges (BONAS).
         dropout: the share of each layer's outputs that is dropped.
-        exponential_weight: whether the loss of an architecture is weighted by exp(u - 1), where u is its value, rescaled
-            from 0, the lowest of the batch, to 1, the highest (BONAS weighs by accuracies, which are all alike at the
-            end of a search).
+        exponential_weight: whether the loss of an architecture is weighted by exp(u - 1), where u is its value,
+            rescaled from 0, the lowest of the batch, to 1, the highest (BONAS weighs by accuracies, which are all alike
+            at the end of a search).
     """
 
     epochs: int = 50
@@ -60,8 +60,8 @@ class GCN(NetworkPredictor):
     logit of the accuracy, as BONAS does, network and regression predict the standardised values, so that they need not
     be in (0, 1).
 
-    Sources: Shi et al. 2020, "Bridging the Gap between Sample-based and One-shot Neural Architecture Search with BONAS",
-    section 3.1; Wen et al. 2020, "Neural Predictor for Neural Architecture Search", section 3.
+    Sources: Shi et al. 2020, "Bridging the Gap between Sample-based and One-shot Neural Architecture Search with
+    BONAS"; Wen et al. 2020, "Neural Predictor for Neural Architecture Search".
     """
 
     Settings = GCNSettings
@@ -113,7 +113,7 @@ class GraphConvolutions(FeatureNetwork):
         weighted = self.embedding(symbols)
         for depth, norm in enumerate(self.norms):
             parts = weighted.chunk(weighted.shape[2] // norm.num_features, dim=2)
-            convolved = sum(along @ part for along, part in zip(reads, parts)) / len(parts)
+            convolved = sum(along @ part for along, part in zip(reads, parts, strict=False)) / len(parts)
             hidden = torch.zeros_like(convolved)
             hidden[nodes] = self.dropout(torch.relu(_normalised(convolved[nodes], norm)))
             if depth < len(self.layers):

@@ -50,8 +50,8 @@ class GraphEncoding:
     Args:
         space: the search space.
         tokens: int64[n, T], architectures whose operations get symbols of their own; others become `UNKNOWN`.
-        global_node: whether a further node reads all others (Shi et al. 2020, "Bridging the Gap between Sample-based and
-            One-shot Neural Architecture Search with BONAS", section 3.1).
+        global_node: whether a further node reads all others (Shi et al. 2020, "Bridging the Gap between Sample-based
+            and One-shot Neural Architecture Search with BONAS").
 
     Attributes:
         symbols: how many there are.
@@ -104,7 +104,7 @@ class PathEncoding:
     There is a column for each path that one of the fitted architectures has. Sums are no operations, and there is no
     path through ``none``. Where there are too many, long paths are left out first, which few architectures share.
 
-    Source: White et al. 2021, "BANANAS", section 3.1: the path encoding and its truncation.
+    Source: White et al. 2021, "BANANAS": the path encoding and its truncation.
 
     Args:
         space: the search space.

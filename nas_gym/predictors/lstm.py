@@ -18,8 +18,8 @@ class LSTMSettings(NetworkSettings):
     """Settings of the LSTM.
 
     Attributes:
-        width: of the embeddings and of the state (Liu et al. 2018, "Progressive Neural Architecture Search", section
-            4.2: 100 each).
+        width: of the embeddings and of the state (Liu et al. 2018, "Progressive Neural Architecture
+            Search": 100 each).
     """
 
     width: int = 100
@@ -32,7 +32,7 @@ class LSTMSettings(NetworkSettings):
 class LSTM(NetworkPredictor):
     """Reads the choices one after the other; the last state is the embedding of the architecture.
 
-    Source: Liu et al. 2018, "Progressive Neural Architecture Search", section 3.4. The regression stands in for their
+    Source: Liu et al. 2018, "Progressive Neural Architecture Search". The regression stands in for their
     ensemble of five.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,8 +25,8 @@ ENCODINGS = ("paths", "one-hot")
 class MLPEnsembleSettings(NetworkSettings):
     """Settings of the ensemble.
 
-    The defaults are made for up to some hundred architectures (docs/predictors.md). Those of White et al. 2021 ("BANANAS", section 5 and
-    their code): path encoding, 5 members of 10 layers of 20, 150 epochs, learning rate 0.01, batches of 32.
+    The defaults are made for up to some hundred architectures (docs/predictors.md). Those of White et al. 2021
+    (BANANAS, their code): path encoding, 5 members of 10 layers of 20, 150 epochs, learning rate 0.01, batches of 32.
 
     Attributes:
         members: of the ensemble.
@@ -54,8 +55,8 @@ class MLPEnsemble(Predictor):
     Mean and deviation are those of their predictions. `update` changes nothing once the ensemble is fitted: its members
     have nothing that is quick to find.
 
-    Source: White et al. 2021, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture Search",
-    section 4.
+    Source: White et al. 2021, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture
+    Search".
     """
 
     Settings = MLPEnsembleSettings
@@ -99,9 +100,10 @@ class Perceptrons(nn.Module):
     def __init__(self, inputs: int, settings: MLPEnsembleSettings) -> None:
         super().__init__()
         sizes = [inputs, *[settings.width] * settings.layers, 1]
-        shapes = [(settings.members, *pair) for pair in zip(sizes, sizes[1:], strict=False)]
+        shapes = [(settings.members, *pair) for pair in itertools.pairwise(sizes)]
         self.weights = nn.ParameterList(
-            torch.randn(shape) * (2 / max(1, shape[1])) ** 0.5 for shape in shapes  # He et al. 2015, for ReLU
+            torch.randn(shape) * (2 / max(1, shape[1])) ** 0.5
+            for shape in shapes  # He et al. 2015, for ReLU
         )
         self.biases = nn.ParameterList(torch.zeros(members, 1, columns) for members, _, columns in shapes)
 

@@ -76,9 +76,9 @@ class FeatureNetwork(nn.Module):
 class NetworkPredictor(Predictor):
     """Trains a network, and takes mean and deviation from a Bayesian linear regression on its features.
 
-    The regression (`BayesianRegression`) is that of the standardised values; the predicted deviation includes the noise.
-    `update` keeps the network and fits the regression alone. Networks compute in float32, the regression in float64. A
-    fit follows from the architectures, the values and the seed.
+    The regression (`BayesianRegression`) is that of the standardised values; the predicted deviation includes the
+    noise. `update` keeps the network and fits the regression alone. Networks compute in float32, the regression in
+    float64. A fit follows from the architectures, the values and the seed.
 
     Source: Snoek et al. 2015, "Scalable Bayesian Optimization Using Deep Neural Networks", section 3.
 
