@@ -109,12 +109,12 @@ class BOGCN(Bayesian):
         if self.rewards.ndim == 1:
             return super()._choose(n)
         pool = self._pool()
-        pool = pool[[self._form(row) not in self._seen for row in pool]]
         mean, deviation = self.predictor.predict(pool)
         points = mean + self.hyperparameters.exploration * deviation
         taken: list[NDArray[np.int64]] = []
         for front in by_fronts(points):
             if len(taken) == n:
                 break
-            taken += self._take(pool[front[by_gain(points[front], self.values, 2 * n)]], n - len(taken))
+            new = front[[self._form(pool[row]) not in self._seen for row in front]]
+            taken += self._take(pool[new[by_gain(points[new], self.values, n)]], n - len(taken))
         return taken
