@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from nas_gym.registry import Registry
-from nas_gym.settings import did_you_mean, from_mapping
+from nas_gym.settings import did_you_mean, field_names, from_mapping
 
 if TYPE_CHECKING:
     from nas_gym.agents.agent import Agent
@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent / "hyperparameters"
 AGENT = "agent"  # the key of a file under which the class stands
 DEFAULT = "default"  # the settings of environments without settings of their own
 PAPER = "paper"  # those of the paper: the defaults of the dataclass
+HORIZON = "horizon"  # a hyperparameter, of agents with schedules: the trials of the search, where these are known
 TRIALS = 150  # of the benchmarks' protocol
 
 
@@ -107,7 +108,8 @@ def load_hyperparameters(
         overrides: fields that take precedence over the file's, and ``preset``, the key of the file to start from, such
             as ``"paper"``, whatever the environment.
         decisions: of an architecture in the environment; None if unknown.
-        trials: of the search; None if unknown, which counts as `TRIALS`.
+        trials: of the search; None if unknown, which counts as `TRIALS`. It is the `horizon` of agents that have this
+            hyperparameter, unless that is given.
 
     Returns:
         An instance of the agent's `Hyperparameters`.
@@ -126,6 +128,8 @@ def load_hyperparameters(
             f"agent {name!r} has no preset {preset!r}; known: {', '.join(presets)}{did_you_mean(preset, presets)}"
         )
     settings = _for_budget(presets[preset], {"max_trials": trials or TRIALS, "max_decisions": decisions or 0})
+    if HORIZON in field_names(made.Hyperparameters) and trials is not None:
+        settings.setdefault(HORIZON, trials)
     return from_mapping(made.Hyperparameters, {**settings, **given}, f"agent {name!r}", "hyperparameter")
 
 

@@ -52,8 +52,8 @@ class Bayesian(PredictorAgent):
 
     Candidates are uniform samples and mutants of the best trials so far.
 
-    Source: Jones et al. 1998, "Efficient Global Optimization of Expensive Black-Box Functions"; the pool is that of White
-    et al. 2021, "BANANAS", section 4, and uniform samples.
+    Source: Jones et al. 1998, "Efficient Global Optimization of Expensive Black-Box Functions"; the mutants are those
+    of White et al. 2021, "BANANAS".
     """
 
     Hyperparameters = BayesianHyperparameters

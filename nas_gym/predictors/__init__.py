@@ -12,6 +12,7 @@ from nas_gym.predictors.acquisition import (
 )
 from nas_gym.predictors.bayesian_linear import BayesianLinear, BayesianLinearSettings
 from nas_gym.predictors.encodings import counts, kernel, one_hot, one_hot_with_pairs
+from nas_gym.predictors.ensemble import Ensemble, EnsembleSettings
 from nas_gym.predictors.gaussian_process import GaussianProcess, GaussianProcessSettings
 from nas_gym.predictors.normal_scores import normal_scores
 from nas_gym.predictors.predictor import PREDICTORS, NoSettings, Predictor, make_predictor, register_predictor
@@ -21,6 +22,8 @@ __all__ = [
     "PREDICTORS",
     "BayesianLinear",
     "BayesianLinearSettings",
+    "Ensemble",
+    "EnsembleSettings",
     "GaussianProcess",
     "GaussianProcessSettings",
     "NoSettings",

@@ -74,10 +74,18 @@ class BayesianLinear(BayesianRegression, Predictor):
         super()._learn(tokens, _without_outliers(values, self.settings.outliers), learn)
 
     def fit_standardised(self, tokens: Tokens, values: Floats) -> None:
+        self.regress(self._gram(tokens), values, self.settings.iterations, self.settings.tolerance)
+
+    def update_standardised(self, tokens: Tokens, values: Floats) -> None:
+        """Keeps the precisions."""
+        self.decompose(self._gram(tokens), values)
+
+    def _gram(self, tokens: Tokens) -> Floats:
+        """The scalar products of the encoded architectures, float64[n, n], which are kept for predictions."""
         self._tokens = np.array(tokens)
         gram = kernel(tokens, tokens, pairs=self.settings.pairs)
         self._square = float(gram[0, 0])  # of the length of an encoding, the same for all architectures
-        self.regress(gram, values, self.settings.iterations, self.settings.tolerance)
+        return gram
 
     def predict_standardised(self, tokens: Tokens) -> tuple[Floats, Floats]:
         mean, variance = np.empty((2, len(tokens)))

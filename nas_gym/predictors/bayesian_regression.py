@@ -37,12 +37,16 @@ class BayesianRegression:
             iterations: the largest number of updates of the precisions.
             tolerance: the updates end when they change no precision by more than this, relative to its value.
         """
-        eigenvalues, self._vectors = np.linalg.eigh(gram)
-        self._eigenvalues = np.maximum(eigenvalues, 0.0)  # rounding makes some negative
-        self._projected = values @ self._vectors
+        self.decompose(gram, values)
         square = max(float(np.diag(gram).mean()), np.finfo(np.float64).tiny)
         # The start: weights that explain values of variance 1, and noise of variance 1.
         self._maximise_evidence(np.array([square, 1.0]), iterations, tolerance)
+
+    def decompose(self, gram: Floats, values: Floats) -> None:
+        """Fits the weights alone; the precisions are kept."""
+        eigenvalues, self._vectors = np.linalg.eigh(gram)
+        self._eigenvalues = np.maximum(eigenvalues, 0.0)  # rounding makes some negative
+        self._projected = values @ self._vectors
 
     def posterior(self, shared: Floats, squares: Floats | float) -> tuple[Floats, Floats]:
         """The mean and the variance of new values, noise included.

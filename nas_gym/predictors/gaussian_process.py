@@ -54,7 +54,7 @@ class GaussianProcess(Predictor):
 
     The kernel is exp(-d / length). The distance d is the number of decisions that differ, and `counts` times half the
     squared distance of the choices' counts: so architectures are close, too, that take the same choices elsewhere. In
-    other words, it is the squared exponential kernel on both encodings, `one_hot` and `counts`, and the prior variance of
+    other words, it is the squared exponential kernel on both encodings, `one_hot` and `counts`. The prior variance of
     the standardised values is 1. `fit` chooses length and noise from a grid by the marginal likelihood (Rasmussen &
     Williams 2006, "Gaussian Processes for Machine Learning", equation 2.30); `update` keeps them. A fit takes of the
     order of n³ operations for each pair of the grid, an update for one, and a prediction n² an architecture.

@@ -33,12 +33,14 @@ class Predictor(ABC):
     Attributes:
         space: the search space.
         settings: an instance of `Settings`.
+        reliable: False where the last fit has shown that the predictions are not to be relied on.
 
     Raises:
         ValueError: a setting is unknown or out of range.
     """
 
     Settings: ClassVar[type[Any]] = NoSettings
+    reliable: bool = True
 
     def __init__(self, space: SearchSpace, **settings: Any) -> None:
         self.space = space
@@ -159,6 +161,7 @@ PREDICTORS: Registry[type[Predictor]] = Registry(
     "predictor",
     {
         "bayesian-linear": "nas_gym.predictors.bayesian_linear:BayesianLinear",
+        "ensemble": "nas_gym.predictors.ensemble:Ensemble",
         "gates": "nas_gym.predictors.gates:GATES",
         "gaussian-process": "nas_gym.predictors.gaussian_process:GaussianProcess",
         "gcn": "nas_gym.predictors.gcn:GCN",
