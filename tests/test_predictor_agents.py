@@ -211,6 +211,7 @@ def test_fronts_are_better_than_chance() -> None:
         ("accuracy", ("", ""), "known must have an entry for each of several objectives"),
         (VECTOR, ("", "nowhere:weight"), "known must name functions, 'module:function', got 'nowhere:weight'"),
         (VECTOR, (1, 2), "known must be texts, one for each objective"),
+        (VECTOR, "weight", "known must be texts, one for each objective"),
     ],
 )
 def test_what_is_no_known_objective(objective: Any, known: Any, message: str) -> None:

@@ -52,8 +52,9 @@ class BOGCNHyperparameters(BayesianHyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "known", tuple(self.known))
-        self._check("known", "texts, one for each objective", lambda value: all(isinstance(v, str) for v in value))
+        if isinstance(self.known, list):  # as YAML and JSON have it
+            object.__setattr__(self, "known", tuple(self.known))
+        self._check("known", "texts, one for each objective", _are_texts)
 
 
 class BOGCN(Bayesian):
@@ -118,3 +119,7 @@ class BOGCN(Bayesian):
             new = front[[self._form(pool[row]) not in self._seen for row in front]]
             taken += self._take(pool[new[by_gain(points[new], self.values, n)]], n - len(taken))
         return taken
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(place, str) for place in value)
