@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from .controllers.softmaxes import IndependentSoftmaxes
     from .evolution.regularized_evolution import RegularizedEvolution
     from .evolution.tournament_evolution import TournamentEvolution
+    from .policy_gradient.dyna import Dyna
     from .policy_gradient.eas import EAS
     from .policy_gradient.multitask import MultiTask
     from .policy_gradient.ppo import PPO
     from .policy_gradient.reinforce import Reinforce
+    from .predictor_based.agent import PredictorAgent
     from .predictor_based.bananas import Bananas
+    from .predictor_based.bayesian import Bayesian
     from .predictor_based.bogcn import BOGCN
     from .predictor_based.npenas import NPENAS
     from .stable_baselines.off_policy import SB3DQN, SB3QRDQN
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
 _LAZY = {
     "BOGCN": ".predictor_based.bogcn",
     "Bananas": ".predictor_based.bananas",
+    "Bayesian": ".predictor_based.bayesian",
     "Controller": ".controllers.controller",
+    "Dyna": ".policy_gradient.dyna",
     "EAS": ".policy_gradient.eas",
     "IndependentSoftmaxes": ".controllers.softmaxes",
     "LSTMController": ".controllers.lstm",
@@ -44,6 +49,7 @@ _LAZY = {
     "MultiTask": ".policy_gradient.multitask",
     "NPENAS": ".predictor_based.npenas",
     "PPO": ".policy_gradient.ppo",
+    "PredictorAgent": ".predictor_based.agent",
     "RandomSearch": ".baselines.random_search",
     "RegularizedEvolution": ".evolution.regularized_evolution",
     "Reinforce": ".policy_gradient.reinforce",
@@ -78,14 +84,17 @@ __all__ = [
     "SB3TRPO",
     "Agent",
     "Bananas",
+    "Bayesian",
     "Budget",
     "Callback",
     "Controller",
+    "Dyna",
     "IndependentSoftmaxes",
     "LSTMController",
     "LocalSearch",
     "MultiTask",
     "PolicyAgent",
+    "PredictorAgent",
     "Proposal",
     "RandomSearch",
     "RegularizedEvolution",

@@ -69,7 +69,30 @@ REPLAY: dict[str, list[Any]] = {
     "replay_weight": [1.0, 3.0, 10.0],
     "entropy_weight": [0.0, 1e-2, 3e-2],
 }
+MODEL: dict[str, list[Any]] = {
+    "predictor": ["gaussian-process", "bayesian-linear", "ensemble"],
+    "warm_up": [5, 10, 20],
+    "exploration": [0.5, 1.0, 2.0],
+}
 GRIDS: dict[str, dict[str, list[Any]]] = {
+    "bayesian": {
+        **MODEL,
+        "batch_size": [1, 2, 5],
+        "acquisition": ["expected-improvement", "upper-confidence-bound", "thompson"],
+        "pool_parents": [5, 10],
+        "pool_mutants": [20, 50],
+    },
+    "dyna": {
+        **MODEL,
+        "batch_size": [2, 4],
+        "learning_rate": [0.1, 0.3],
+        "updates": [2, 5, 10],
+        "temperature": [0.1, 0.3, 1.0],
+        "final_temperature": [0.02, 0.05, 0.1],
+        "pool_random": [0, 500],
+        "pool_parents": [0, 5],
+        "greedy_share": [0.5, 1.0],
+    },
     "reinforce": {**POLICY_GRADIENT, **LSTM, **REPLAY},
     "reinforce:softmaxes": {
         **POLICY_GRADIENT,
@@ -186,7 +209,7 @@ def main(
     """Runs the sweep of an agent.
 
     Args:
-        agent: one of the grids: reinforce, reinforce:softmaxes, ppo, ppo:softmaxes, regularized-evolution, tournament.
+        agent: one of the grids, such as reinforce or reinforce:softmaxes.
         on: each of the four tasks, or the mean of them.
         trials: of each search.
         candidates: settings tried; a grid that has fewer is tried whole.

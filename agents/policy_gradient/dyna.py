@@ -163,7 +163,7 @@ class Dyna(PredictorAgent, PolicyAgent):
         self._new += len(trials)
         if len(self.rewards) < settings.warm_up or self._new < settings.batch_size:
             return {}
-        recent, self._new = slice(len(self.rewards) - self._new, None), 0
+        recent, self._new = slice(len(self.rewards) - self._new, len(self.rewards)), 0
         self._update_predictor()
         statistics: dict[str, float] = {"train/model_is_reliable": float(self.predictor.reliable)}
         if not self.predictor.reliable:
