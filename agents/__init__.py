@@ -15,14 +15,19 @@ from .result import SearchResult
 from .trial import Proposal, Trials
 
 if TYPE_CHECKING:
+    from .baselines.bohb import BOHB
     from .baselines.local_search import LocalSearch
     from .baselines.random_search import RandomSearch
     from .baselines.successive_halving import SuccessiveHalving
+    from .baselines.tpe import TPE
     from .controllers.controller import Controller
     from .controllers.lstm import LSTMController
     from .controllers.softmaxes import IndependentSoftmaxes
+    from .evolution.nsga2 import NSGA2
     from .evolution.regularized_evolution import RegularizedEvolution
     from .evolution.tournament_evolution import TournamentEvolution
+    from .planning.gflownet import GFlowNet
+    from .planning.mcts import MCTS
     from .policy_gradient.dyna import Dyna
     from .policy_gradient.eas import EAS
     from .policy_gradient.multitask import MultiTask
@@ -40,14 +45,18 @@ _LAZY = {
     "BOGCN": ".predictor_based.bogcn",
     "Bananas": ".predictor_based.bananas",
     "Bayesian": ".predictor_based.bayesian",
+    "BOHB": ".baselines.bohb",
     "Controller": ".controllers.controller",
     "Dyna": ".policy_gradient.dyna",
     "EAS": ".policy_gradient.eas",
+    "GFlowNet": ".planning.gflownet",
     "IndependentSoftmaxes": ".controllers.softmaxes",
     "LSTMController": ".controllers.lstm",
     "LocalSearch": ".baselines.local_search",
+    "MCTS": ".planning.mcts",
     "MultiTask": ".policy_gradient.multitask",
     "NPENAS": ".predictor_based.npenas",
+    "NSGA2": ".evolution.nsga2",
     "PPO": ".policy_gradient.ppo",
     "PredictorAgent": ".predictor_based.agent",
     "RandomSearch": ".baselines.random_search",
@@ -61,6 +70,7 @@ _LAZY = {
     "SB3RecurrentPPO": ".stable_baselines.on_policy",
     "SB3TRPO": ".stable_baselines.on_policy",
     "SuccessiveHalving": ".baselines.successive_halving",
+    "TPE": ".baselines.tpe",
     "TournamentEvolution": ".evolution.tournament_evolution",
 }
 
@@ -74,14 +84,18 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AGENTS",
     "BOGCN",
+    "BOHB",
     "EAS",
+    "MCTS",
     "NPENAS",
+    "NSGA2",
     "PPO",
     "SB3A2C",
     "SB3DQN",
     "SB3PPO",
     "SB3QRDQN",
     "SB3TRPO",
+    "TPE",
     "Agent",
     "Bananas",
     "Bayesian",
@@ -89,6 +103,7 @@ __all__ = [
     "Callback",
     "Controller",
     "Dyna",
+    "GFlowNet",
     "IndependentSoftmaxes",
     "LSTMController",
     "LocalSearch",

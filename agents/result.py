@@ -129,6 +129,7 @@ class SearchResult:
 
 def concatenate(space: SearchSpace, parts: list[SearchResult]) -> SearchResult:
     """One history behind the other."""
+    parts = [part for part in parts if len(part)]  # without a trial it is not known how long rewards are
     names = dict.fromkeys(name for part in parts for name in part.metrics)
     return SearchResult(
         space,

@@ -36,6 +36,10 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "regularized evolution (10, 3)": ("regularized-evolution", {"population_size": 10, "sample_size": 3}),
     "regularized evolution (30, 10)": ("regularized-evolution", {"population_size": 30, "sample_size": 10}),
     "local search": ("local-search", {}),
+    "NSGA-II": ("nsga2", {}),
+    "TPE": ("tpe", {}),
+    "Monte Carlo tree search": ("mcts", {}),
+    "GFlowNet": ("gflownet", {}),
     "reinforce": ("reinforce", {}),
     "bayesian": ("bayesian", {}),
     "dyna": ("dyna", {}),
@@ -83,7 +87,7 @@ def main(
         runs: searches of each agent, on each task.
         trials: architectures a search.
         tasks: of the table; all by default.
-        agents: some of those that there are.
+        agents: rows of the table that is printed; all by default.
         processes: that share the runs.
     """
     table = table or DEFAULTS["bench201"]

@@ -107,6 +107,39 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "sample_size": [2, 3, 5],
         "crossover_probability": [0.0, 0.2, 0.5, 0.8],
     },
+    "nsga2": {
+        "population_size": [5, 10, 20, 30],
+        "sample_size": [2, 3, 5],
+        "crossover_probability": [0.2, 0.5, 0.9],
+        "generation_size": [1, 5, 20],
+    },
+    "tpe": {
+        "candidates": [4, 16, 64],
+        "random_share": [0.0, 0.2],
+        "bandwidth_factor": [0.5, 1.0, 3.0],
+        "good_share": [0.05, 0.1, 0.15, 0.25],
+        "min_points": [None, 3, 10],
+    },
+    "mcts": {
+        "selection": ["puct", "puct", "uct"],
+        "exploration": [0.02, 0.05, 0.1, 0.2, 0.5, 1.0],
+        "reward": ["raw", "rank", "rank"],
+        "prior": ["uniform", "uniform", "softmaxes"],
+    },
+    "mcts:predictor": {
+        "selection": ["puct"],
+        "exploration": [0.1, 0.3, 1.0],
+        "reward": ["rank"],
+        "predictor": ["bayesian-linear"],
+        "completions": [32, 128],
+    },
+    "gflownet": {
+        "learning_rate": [0.005, 0.01, 0.02, 0.05],
+        "beta": [1.0, 4.0],
+        "final_beta": [4.0, 10.0, 30.0, 100.0],
+        "replay_size": [10, 30],
+        "epochs": [2, 4],
+    },
 }
 
 

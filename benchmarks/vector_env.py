@@ -1,6 +1,10 @@
 """Decisions per second of the native vector environment, of SyncVectorEnv and of AsyncVectorEnv, on one core.
 
     python benchmarks/vector_env.py [--env NAS-Bench201-v0] [--sizes 64 1024 4096 65536]
+    python benchmarks/vector_env.py --all
+
+The first compares all modes in one environment. The second prints a table of all environments: with token observations,
+SAME_STEP, and actions drawn from the masks, in processor time without the drawing.
 
 All score by one table lookup an architecture. All hand out copied observations and masks. Actions are fixed, or drawn
 from the masks of the step before, drawing included. A rate counts decisions, not calls: the time of resets is in it,
@@ -27,6 +31,7 @@ from numpy.typing import NDArray
 
 from nas_gym.envs import masked_sample
 from nas_gym.evaluators import FunctionEvaluator
+from nas_gym.registration import ENVIRONMENTS
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED)
@@ -130,10 +135,50 @@ def floor(envs: Any) -> tuple[int, float, float]:
     return moved // envs.num_envs, bandwidth, envs.num_envs * bandwidth / moved
 
 
+def stepping_rate(envs: Any, steps: int) -> float:
+    """Decisions per second of processor time, without the time in which actions are drawn from the masks."""
+    rng = np.random.default_rng(0)
+    _, infos = envs.reset(seed=0)
+    spent = 0.0
+    for _ in range(steps):
+        actions = masked_sample(infos["action_mask"], rng)
+        start = time.process_time()
+        *_, infos = envs.step(actions)
+        spent += time.process_time() - start
+    return steps * envs.num_envs / spent
+
+
+def print_all(num_envs: int, sync_envs: int, repeats: int) -> None:
+    """Prints a markdown table of all environments.
+
+    Args:
+        num_envs: sub-environments of the native vector environments.
+        sync_envs: those of `SyncVectorEnv`, whose rate hardly depends on their number.
+        repeats: of the native ones, each of at least four episodes; the median counts.
+    """
+    print(f"| id | decisions | native, {num_envs:,} at once | SyncVectorEnv, {sync_envs} at once | ratio |")
+    print("|---|---:|---:|---:|---:|")
+    for spec in ENVIRONMENTS:
+        space = make_space(spec.space)
+        settings = {"evaluator": table_evaluator(space), "observation": "tokens"}
+
+        def make(id: str = spec.id, settings: dict[str, Any] = settings) -> gym.Env[Any, Any]:
+            return gym.make(id, **settings, disable_env_checker=True).unwrapped
+
+        native = gym.make_vec(spec.id, num_envs, **settings)
+        steps = max(4 * space.length, 200)
+        rate = statistics.median(stepping_rate(native, steps) for _ in range(repeats))
+        one_by_one = SyncVectorEnv([make] * sync_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        sync = stepping_rate(one_by_one, 2 * space.length)
+        ratio = float(f"{rate / sync:.2g}")
+        print(f"| {spec.id} | {space.length} | {rate / 1e6:.3g} | {sync / 1e6:.2g} | {ratio:,.0f} |", flush=True)
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="NAS-Bench201-v0")
+    parser.add_argument("--all", action="store_true", help="a table of all environments")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 1024, 4096, 65536], help="numbers of environments")
     parser.add_argument("--observation", nargs="+", default=["tokens", "onehot"])
     parser.add_argument("--sync-up-to", type=int, default=4096)
@@ -143,6 +188,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if arguments.all:
+        print_all(4096, 256, arguments.repeats)
+        return
     space = make_space(gym.spec(arguments.env).kwargs["space"])
     evaluator = table_evaluator(space)
     print(

@@ -12,7 +12,15 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from nas_gym.evaluators import Evaluator, Objective, Schedule, make_evaluator, make_objective, make_schedule
+from nas_gym.evaluators import (
+    DEFAULT_SCHEDULE,
+    Evaluator,
+    Objective,
+    Schedule,
+    make_evaluator,
+    make_objective,
+    make_schedule,
+)
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, make_space
 
 if TYPE_CHECKING:
@@ -68,7 +76,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     ## Rewards
 
     The reward is 0.0 until the architecture is complete, then the `objective` of its evaluation, by default the
-    accuracy on the validation split. A failed evaluation or a penalised illegal choice gives the objective's `worst`.
+    accuracy on the validation split; with shared weights the likelihood, exp(-loss), which ranks better. A failed
+    evaluation or a penalised illegal choice gives the objective's `worst`.
 
     With the objective `"vector"` every reward is float64[k], and the environment has a `reward_space`, a `Box` of that
     shape, and a `reward_dim`, k, as in MO-Gymnasium. (Gymnasium's checker warns about vector rewards;
@@ -105,10 +114,10 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     - `evaluator`: scores architectures: a name, or an `Evaluator`.
     - `evaluator_kwargs`: further arguments for an evaluator that is given by name.
     - `table`: the name or the path of a benchmark table, which is then used as the evaluator.
-    - `schedule`: when an evaluator with shared weights is trained: `"interleaved"`, `"enas"`, a mapping with settings,
-      or a `Schedule`, which contains its own evaluator.
+    - `schedule`: when and on what shared weights are trained: `"fair"`, `"uniform"`, `"sandwich"`, `"few-shot"`,
+      `"interleaved"`, `"enas"`, a mapping of `name` and settings, or a `Schedule`, which contains its own evaluator.
     - `objective`: maps evaluations to rewards: a name, a mapping of `name` and the objective's fields, such as
-      `{"name": "soft-constraint", "metric": "latency", "target": 0.01}`, or an `Objective`.
+      `{"name": "soft-constraint", "metric": "latency", "target": 0.01}`, or an `Objective`; None as under Rewards.
     - `observation`: `"onehot"` or `"tokens"`.
     - `on_invalid`: how to handle an illegal choice: `"remap"` replaces it with the legal choice of rank
       `action % number of legal choices`, `"penalise"` ends the episode.
@@ -145,8 +154,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         evaluator: Evaluator | str = "shared-weights",
         evaluator_kwargs: Mapping[str, Any] | None = None,
         table: str | None = None,
-        schedule: Schedule | str | Mapping[str, Any] = "interleaved",
-        objective: Objective | str | Mapping[str, Any] = "accuracy",
+        schedule: Schedule | str | Mapping[str, Any] = DEFAULT_SCHEDULE,
+        objective: Objective | str | Mapping[str, Any] | None = None,
         observation: str = "onehot",
         on_invalid: str = "remap",
         render_mode: str | None = None,
@@ -161,7 +170,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self.evaluator = make_evaluator(evaluator, make_space(space), task, evaluator_kwargs, table)
         self.search_space = self.evaluator.space  # a table's space may differ in its fields
         self.schedule = make_schedule(schedule, self.evaluator)
-        self.objective = make_objective(objective)
+        self.objective = make_objective(self.evaluator.unwrapped.objective if objective is None else objective)
         announce_vector_rewards(self, self.objective)
         self.observation = observation
         self.on_invalid = on_invalid

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nas_gym.envs.construction import ConstructionEnv, one_of
 from nas_gym.evaluators import (
+    DEFAULT_SCHEDULE,
     Evaluator,
     MultiTaskEvaluator,
     MultiTaskSchedule,
@@ -106,7 +107,7 @@ class MultiTaskEnv(ConstructionEnv):
             raise ValueError(f"tasks takes the names of all tasks; got also task={arguments['task']!r}")
         given = {**base_arguments(base), **arguments}
         choosing = {name: given.pop(name, None) for name in ("space", "evaluator", "evaluator_kwargs", "table")}
-        schedule = _schedule(self.tasks, given.pop("schedule", "interleaved"), **choosing)
+        schedule = _schedule(self.tasks, given.pop("schedule", DEFAULT_SCHEDULE), **choosing)
         form = "tokens" if observation == "tokens" else "onehot"
         super().__init__(schedule.evaluator.space, schedule=schedule, observation=form, **given)
         self.schedule: MultiTaskSchedule = schedule

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from nas_gym.envs.construction import ConstructionEnv, one_of
 from nas_gym.evaluators import Evaluator, Objective
-from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
-from nas_gym.spaces.layers import Layers
+from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, make_space
+from nas_gym.spaces.layer_arrays import Networks
+from nas_gym.spaces.layers import ABSENT, Layers
 from nas_gym.spaces.transformation import TransformationSpace
 
 if TYPE_CHECKING:
@@ -160,9 +161,10 @@ class TransformationEnv(ConstructionEnv):
     ) -> None:
         one_of("observation", observation, OBSERVATIONS)
         one_of("reward", reward, REWARDS)
+        space = make_space(space)
+        if not isinstance(space, TransformationSpace):
+            raise ValueError(f"space must be a TransformationSpace, such as 'transformation'; got {space}")
         super().__init__(space, evaluator=evaluator, objective=objective, observation="tokens", **arguments)
-        if not isinstance(self.search_space, TransformationSpace):
-            raise ValueError(f"space must be a TransformationSpace, such as 'transformation'; got {self.search_space}")
         if reward == "gain" and self.objective.dimensions is not None:
             raise ValueError(f"reward 'gain' needs an objective of one number, got the vector {self.objective}")
         if restart_after is not None and self.objective.dimensions is not None:
@@ -170,6 +172,8 @@ class TransformationEnv(ConstructionEnv):
         self.reward, self.observation, self.restart_after = reward, observation, restart_after
         self.restarts = Restarts(self.search_space, restart_after)
         self.observation_space: Any = self._observations()
+        self._networks = self.search_space.reached(self._tokens[:, :0])  # the current one
+        self._taken = np.zeros(1, dtype=np.int64)  # transformations
         self._value = 0.0  # the objective of the current network, if rewards are gains
 
     def _observations(self) -> Box | Dict:
@@ -196,7 +200,23 @@ class TransformationEnv(ConstructionEnv):
         _, info = super().reset(seed=seed, options=self.restarts.options(options))
         if self.reward == "gain":
             self._value = float(self.values(self._tokens)[0])
-        return self.observe(self._tokens[0]), info
+        return self._observation(), info
+
+    def _begin(self, options: Mapping[str, Any]) -> None:
+        super()._begin(options)
+        self._networks = self.search_space.reached(self._tokens[:, :0])
+        self._taken[:] = 0
+
+    def _decide(self, choice: int) -> None:
+        self._networks = self.search_space.layer_space.arrays.grown(self._networks, np.array([choice]))
+        self._taken += choice != self.search_space.stop
+        super()._decide(choice)
+
+    def _options(self, position: int) -> tuple[list[int], NDArray[np.int8]]:
+        if position == self._length:
+            return super()._options(position)
+        mask = self.search_space.legal_next(self._networks, position)[0]
+        return np.flatnonzero(mask).tolist(), mask.astype(np.int8)
 
     def _step(self, choice: int) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         _, reward, terminated, truncated, info = super()._step(choice)
@@ -205,25 +225,35 @@ class TransformationEnv(ConstructionEnv):
         if self.reward == "gain":
             value = float(reward) if terminated else float(self.values(self._tokens)[0])
             reward, self._value = value - self._value, value
-        return self.observe(self._tokens[0]), reward, terminated, truncated, info
+        return self._observation(), reward, terminated, truncated, info
+
+    def _observation(self) -> Any:
+        batch = self.observe(self._networks, self._taken, self._tokens)
+        return {key: part[0] for key, part in batch.items()} if isinstance(batch, dict) else batch[0]
 
     def values(self, tokens: Tokens) -> NDArray[np.float64]:
         """The objective of the networks made by the actions int64[B, T], -1 for those not taken yet."""
         return self.objective(self.evaluator.evaluate(self.search_space.filled(tokens)))
 
-    def observe(self, tokens: Tokens) -> Any:
-        """The observation after the actions int64[T], -1 for those not taken yet."""
+    def observe(self, networks: Networks, taken: NDArray[np.int64], tokens: Tokens) -> Any:
+        """The observations of B sub-environments.
+
+        Args:
+            networks: int64[slots, B], the current networks, as `TransformationSpace.reached` returns them.
+            taken: int64[B], the numbers of transformations.
+            tokens: int64[B, T], the actions, -1 for those not taken yet.
+        """
         if self.observation == "actions":
             return tokens.copy()
         space = self.search_space
-        taken = len(space.taken(tokens))
-        layers, length = space.layer_space.encode(space.network(tokens))
+        layers = space.layer_space.arrays.sequences(networks)
         if self.observation == "tokens":
-            return np.append(layers, taken)
+            return np.column_stack((layers, taken))
         if self.observation == "dict":
-            return {"layers": layers, "length": np.int64(length), "transformations": np.int64(taken)}
-        onehot = layers[:, None] == np.arange(len(space.layer_space.vocabulary))
-        return np.append(onehot.astype(np.float32), np.float32(taken / space.length))
+            return {"layers": layers, "length": (layers != ABSENT).sum(axis=1), "transformations": taken.copy()}
+        onehot = layers[..., None] == np.arange(len(space.layer_space.vocabulary))
+        shares = (taken / space.length).astype(np.float32)
+        return np.column_stack((onehot.reshape(len(taken), -1).astype(np.float32), shares))
 
     def draw(self, tokens: Tokens) -> Any:
         """Renders the network after the actions int64[T], -1 if not taken yet, in the environment's render mode."""

@@ -9,10 +9,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
-from nas_gym.envs.columns import only
 from nas_gym.envs.construction_vector import Bools, ConstructionVectorEnv, Step
 from nas_gym.envs.transformation import TransformationEnv
-from nas_gym.spaces import UNDECIDED
+from nas_gym.spaces import UNDECIDED, TransformationSpace
 
 
 class TransformationVectorEnv(ConstructionVectorEnv):
@@ -35,12 +34,16 @@ class TransformationVectorEnv(ConstructionVectorEnv):
 
     scalar = TransformationEnv
     _single: TransformationEnv
+    search_space: TransformationSpace
 
     def __init__(
         self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
     ) -> None:
         super().__init__(num_envs, autoreset_mode=autoreset_mode, **arguments)
         self._onehot = None  # the one-hot actions are never observed
+        # The current networks, and how many transformations have made them.
+        self._networks = self.search_space.reached(self._tokens[:, :0]).copy()
+        self._taken = np.zeros(num_envs, dtype=np.int64)
         self.restarts, self.restart_after = self._single.restarts, self._single.restart_after
         # If rewards are gains: the objectives of the current networks and of the start network.
         self._values, self._start_value = np.zeros(num_envs), 0.0
@@ -69,6 +72,11 @@ class TransformationVectorEnv(ConstructionVectorEnv):
 
     def _advance(self, choices: NDArray[np.int64], invalid: Bools) -> Bools:
         waiting = np.broadcast_to(self._position == np.int64(self._length), self.num_envs).copy()
+        if waiting.any():
+            self._check_waiting(waiting)
+        taken = np.where(waiting | (invalid & self._penalise), self.search_space.stop, choices)
+        self._networks = self.search_space.layer_space.arrays.grown(self._networks, taken)
+        self._taken += taken != self.search_space.stop
         ended = super()._advance(choices, invalid)
         if self._single.reward == "gain":
             penalised = ended & invalid & self._penalise
@@ -95,22 +103,44 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         prefix = self.restarts.prefix
         if prefix and mask.any():
             self._tokens[mask, : len(prefix)] = prefix
+            self._place(mask, prefix)
             self._move_to(np.where(mask, len(prefix), self._position))
         self._values[mask] = self._start_value
 
+    def _clear(self, mask: Bools, prefix: list[int] | None = None) -> None:
+        super()._clear(mask, prefix)
+        self._place(mask, prefix or [])
+
+    def _place(self, mask: Bools, prefix: Sequence[int]) -> None:
+        """Gives the masked sub-environments the network that the actions of a prefix make."""
+        self._networks[:, mask] = self.search_space.reached(np.array([prefix], dtype=np.int64))
+        self._taken[mask] = len(prefix)
+
+    def _current_masks(self) -> Bools:
+        position = np.asarray(self._position)
+        if (position == self._length).all():
+            return np.ones((self.num_envs, self._width), dtype=bool)
+        masks = self.search_space.legal_next(self._networks, position)
+        masks[np.broadcast_to(position == self._length, self.num_envs)] = True
+        return masks
+
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
-        final = self._observe()
+        rows = np.flatnonzero(ended)
+        final = self._single.observe(self._networks[:, rows], self._taken[rows], self._tokens[rows])
+
+        def of_all(part: NDArray[Any]) -> NDArray[Any]:
+            spread = np.zeros((self.num_envs, *part.shape[1:]), dtype=part.dtype)
+            spread[rows] = part
+            return spread
+
+        self._place(ended, ())
         infos = super()._restart_at_once(ended, invalid, ending)
         self._start(ended)
-        parts = final if isinstance(final, dict) else {"": final}
-        shown = {key: only(part, ended) for key, part in parts.items()}
-        return {**infos, **self._infos(invalid & ~ended), "final_obs": shown.get("", shown)}
+        shown = {key: of_all(part) for key, part in final.items()} if isinstance(final, dict) else of_all(final)
+        return {**infos, **self._infos(invalid & ~ended), "final_obs": shown}
 
     def _observe(self) -> Any:
-        rows = [self._single.observe(tokens) for tokens in self._tokens]
-        if isinstance(rows[0], dict):
-            return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        return np.stack(rows)
+        return self._single.observe(self._networks, self._taken, self._tokens)
 
     # ------------------------------------------------------------------ state
 

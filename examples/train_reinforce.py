@@ -20,7 +20,7 @@ class Progress(Callback):
 
     def after_trials(self, agent: Agent, trials: SearchResult, statistics: dict[str, float]) -> None:
         best = agent.result.best_reward
-        print(f"{agent.trials:4d} trials: mean accuracy {trials.rewards.mean():.3f}, best so far {best:.3f}")
+        print(f"{agent.trials:4d} trials: mean reward {trials.rewards.mean():.3f}, best so far {best:.3f}")
 
 
 def main(trials: int = 300, warmup_steps: int = 200, channels: int = 8, epochs: int = 20) -> float:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from nas_gym.experiments.run.comparison_result import Comparison
+    from nas_gym.experiments.run.target import Target
+
 Floats = NDArray[np.float64]
 
 # One colour per agent, in the order of the suite; random search is grey. In the HTML report each colour is a variable
@@ -148,10 +151,15 @@ def spread(places: Floats, distance: float, top: float) -> Floats:
     return moved
 
 
-def pareto_picture(result: SearchResult, cost: str) -> Picture:
+def pareto_picture(result: SearchResult, cost: str, target: Target | None = None) -> Picture:
     """Scatter plot of a search's trials, cost against accuracy, with the Pareto front and the trial of highest reward.
 
     The vertical axis may cut off the tenth of the trials with the lowest accuracy.
+
+    Args:
+        result: of the search.
+        cost: the metric of the horizontal axis.
+        target: of the search, a vertical line if it is of this cost.
     """
     import matplotlib
 
@@ -167,6 +175,7 @@ def pareto_picture(result: SearchResult, cost: str) -> Picture:
         axes.plot(x[front], y[front], "o", color=SERIES[0], markersize=5, label="Pareto front")
         best = result.best_trial
         axes.plot(x[best], y[best], "o", markersize=11, markerfacecolor="none", color=SERIES[1], label="best reward")
+        _draw_target(axes, cost, target)
         axes.set(xlabel=AXIS_LABELS.get(cost, cost), ylabel="accuracy")
         # Diverged trials far below would squeeze the others into a line.
         low, high = np.quantile(y[shown], [0.1, 1.0]) if shown.any() else (0.0, 0.0)
@@ -176,6 +185,42 @@ def pareto_picture(result: SearchResult, cost: str) -> Picture:
         axes.locator_params(axis="x", nbins=6)
         axes.legend(frameon=False, loc="best")
     return Picture("pareto", title, figure)
+
+
+def _draw_target(axes: Axes, cost: str, target: Target | None) -> None:
+    if target is not None and target.metric == cost:
+        axes.axvline(target.value, color=SERIES[3], linestyle=DASHES[1], linewidth=1.2, label="target")
+
+
+def comparison_picture(comparison: Comparison, target: Target | None = None) -> list[Picture]:
+    """Test accuracy against cost: what was found, random architectures, and networks made by hand.
+
+    Bars are 95 % intervals over seeds. There is no picture if the cost is unknown.
+    """
+    import matplotlib
+
+    cost = comparison.cost
+    if comparison.found.cost(cost) is None:
+        return []
+    title = f"Test accuracy against {cost}"
+    with matplotlib.rc_context(STYLE):
+        figure, axes = single_axes(3.6, title)
+        for row in comparison.rows:
+            if row.role == "random":
+                axes.plot(getattr(row, cost), row.test_accuracy, "o", color=BASELINE, markersize=4.5, alpha=0.7)
+        axes.plot([], [], "o", color=BASELINE, markersize=4.5, label="random")
+        own = [group for group in comparison.groups if group.role != "random"]
+        for group, colour, marker in zip(own, SERIES, "o^sDv", strict=False):
+            test = group.test
+            bars = [[test.mean - test.low], [test.high - test.mean]] if test.low is not None and test.high else None
+            label = "found" if group.role == "found" else f"{group.name}, by hand"
+            style: dict[str, Any] = {"fmt": marker, "color": colour, "markersize": 7, "capsize": 3, "label": label}
+            axes.errorbar(group.cost(cost) or 0.0, test.mean, yerr=bars, **style)
+        _draw_target(axes, cost, target)
+        axes.set(xlabel=AXIS_LABELS.get(cost, cost), ylabel="test accuracy")
+        axes.locator_params(axis="x", nbins=6)
+        axes.legend(frameon=False, loc="best")
+    return [Picture("comparison", title, figure)]
 
 
 def write_figures(pictures: Iterable[Picture], folder: Path) -> dict[str, str]:

@@ -44,7 +44,10 @@ BENCH = make_space("bench201")
 DARTS = make_space("cell:darts")
 CONV = BENCH.operations.index("nor_conv_3x3")
 EVERYWHERE = [name for name in AGENTS if name != "eas"]  # which grows networks, and nothing else: see test_eas.py
-ACTING = ["random", "dyna", "multitask", "ppo", "reinforce", *(name for name in AGENTS if name.startswith("sb3:"))]
+ACTING = [
+    *("random", "dyna", "gflownet", "multitask", "ppo", "reinforce"),
+    *(name for name in AGENTS if name.startswith("sb3:")),
+]
 
 
 def checksum(tokens):
@@ -404,7 +407,7 @@ def test_hyperparameters_out_of_range_are_refused(field, value):
 
 def test_unknown_agents_are_refused():
     with pytest.raises(
-        ValueError, match="unknown agent 'annealing'; known: random, bayesian, dyna, eas, local-search, "
+        ValueError, match="unknown agent 'annealing'; known: random, bayesian, bohb, dyna, eas, gflownet, "
     ):
         make_agent("annealing", vector(1))
     with pytest.raises(ValueError, match=r"unknown agent 'reinforced'; .*; did you mean 'reinforce'\?"):

@@ -70,7 +70,8 @@ def agent_on(name: str, evaluator: Evaluator, num_envs: int = 1, **hyperparamete
 
 
 def test_who_can() -> None:
-    wanted = ["random", "multitask", "ppo", "regularized-evolution", "reinforce", "successive-halving", "tournament"]
+    wanted = ["random", "bohb", "gflownet", "mcts", "multitask", "nsga2", "ppo", "regularized-evolution", "reinforce"]
+    wanted += ["successive-halving", "tournament", "tpe"]
     assert wanted == ABLE
 
 

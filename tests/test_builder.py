@@ -188,7 +188,7 @@ def test_groups_shrink_to_what_memory_allows(built: Path, tmp_path: Path, monkey
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="device 'warp' is not to be had"):
+    with pytest.raises(ValueError, match="device 'warp' is not available"):
         build(SPACE, tmp_path / "table.npz", SETTINGS, seeds={0: None}, device="warp")
     assert not list(tmp_path.iterdir())
 

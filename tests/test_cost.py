@@ -17,7 +17,7 @@ import nas_gym  # noqa: F401  # registers the environments
 from nas_gym.evaluators import Evaluations, FunctionEvaluator, make_evaluator, make_schedule
 from nas_gym.evaluators import cost as costs
 from nas_gym.evaluators.cost import CostEvaluator, LatencySettings, count_flops, count_parameters, measure_latency
-from nas_gym.evaluators.schedule import InterleavedSchedule
+from nas_gym.evaluators.schedules import InterleavedSchedule
 from nas_gym.networks import NETWORKS, NetworkSettings, make_network
 from nas_gym.networks.chain import PAPER_CHANNELS
 from nas_gym.networks.layers import LayerNetwork

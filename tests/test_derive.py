@@ -25,7 +25,7 @@ from nas_gym.experiments.cli.main import main
 from nas_gym.experiments.derive import derivation as derive
 from nas_gym.experiments.derive.derivation import Derivation, DeriveConfig, best_trials
 from nas_gym.experiments.derive.export import Classifier, export
-from nas_gym.experiments.derive.interval import MeanInterval
+from nas_gym.experiments.intervals import MeanInterval
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.run import Run
 from nas_gym.files import write_json

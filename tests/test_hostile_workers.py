@@ -35,5 +35,5 @@ def test_interrupted_searches_with_checkpoints_go_on_to_the_same_end(tmp_path: P
 
 @pytest.mark.parametrize("env_id", actions.IDS)
 def test_any_action_is_taken(env_id: str, tmp_path: Path) -> None:
-    outcome = actions.random_actions(tmp_path, np.random.default_rng(0), env_id=env_id, actions=256)
-    assert (outcome.unharmed, outcome.tries) == (256, 256), outcome
+    outcome = actions.random_actions(tmp_path, np.random.default_rng(0), env_id=env_id, actions=2560, num_envs=256)
+    assert (outcome.unharmed, outcome.tries) == (2560, 2560), outcome

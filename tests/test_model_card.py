@@ -83,19 +83,35 @@ def test_the_command_of_a_run_with_shared_weights(tmp_path, monkeypatch) -> None
         hyperparameters={"batch_size": 3, "tanh_constant": None, "learning_rate": 1e-05},
         env_kwargs={
             "space": {"name": "cell", "nodes": 2},
-            "evaluator_kwargs": {"channels": 4, "batch_size": 16, "score_images": 64},
+            "evaluator_kwargs": {
+                "channels": 4,
+                "batch_size": 16,
+                "score_images": 64,
+                "task_kwargs": {"train_limit": 100, "valid_limit": 64},
+            },
             "schedule": {"name": "enas", "warmup_steps": 3},
         },
         retrain_epochs=1,
+        compare_found=2,
+        compare_random=2,
+        compare_seeds=2,
     )
     record, card = finish(tmp_path / "run", config)
     again(card, tmp_path / "again", monkeypatch)
     for file in ("trials.csv", "config.yaml", "best.json"):
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
-    tests = {role: record[role]["retrained"]["test_accuracy"] for role in ("best", "random")}
-    assert f"| best | {record['best']['trial']} | {record['best']['accuracy']:.4f} | {tests['best']:.4f} |" in card
-    assert f"| random | - | - | {tests['random']:.4f} |" in card
-    assert "The test accuracy is of networks retrained from scratch for 1 epochs" in card
+    best, comparison = record["best"], record["comparison"]
+    found = f"| {best['trial']} | {best['reward']:.4f} | {best['accuracy']:.4f} | {best['test_accuracy']:.4f} |"
+    assert found in card
+    assert comparison["conclusion"] in card
+    assert "All networks were trained alike: 1 epochs of 100 images in batches of 8" in card
+    assert "(comparison.png)" in card
+    rows = re.findall(r"^\| (found|2 random|residual|mobile|plain) \| 0\.\d{4} \| 0\.\d{4} ± 0\.\d{4} \|", card, re.M)
+    assert len(rows) == 5
+    for name in ("comparison.png", "comparison.svg", "comparison.csv", "best.safetensors"):
+        assert (tmp_path / "run" / name).exists()
+    (line,) = (line for line in card.splitlines() if "two halves of the scoring examples" in line)
+    assert re.fullmatch(r"- rank correlation .* examples: -?[01]\.\d\d, of 100 uniform architectures", line)
 
 
 def test_the_card_says_what_was_done(tmp_path) -> None:
@@ -106,9 +122,12 @@ def test_the_card_says_what_was_done(tmp_path) -> None:
     best = record["best"]
     assert best["trial"] == result.best_trial
     assert "fidelity" not in best
-    assert best["table"]["test_accuracy"] == pytest.approx(best["accuracy"] ** 2)  # as the table was made
-    assert f"| best | {best['trial']} | {best['accuracy']:.4f} | {best['table']['test_accuracy']:.4f} |" in card
-    assert f"| random | - | - | {record['random']['table']['test_accuracy']:.4f} |" in card
+    assert best["test_accuracy"] == pytest.approx(best["accuracy"] ** 2)  # as the table was made
+    found = f"| {best['trial']} | {best['reward']:.4f} | {best['accuracy']:.4f} | {best['test_accuracy']:.4f} |"
+    assert found in card
+    random = record["comparison"]["groups"][1]
+    assert (random["role"], random["networks"]) == ("random", 10)
+    assert f"| 10 random | {random['valid_accuracy']:.4f} | {random['test_accuracy']['mean']:.4f} ± " in card
     assert best["text"] in card
     assert "(architecture.png)" in card
     assert (tmp_path / "run" / "architecture.png").exists()
@@ -125,7 +144,7 @@ def test_a_run_without_a_test_split_says_none(tmp_path) -> None:
     config = RunConfig(env="NAS-Bench201-v0", agent="random", trials=3, env_kwargs={"evaluator": "constant"})
     _, card = finish(tmp_path / "run", config)
     assert "| 0.5000 | - |" in card
-    assert "test accuracy is" not in card
+    assert "Nothing was trained or looked up to compare it with." in card
 
 
 # ------------------------------------------------------------------ the command

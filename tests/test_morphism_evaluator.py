@@ -324,7 +324,7 @@ def test_by_name() -> None:
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"deeper_noise": -1.0}, "deeper_noise must be finite and not negative, got -1.0"),
         ({"train_images": 3}, "train_images must be a batch of 32 or more, got 3"),
-        ({"device": "abacus"}, "device 'abacus' is not to be had"),
+        ({"device": "abacus"}, "device 'abacus' is not available"),
     ],
 )
 def test_arguments_that_are_none(arguments: dict[str, Any], message: str) -> None:

@@ -28,7 +28,7 @@ from nas_gym.evaluators import (
     ScheduleSettings,
     make_evaluator,
 )
-from nas_gym.evaluators.schedule import InterleavedSchedule
+from nas_gym.evaluators.schedules import InterleavedSchedule
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.progress import Interrupted
 from nas_gym.experiments.run.record import TrialRecord
@@ -55,7 +55,7 @@ SHARED = {
     "tasks": ["digits:0-4", "digits:5-9"],
     "space": CELL,
     "evaluator_kwargs": TINY,
-    "schedule": {"warmup_steps": 2, "steps_per_trial": 1},
+    "schedule": {"name": "interleaved", "warmup_steps": 2, "steps_per_trial": 1},
 }
 
 
@@ -651,8 +651,11 @@ def test_a_run_on_tables_is_resumed(tmp_path: Path) -> None:
     best = int(np.argmax(result.rewards))
     task = TABULAR.env_kwargs["tasks"][int(result.metrics["task"][best])]
     table = make_evaluator("table", make_space("bench_graph"), task)
-    assert record["best"]["task"] == record["random"]["task"] == task
-    assert record["best"]["table"]["test_accuracy"] == table.test(result.tokens[[best]])[0]  # type: ignore[attr-defined]
+    assert record["best"]["task"] == task
+    assert record["best"]["trial"] == best
+    assert record["best"]["test_accuracy"] == table.test(result.tokens[[best]])[0]  # type: ignore[attr-defined]
+    names = [row.name for row in run.comparison.rows if row.role in ("found", "candidate")]
+    assert {result.metrics["task"][int(name.split()[1])] for name in names} == {result.metrics["task"][best]}
     assert load_best(reference).tokens == tuple(result.tokens[best].tolist())
 
     shutil.copytree(reference, folder)

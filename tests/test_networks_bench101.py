@@ -169,7 +169,7 @@ def test_pruned_vertices_do_nothing() -> None:
 
 def test_shared_weights_are_trained_and_scored() -> None:
     task = make_task("digits", train_limit=64, valid_limit=40)
-    evaluator = SharedWeightEvaluator(SPACE, task, device="cpu", batch_size=16)
+    evaluator = SharedWeightEvaluator(SPACE, task, device="cpu", batch_size=16, affine=True)
     tokens = samples(SPACE, 4)
     weights = [parameter.clone() for parameter in evaluator.supernet.parameters()]
     log = evaluator.update(tokens)

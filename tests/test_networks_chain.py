@@ -182,7 +182,7 @@ def test_only_the_weights_of_an_architecture_have_gradients() -> None:
 def test_shared_weights_are_trained_and_scored(name: str) -> None:
     space = SPACES[name]
     task = make_task("digits", train_limit=64, valid_limit=40)
-    evaluator = SharedWeightEvaluator(space, task, device="cpu", batch_size=16)
+    evaluator = SharedWeightEvaluator(space, task, device="cpu", batch_size=16, affine=True)
     tokens = samples(space, 6)
     weights = [parameter.clone() for parameter in evaluator.supernet.parameters()]
     log = evaluator.update(tokens)

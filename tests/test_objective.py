@@ -33,6 +33,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "accuracy": {},
     "accuracy-cubed": {},
     "accuracy-tan": {},
+    "likelihood": {},
     "soft-constraint": {"metric": "latency", "target": 0.01},
     "linear": {"weights": {"accuracy": 1.0, "parameters": -0.5}, "worst": -99.0},
     "vector": {"weights": {"parameters": -0.5, "accuracy": 2.0}, "worst": [-99.0, -1.0]},
@@ -40,12 +41,16 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 class TwoMetrics(FunctionEvaluator):
-    """Accuracy and two costs by the tokens; some fail."""
+    """Accuracy, two costs and the loss by the tokens; some fail."""
 
     def evaluate(self, tokens: np.ndarray, *, fidelity: Any = None, parents: Any = None) -> Evaluations:
         total = tokens.sum(axis=1).astype(np.float64)
         failed = total % 5 == 0
-        metrics = {"parameters": total + 1, "latency": np.where(failed, np.nan, 0.001 * (tokens[:, 0] + 1))}
+        metrics = {
+            "parameters": total + 1,
+            "latency": np.where(failed, np.nan, 0.001 * (tokens[:, 0] + 1)),
+            "loss": 1 / (total + 1),
+        }
         return Evaluations(np.where(failed, 0.0, total % 7 / 7), metrics, failed)
 
 
@@ -124,7 +129,7 @@ def test_objectives_are_plain_data(name: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"name": "speed"}, "unknown objective 'speed'; known: accuracy, accuracy-cubed, accuracy-tan, soft-con"),
+        ({"name": "speed"}, "unknown objective 'speed'; known: accuracy, accuracy-cubed, accuracy-tan, likelih"),
         ({"metric": "latency"}, "unknown objective None"),
         ({"name": "soft-constraint", "metric": "latency"}, "takes metric, target, exponent, exponent_below; got"),
         ({"name": "soft-constraint", "metric": "flops", "target": 1, "w": 2}, "takes metric, target, exponent"),

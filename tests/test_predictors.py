@@ -100,6 +100,18 @@ def test_posterior_of_scikit_learn(space: SearchSpace, n: int, pairs: bool) -> N
     np.testing.assert_allclose(found[1], values.std() * deviation, rtol=1e-6)
 
 
+def test_an_update_keeps_the_precisions() -> None:
+    tokens, values = data(BENCH201, 60)
+    fitted = BayesianLinear(BENCH201).fit(tokens, values)
+    precisions = fitted.weight_precision, fitted.noise_precision
+    fitted.update(tokens[:40], values[:40])
+    assert (fitted.weight_precision, fitted.noise_precision) == precisions
+    again = BayesianLinear(BENCH201).fit(tokens[:40], values[:40])
+    assert again.weight_precision != precisions[0]
+    again.weight_precision, again.noise_precision = precisions
+    np.testing.assert_allclose(fitted.predict(tokens), again.predict(tokens))
+
+
 @both
 def test_precisions_of_scikit_learn(pairs: bool) -> None:
     tokens, values = data(BENCH201, 300, noise=1.0)

@@ -22,8 +22,6 @@ import pytest
 import yaml
 from fidelity_checks import CurvesEvaluator, curves_table
 from rich.console import Console
-from rich.progress import Progress
-from scipy.stats import chisquare
 
 from nas_gym.agents import AGENTS, SearchResult
 from nas_gym.evaluators import Evaluations, FunctionEvaluator
@@ -32,7 +30,6 @@ from nas_gym.experiments.run.config import RunConfig, config_text, read_config
 from nas_gym.experiments.run.progress import Interrupted
 from nas_gym.experiments.run.record import RECORD, TrialRecord, read_rows
 from nas_gym.experiments.run.replay import RecordedEvaluator
-from nas_gym.experiments.run.retrain import Retraining
 from nas_gym.experiments.run.run import Run, load_best
 from nas_gym.experiments.run.trials import read_trials
 from nas_gym.spaces import Architecture, make_space
@@ -46,7 +43,7 @@ INTERLEAVED = RunConfig(
     num_envs=4,
     seed=3,
     hyperparameters={"batch_size": 6, "learning_rate": 0.05},
-    env_kwargs={"space": CELL, "evaluator_kwargs": TINY, "schedule": {"warmup_steps": 6}},
+    env_kwargs={"space": CELL, "evaluator_kwargs": TINY, "schedule": {"name": "interleaved", "warmup_steps": 6}},
     retrain_epochs=0,
 )
 ENAS = replace(
@@ -69,13 +66,24 @@ CONSTANT = RunConfig(
     env_kwargs={"evaluator": "constant"},
 )
 RANDOM = replace(CONSTANT, agent="random", trials=34, hyperparameters={})  # the last batch overruns the budget
-RETRAINED = replace(INTERLEAVED, trials=4, retrain_epochs=1)
+COMPARED = replace(
+    INTERLEAVED,
+    trials=4,
+    env_kwargs={
+        **INTERLEAVED.env_kwargs,
+        "evaluator_kwargs": {**TINY, "task_kwargs": {"train_limit": 100, "valid_limit": 60}},
+    },
+    retrain_epochs=1,
+    compare_found=2,
+    compare_random=2,
+    compare_seeds=2,
+)
 CONFIGS = {
     "interleaved": INTERLEAVED,
     "enas": ENAS,
     "reinforce": CONSTANT,
     "random": RANDOM,
-    "retrained": RETRAINED,
+    "compared": COMPARED,
 }
 CLOCKS = {"time/fps"}
 
@@ -326,21 +334,27 @@ def test_resume_with_fidelities_and_a_clock(tmp_path, place, call) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [2, 30])
-def test_resume_retraining(tmp_path, uninterrupted, call) -> None:
-    """Killed while the best one trains, and while the random one does, when the best one is done for good."""
-    folder, done = tmp_path / "run", tmp_path / "run" / "best.retrained.json"
-    finish(folder, RETRAINED, Kill("nas_gym.evaluators.training:_Run._step", call))
-    assert done.exists() == (call == 30)
+@pytest.mark.parametrize(("call", "finished"), [(2, 0), (40, 2), (110, 6)])
+def test_resume_comparison(tmp_path, uninterrupted, call, finished) -> None:
+    """Killed in the comparison: while candidates are trained, random architectures, and networks made by hand."""
+    folder, parts = tmp_path / "run", tmp_path / "run" / "comparison"
+    finish(folder, COMPARED, Kill("nas_gym.evaluators.training:_Run._step", call))
     assert not (folder / "best.json").exists()
-    before = (folder / "trials.csv").read_bytes(), done.stat().st_mtime_ns if done.exists() else None
+    done = {path: path.stat().st_mtime_ns for path in parts.glob("*_seed*.json")}
+    assert len(done) >= finished
+    before = (folder / "trials.csv").read_bytes()
     finish(folder)
-    reference = uninterrupted("retrained")
+    reference = uninterrupted("compared")
     assert_same(folder, reference)
-    assert (folder / "trials.csv").read_bytes() == before[0]
-    assert before[1] in (None, done.stat().st_mtime_ns)
-    for role in ("best", "random"):
-        assert (folder / f"{role}.safetensors").read_bytes() == (reference / f"{role}.safetensors").read_bytes()
+    assert (folder / "trials.csv").read_bytes() == before
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items())
+    assert len(list(parts.glob("*.safetensors"))) == 12
+    for path in parts.glob("*.safetensors"):
+        assert path.read_bytes() == (reference / "comparison" / path.name).read_bytes()
+    rows, wanted = (rows_of(place / "comparison.csv") for place in (folder, reference))
+    for row in (*rows, *wanted):
+        del row["seconds"], row["latency"]
+    assert rows == wanted
 
 
 def command(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -355,7 +369,9 @@ def test_interrupted_from_outside(tmp_path, uninterrupted) -> None:
     given = ["space.name:cell", "space.nodes:2", *(f"evaluator_kwargs.{name}:{value}" for name, value in TINY.items())]
     options = ["--trials", "14", "--num-envs", "4", "--seed", "3", "--retrain-epochs", "0", "--run-dir", folder]
     params = ["--params", "batch_size:6", "learning_rate:0.05"]
-    process = command("train", *options, *params, "--env-params", *given, "schedule.warmup_steps:6")
+    process = command(
+        "train", *options, *params, "--env-params", *given, "schedule.name:interleaved", "schedule.warmup_steps:6"
+    )
     wait_for_trials(folder)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
@@ -525,19 +541,16 @@ def test_trials_and_best(deterministic) -> None:
         np.testing.assert_array_equal([float(row[name]) for row in rows], column)
     rewards = np.array([float(row["reward"]) for row in rows])
     record = json.loads((deterministic / "best.json").read_text())
-    assert set(record) == {"best", "random"}
+    assert set(record) == {"best", "comparison"}
     assert record["best"]["reward"] == rewards.max()
     trial = record["best"]["trial"]
     assert record["best"]["reward"] == rewards[trial]
     assert record["best"]["accuracy"] == truth.accuracy[trial]
     assert Architecture.from_json(json.dumps(record["best"]["architecture"])).tokens == tuple(tokens[trial])
-    assert {record["random"][key] for key in ("trial", "reward", "accuracy")} == {None}
-    for row in record.values():
-        architecture = Architecture.from_json(json.dumps(row["architecture"]))
-        assert row["text"] == str(architecture)
-        assert BENCH.parse(row["text"]) == architecture
-        assert "retrained" not in row  # nothing to train on
-    assert record["random"]["architecture"] != record["best"]["architecture"]
+    architecture = Architecture.from_json(json.dumps(record["best"]["architecture"]))
+    assert record["best"]["text"] == str(architecture)
+    assert BENCH.parse(record["best"]["text"]) == architecture
+    assert record["comparison"] is None, "there is nothing to train on"
     assert load_best(deterministic).tokens == tuple(tokens[rewards.argmax()])
     assert (deterministic / "architecture.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (deterministic / "architecture.svg").read_text()
@@ -562,13 +575,14 @@ def test_scalars_of_shared_weights(uninterrupted) -> None:
     shown = scalars(uninterrupted("interleaved"))
     # One step for each of the warm-up; then one a batch of 4, after its 2 updates; the last batch is 4 as well.
     assert list(shown["weights/loss"]) == [1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
+    assert list(shown["weights/agreement"]) == [6, 14], "at the end of the warm-up, and of the run"
     assert all(0 < loss < 10 for loss in shown["weights/loss"].values())
     assert {"train/policy_loss", "rollout/ep_rew_mean", "search/best_reward"} <= shown.keys()
     assert "pending_steps" not in shown
 
 
 @pytest.mark.slow
-def test_retrained_weights(uninterrupted) -> None:
+def test_weights(uninterrupted) -> None:
     """The file holds all of a network that anyone can build again; it scores on the test split as was reported."""
     from safetensors import safe_open
 
@@ -576,52 +590,48 @@ def test_retrained_weights(uninterrupted) -> None:
     from nas_gym.networks import make_network
     from nas_gym.tasks import make_task
 
-    folder = uninterrupted("retrained")
+    folder = uninterrupted("compared")
     record = json.loads((folder / "best.json").read_text())
-    task = make_task("digits", seed=RETRAINED.seed)
-    for role in ("best", "random"):
-        with safe_open(folder / f"{role}.safetensors", framework="pt") as file:
-            architecture = Architecture.from_json(file.metadata()["architecture"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        assert architecture == Architecture.from_json(json.dumps(record[role]["architecture"]))
-        settings = make_evaluator("shared-weights", architecture.space, "digits", TINY).settings.network(
-            task.input_shape
-        )
-        network = make_network(architecture, task.image_shape, task.num_classes, settings, seed=99)
-        network.load_state_dict(weights)
-        network.eval()
-        right = network(task.normalise(task.test.inputs)).argmax(dim=1) == task.test.targets
-        retrained = record[role]["retrained"]
-        assert retrained["test_accuracy"] == pytest.approx(right.double().mean().item(), abs=1e-12)
-        assert retrained["parameters"] == sum(parameter.numel() for parameter in network.parameters())
-        assert retrained["epochs"] == 1
-        assert retrained["failed"] is None
-        assert retrained["weights"] == f"{role}.safetensors"
+    task = make_task("digits", seed=COMPARED.seed, train_limit=100)
+    with safe_open(folder / "best.safetensors", framework="pt") as file:
+        architecture = Architecture.from_json(file.metadata()["architecture"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    assert architecture == Architecture.from_json(json.dumps(record["best"]["architecture"]))
+    assert load_best(folder) == architecture
+    settings = make_evaluator("shared-weights", architecture.space, "digits", TINY).settings.network(task.input_shape)
+    network = make_network(architecture, task.image_shape, task.num_classes, settings, seed=99)
+    network.load_state_dict(weights)
+    network.eval()
+    right = network(task.normalise(task.test.inputs)).argmax(dim=1) == task.test.targets
+    rows = [row for row in rows_of(folder / "comparison.csv") if row["role"] == "found"]
+    best = max(rows, key=lambda row: float(row["valid_accuracy"]))
+    assert float(best["test_accuracy"]) == pytest.approx(right.double().mean().item(), abs=1e-12)
+    assert float(best["parameters"]) == sum(parameter.numel() for parameter in network.parameters())
+    assert record["best"]["test_accuracy"] == np.mean([float(row["test_accuracy"]) for row in rows])
 
 
 @pytest.mark.slow
-def test_the_test_split_is_told_by_retraining_alone(uninterrupted) -> None:
-    folder = uninterrupted("retrained")
+def test_the_test_split_is_told_by_the_comparison_alone(uninterrupted) -> None:
+    folder = uninterrupted("compared")
     assert "test" not in (folder / "trials.csv").read_text()
     assert not [tag for tag in scalars(folder) if "test" in tag]
 
 
 @pytest.mark.slow
-def test_the_random_architecture_is_drawn_uniformly(tmp_path, monkeypatch) -> None:
-    """Whatever the search has come to: here agents that propose one architecture again and again."""
-    config = replace(RANDOM, trials=3, env_kwargs={"evaluator": "constant", "space": {"name": "bench201", "nodes": 3}})
-    drawn: list[list[tuple[int, ...]]] = []
+def test_random_architectures_do_not_depend_on_the_search(tmp_path, monkeypatch) -> None:
+    """Here agents propose one architecture again and again."""
+    space = {"name": "bench201", "nodes": 3}
+    config = replace(
+        RANDOM, trials=3, task="curves", env_kwargs={"space": space, "table": str(curves_table(tmp_path / "t.npz"))}
+    )
+    drawn = []
     for number, tokens in enumerate(([0, 0, 0], [4, 2, 1])):
         run = Run(tmp_path / str(number), config, Console(quiet=True))
         monkeypatch.setattr(run.agent, "ask", lambda n, a=run.agent, row=tokens: a.propose(np.array([row] * n)))
-        record = run.execute()
-        assert record["best"]["architecture"]["tokens"] == tokens
-        ends = (Retraining(run.folder, replace(config, seed=s), run.agent, 0.0, Progress(), []) for s in range(1250))
-        drawn.append([end._random().tokens for end in ends])
-        assert tuple(record["random"]["architecture"]["tokens"]) == drawn[-1][config.seed]
+        assert run.execute()["best"]["architecture"]["tokens"] == tokens
+        drawn.append([row.architecture for row in run.comparison.rows if row.role == "random"])
     assert drawn[0] == drawn[1]
-    counts = np.bincount(run.problem.space.index(np.array(drawn[0])), minlength=125)
-    assert chisquare(counts).pvalue > 0.01
+    assert len(drawn[0]) == 10
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from toy_tasks import toy_task
 from nas_gym.evaluators import Evaluations, make_evaluator, make_objective
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator, SharedWeightSettings
 from nas_gym.evaluators.task_evaluator import choose_device
+from nas_gym.networks.network import ArchitectureNorm
 from nas_gym.spaces import SearchSpace, Tokens, make_space
 from nas_gym.tasks import ImageTask, make_task
 
@@ -180,8 +181,9 @@ def test_training_follows_from_the_seed(name: str) -> None:
 
 def test_updates_are_nesterov_steps_on_the_mean_gradient() -> None:
     """Two steps on the whole train split, by the formulas."""
-    made = evaluator(batch_size=48, augment=False, momentum=0.8, weight_decay=0.02, gradient_clip=0.5, cosine_steps=4)
-    twin = evaluator().supernet.train()
+    sgd = {"learning_rate": 0.05, "momentum": 0.8, "weight_decay": 0.02, "gradient_clip": 0.5, "cosine_steps": 4}
+    made = evaluator(batch_size=48, affine=True, **sgd)
+    twin = evaluator(affine=True).supernet.train()
     velocity = {key: torch.zeros_like(p) for key, p in twin.named_parameters()}
     images, labels = made.task.normalise(made.task.train.inputs), made.task.train.targets
     for step, rate in enumerate((0.05, 0.0005 + 0.0495 * (1 + 2**-0.5) / 2)):
@@ -258,6 +260,16 @@ def test_the_test_split_is_forbidden_here() -> None:
         made.task.test.inputs  # noqa: B018
     made.update(draw(made.space, 1))
     made.evaluate(draw(made.space, 1))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_normalisation_is_affine_only_if_asked(name: str) -> None:
+    def norms(**settings: Any) -> list[Tensor]:
+        modules = trained(name, **settings).supernet.modules()
+        return [parameter for each in modules if isinstance(each, ArchitectureNorm) for parameter in each.parameters()]
+
+    assert all(torch.equal(norm, norm.round()) for norm in norms()), "scales of 1, shifts of 0"
+    assert any(not torch.equal(norm, norm.round()) for norm in norms(affine=True))
 
 
 # ------------------------------------------------------------------ state
@@ -445,7 +457,7 @@ def test_unknown_settings_are_named() -> None:
 
 @pytest.mark.parametrize("device", ["abacus", "cpu:x", "cuda:9999"])
 def test_devices_that_are_not_there(device: str) -> None:
-    with pytest.raises(ValueError, match=rf"device '{device}' is not to be had: .*; use 'auto', 'cpu' or 'cuda'"):
+    with pytest.raises(ValueError, match=rf"device '{device}' is not available: .*; use 'auto', 'cpu' or 'cuda'"):
         evaluator(device=device)
 
 

@@ -253,3 +253,11 @@ def test_masks_of_the_environment_grow() -> None:
 def test_schedules_that_cannot_be(fields: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(GROWING, **fields)
+
+
+@pytest.mark.parametrize("space", [ChainSpace(layers=5, depth="stop"), ChainSpace(layers=8, depth="schedule")])
+def test_masks_of_rows_at_different_decisions(space: ChainSpace) -> None:
+    rng = np.random.default_rng(0)
+    tokens, positions = space.sample(rng, 200), rng.integers(space.length, size=200)
+    expected = [space.legal(row[None], int(position))[0] for row, position in zip(tokens, positions, strict=True)]
+    np.testing.assert_array_equal(space.legal(tokens, positions), expected)

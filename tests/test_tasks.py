@@ -26,6 +26,7 @@ from torchvision import datasets
 
 from nas_gym.tasks import TASKS, Augmentation, ImageTask, Split, Task, make_task
 from nas_gym.tasks import images as loaders
+from nas_gym.tasks.folders import read_images
 from nas_gym.tasks.formats import read_cifar_batch, read_cifar_classes, read_idx
 from nas_gym.tasks.image_task import channel_statistics, resize
 from nas_gym.tasks.images import IDX_CLASSES, IDX_FILES, stratified_order
@@ -798,6 +799,45 @@ def test_images_of_different_sizes_and_modes_become_alike(tmp_path: Path) -> Non
     write_images(tmp_path, {"c": 6}, mode="P", size=(4, 4))
     assert make_task(f"folder:{tmp_path}").image_shape == (3, 9, 7), "the medians"
     assert make_task(f"folder:{tmp_path}", image_size=8).image_shape == (3, 8, 8)
+
+
+def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+    """As their EXIF says: all eight orientations of one picture are read as that picture."""
+    upright = np.zeros((6, 4, 3), np.uint8)
+    upright[:2], upright[:, :1] = (250, 0, 0), (0, 0, 250)
+    turns = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    for orientation, turn in turns.items():
+        picture = Image.fromarray(upright)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored = picture if turn is None else picture.transpose(turn)
+        stored.save(tmp_path / f"{orientation}.png", exif=exif)
+    images, _ = read_images(sorted(tmp_path.iterdir()))
+    assert images.shape == (8, 3, 6, 4)
+    for image in images:
+        np.testing.assert_array_equal(image.permute(1, 2, 0), upright)
+
+
+def test_unbalanced_classes_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path, {"a": 40, "b": 30, "rare": 3})
+    make_task(f"folder:{tmp_path}")
+    told = [record.getMessage() for record in caplog.records]
+    assert any("the test split has no image of 'rare': add images" in text for text in told)
+    share = "40 images of 'a', 3 of 'rare'; a network that always answers 'a' has an accuracy of 0.55"
+    assert any(share in text for text in told)
+    caplog.clear()
+    write_images(tmp_path / "even", {"a": 24, "b": 24})
+    make_task(f"folder:{tmp_path / 'even'}")
+    assert not caplog.records
 
 
 def test_a_bad_folder_is_told(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_tasks_that_are_trained_on(tmp_path, monkeypatch) -> None:
             "space": {"name": "cell", "nodes": 1},
             "evaluator": "shared-weights",
             "evaluator_kwargs": cell,
-            "schedule": {"warmup_steps": 2, "steps_per_trial": 1},
+            "schedule": {"name": "interleaved", "warmup_steps": 2, "steps_per_trial": 1},
         },
         seeds=2,
         source_trials=4,

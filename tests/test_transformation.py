@@ -486,7 +486,9 @@ def test_agents_grow_networks_out_of_the_best(name: str, mode: AutoresetMode) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["random", "reinforce", "ppo", "local-search", "tournament", "sb3:maskable-ppo"])
+@pytest.mark.parametrize(
+    "name", ["random", "reinforce", "ppo", "local-search", "tournament", "mcts", "gflownet", "sb3:maskable-ppo"]
+)
 def test_agents_that_were_saved_grow_on(name: str, tmp_path: Path) -> None:
     """Saved with episodes that wait, before and after the first restart, an agent comes to the same end."""
     arguments = {"space": SMALL, "evaluator": Hashed(SMALL), "restart_after": 6}

@@ -119,8 +119,12 @@ class SuccessiveHalving(Agent):
         return proposal
 
     def _begin(self) -> Bracket:
-        self._brackets.append(Bracket(0, self.current_space.sample(self.rng, self.rungs[0][1])))
+        self._brackets.append(Bracket(0, self._draw(self.rungs[0][1])))
         return self._brackets[-1]
+
+    def _draw(self, n: int) -> Tokens:
+        """The n architectures, int64[n, T], that a bracket begins with."""
+        return self.current_space.sample(self.rng, n)
 
     def withdraw(self) -> None:
         """Proposes anew what has no trial so far."""

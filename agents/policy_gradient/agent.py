@@ -42,7 +42,7 @@ class PolicyGradientAgent(PolicyAgent):
     Hyperparameters: ClassVar[type[Any]] = ControllerHyperparameters
     # A policy gradient is that of the policy that has sampled, and a bias if it is not (Mnih et al. 2016, "Asynchronous
     # Methods for Deep Reinforcement Learning", accept it); the difference of one update is small.
-    staleness = 1
+    staleness: ClassVar[int | None] = 1
 
     def __init__(
         self,

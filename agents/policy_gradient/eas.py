@@ -168,7 +168,7 @@ class EAS(Agent):
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.hyperparameters.learning_rate)
         self.average = MovingAverage(self.hyperparameters.baseline_decay)
         self._asked: dict[int, Growth] = {}  # by the ids of their proposals
-        self._told: list[tuple[Growth, float]] = []
+        self._reported: list[tuple[Growth, float]] = []
         self._widen, self._deepen = _action_tables(self.space)
 
     # ------------------------------------------------------------------ ask
@@ -239,17 +239,17 @@ class EAS(Agent):
         """Keeps the episodes until there are `batch_size` of them, then makes one update on all that it keeps."""
         for number, reward in zip(trials.ids.tolist(), trials.rewards.tolist(), strict=True):
             if number in self._asked:
-                self._told.append((self._asked.pop(number), reward))
-        if len(self._told) < self.hyperparameters.batch_size:
+                self._reported.append((self._asked.pop(number), reward))
+        if len(self._reported) < self.hyperparameters.batch_size:
             return {}
-        told, self._told = self._told, []
+        reported, self._reported = self._reported, []
         self._asked.clear()  # they come of a policy that is no more
-        return self._update(told)
+        return self._update(reported)
 
-    def _update(self, told: Sequence[tuple[Growth, float]]) -> dict[str, float]:
-        rewards = np.array([reward for _, reward in told])
+    def _update(self, reported: Sequence[tuple[Growth, float]]) -> dict[str, float]:
+        rewards = np.array([reward for _, reward in reported])
         baseline = float(self.average.update(rewards[None])[0])
-        log_probs, entropy = self._evaluate([episode for episode, _ in told])
+        log_probs, entropy = self._evaluate([episode for episode, _ in reported])
         policy_loss = -(self._tensor(rewards - baseline).float() * log_probs).mean()
         loss = policy_loss - self.hyperparameters.entropy_weight * entropy
         self.optimizer.zero_grad()
@@ -313,7 +313,7 @@ class EAS(Agent):
             "average": [torch.from_numpy(self.average.total.copy()), self.average.weight],
             "updates": self.updates,
             "asked": {number: _episode_state(episode) for number, episode in self._asked.items()},
-            "told": [[_episode_state(episode), reward] for episode, reward in self._told],
+            "reported": [[_episode_state(episode), reward] for episode, reward in self._reported],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -326,7 +326,7 @@ class EAS(Agent):
         self.average.total = total.numpy().copy()
         self.updates = int(state["updates"])
         self._asked = {number: self._episode(kept) for number, kept in state["asked"].items()}
-        self._told = [(self._episode(kept), float(reward)) for kept, reward in state["told"]]
+        self._reported = [(self._episode(kept), float(reward)) for kept, reward in state["reported"]]
 
     def _episode(self, state: Mapping[str, Any]) -> Growth:
         episode = Growth(self.space, state["actions"])

@@ -74,6 +74,10 @@ class Ranks:
     def update(self, values: Floats) -> Floats:
         """Takes in float64[S, n] and returns their ranks, in [0, 1], among all values with them."""
         self.sorted = np.sort(np.concatenate([self.sorted, values], axis=1), axis=1)
+        return self.of(values)
+
+    def of(self, values: Floats) -> Floats:
+        """The ranks of float64[S, n], which have been taken in before."""
         below, upto = (
             np.array([np.searchsorted(row, new, side) for row, new in zip(self.sorted, values, strict=True)])
             for side in ("left", "right")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -198,8 +197,3 @@ class PredictorAgent(Agent):
         self._pending = dict(zip(ids.tolist(), pending, strict=True))
         self._seen = set(map(self._form, [*self.tokens, *pending]))
         self._fitted, self._is_fitted = int(state["fitted"]), False
-
-
-def positive(value: float) -> bool:
-    """Whether a hyperparameter is positive and finite."""
-    return 0 < value < math.inf

@@ -86,7 +86,7 @@ class SB3Agent(PolicyAgent):
         with self._lent_generators():
             self.model: Any = self._make_model(seed)
         self._asked: dict[int, Rollout] = {}  # by the ids of their proposals
-        self._told: list[tuple[Rollout, float]] = []
+        self._reported: list[tuple[Rollout, float]] = []
 
     def _make_model(self, seed: int) -> Any:
         length, choices = self.space.length, self.space.num_choices
@@ -188,22 +188,22 @@ class SB3Agent(PolicyAgent):
         """Keeps the episodes until there are `batch_size` of them, then makes an update on all that it keeps."""
         for number, reward in zip(trials.ids.tolist(), trials.rewards.tolist(), strict=True):
             if number in self._asked:
-                self._told.append((self._asked.pop(number), reward))
-        decisions = sum(len(episode) for episode, _ in self._told)
+                self._reported.append((self._asked.pop(number), reward))
+        decisions = sum(len(episode) for episode, _ in self._reported)
         # Of a single decision, advantages have no standard deviation.
-        if len(self._told) < self.hyperparameters.batch_size or decisions < 2:
+        if len(self._reported) < self.hyperparameters.batch_size or decisions < 2:
             return {}
-        told, self._told = self._told, []
+        reported, self._reported = self._reported, []
         self._asked.clear()  # they come of a policy that is no more
         with self._lent_generators():
-            self._update(told, decisions)
+            self._update(reported, decisions)
         logger = self.model.logger
         statistics = {tag: float(value) for tag, value in logger.name_to_value.items()}
         logger.dump()  # which empties it
         return statistics
 
     @abstractmethod
-    def _update(self, told: list[tuple[Rollout, float]], decisions: int) -> None:
+    def _update(self, reported: list[tuple[Rollout, float]], decisions: int) -> None:
         """Learns from episodes and their rewards, of so many decisions in all."""
 
     def _progress(self) -> None:
@@ -249,7 +249,7 @@ class SB3Agent(PolicyAgent):
             "generators": copy.deepcopy(self._generators),
             "action_generator": json.dumps(self.model.action_space.np_random.bit_generator.state),
             "asked": {number: _episode_state(episode) for number, episode in self._asked.items()},
-            "told": [[_episode_state(episode), reward] for episode, reward in self._told],
+            "reported": [[_episode_state(episode), reward] for episode, reward in self._reported],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -262,7 +262,7 @@ class SB3Agent(PolicyAgent):
         self._generators = copy.deepcopy(state["generators"])
         self.model.action_space.np_random.bit_generator.state = json.loads(state["action_generator"])
         self._asked = {number: _episode(kept) for number, kept in state["asked"].items()}
-        self._told = [(_episode(kept), float(reward)) for kept, reward in state["told"]]
+        self._reported = [(_episode(kept), float(reward)) for kept, reward in state["reported"]]
 
 
 def executed(legal: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -36,9 +36,9 @@ class SB3OffPolicyAgent(SB3Agent):
         for _ in range(steps):
             self.model._on_step()
 
-    def _update(self, told: list[tuple[Rollout, float]], decisions: int) -> None:
+    def _update(self, reported: list[tuple[Rollout, float]], decisions: int) -> None:
         model = self.model
-        for episode, reward in told:
+        for episode, reward in reported:
             observations = episode.columns["observations"]
             following = np.concatenate([observations[1:], self._observe(episode.tokens[None])])
             for step, action in enumerate(episode.columns["actions"]):

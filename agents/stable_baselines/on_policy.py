@@ -33,12 +33,12 @@ class SB3OnPolicyAgent(SB3Agent):
         columns = {"actions": actions, "values": values.flatten(), "log_probs": log_probs}
         return {name: column.cpu().numpy() for name, column in columns.items()}
 
-    def _update(self, told: list[tuple[Rollout, float]], decisions: int) -> None:
+    def _update(self, reported: list[tuple[Rollout, float]], decisions: int) -> None:
         model = self.model
         # One episode behind the other, as one sub-environment would have played them. The algorithms read the
         # rollouts of several in the same order, one sub-environment after the other.
         model.rollout_buffer = buffer = self._make_buffer(decisions)
-        for episode, reward in told:
+        for episode, reward in reported:
             for step in range(len(episode)):
                 at = {name: column[step : step + 1] for name, column in episode.columns.items()}
                 buffer.add(

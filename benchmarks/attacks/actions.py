@@ -12,15 +12,17 @@ import nas_gym  # noqa: F401  # registers the environments
 from benchmarks.attacks.outcome import Attack, Outcome
 
 IDS = ("NAS-Transform-v0", "NAS-Transform-Dense-v0")
-ACTIONS = 5_000  # each needs the legal transformations of another network, which takes milliseconds
-NUM_ENVS = 256
+ACTIONS = 1_000_000
+NUM_ENVS = 1000
 
 
-def random_actions(folder: Path, rng: np.random.Generator, *, env_id: str, actions: int = ACTIONS) -> Outcome:
+def random_actions(
+    folder: Path, rng: np.random.Generator, *, env_id: str, actions: int = ACTIONS, num_envs: int = NUM_ENVS
+) -> Outcome:
     """Plays uniformly random actions without a mask; a try is one action."""
     del folder
     outcome = Outcome(f"random actions without a mask in {env_id}")
-    envs = gym.make_vec(env_id, num_envs=NUM_ENVS, evaluator="constant", vectorization_mode="vector_entry_point")
+    envs = gym.make_vec(env_id, num_envs=num_envs, evaluator="constant", vectorization_mode="vector_entry_point")
     envs.action_space.seed(int(rng.integers(2**31)))
     observation, _ = envs.reset(seed=int(rng.integers(2**31)))
     while outcome.tries < actions:
@@ -28,13 +30,13 @@ def random_actions(folder: Path, rng: np.random.Generator, *, env_id: str, actio
         try:
             observation, rewards, *_ = envs.step(chosen)
         except Exception as error:
-            outcome.tracebacks += NUM_ENVS
+            outcome.tracebacks += num_envs
             outcome.examples = [*outcome.examples, f"{type(error).__name__}: {error}"][:5]
             observation, _ = envs.reset()
             continue
         wrong = 0 if _legal(envs, observation, rewards) else _wrong(envs, observation, rewards)
         outcome.silent += wrong
-        outcome.unharmed += NUM_ENVS - wrong
+        outcome.unharmed += num_envs - wrong
     envs.close()
     return outcome
 

@@ -40,6 +40,9 @@ CELL = RunConfig(
     hyperparameters={"batch_size": 6, "learning_rate": 0.05},
     env_kwargs={"space": {"name": "cell", "nodes": 2}, "evaluator_kwargs": TINY, "schedule": {"warmup_steps": 6}},
     retrain_epochs=1,
+    compare_found=1,
+    compare_random=2,
+    compare_seeds=2,
 )
 GROW = RunConfig(
     env="NAS-Transform-v0",
@@ -185,7 +188,7 @@ def _readers(run: Path) -> dict[str, Callable[[], Any]]:
         "config.yaml": lambda: _trials(run),
         "checkpoint.pt": lambda: plain(load_tensors(run / "checkpoint.pt")),
         "agent.pt": lambda: plain(Agent.load(run / "agent.pt", "NAS-Bench201-v0").state_dict()),
-        "best.retrained.json": lambda: read_json(run / "best.retrained.json"),
+        "comparison/evaluated.json": lambda: read_json(run / "comparison" / "evaluated.json"),
         "best.safetensors": lambda: plain(load_weights(run / "best.safetensors")),
     }
 

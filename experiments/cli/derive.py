@@ -38,7 +38,7 @@ def derive(
         download: download a data set that is missing.
     """
     from nas_gym.experiments.derive.derivation import Derivation, DeriveConfig
-    from nas_gym.experiments.derive.interval import MeanInterval
+    from nas_gym.experiments.intervals import MeanInterval
 
     config = DeriveConfig(top=top, seeds=seeds, task=task, settings=parse_pairs(settings))
     derivation = Derivation(run, config, out=out, device=device, data_dir=data_dir, download=download, console=console)

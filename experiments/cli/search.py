@@ -16,7 +16,7 @@ from nas_gym.files import file_name
 
 @app.command
 def train(config: Annotated[RunConfig, tyro.conf.arg(name="")], run_dir: Path | None = None) -> None:
-    """Searches, then retrains the best architecture found and a random one and reports their test accuracies.
+    """Searches, then compares what was found with random architectures and networks made by hand, on test images.
 
     Args:
         config: what to do.
@@ -48,13 +48,18 @@ def execute(run: Run) -> None:
     except KeyboardInterrupt:  # asked twice
         console.print(f"stopped at once; go on with: nas-gym resume {run.folder}", highlight=False)
         sys.exit(130)
-    table = make_table("Result", "", "trial", "validation accuracy in search", "test accuracy", "parameters")
-    for role, row in record.items():
-        trained = row.get("retrained") or row.get("table") or {}
-        test = trained.get("test_accuracy")
-        shown = "-" if test is None else f"{test:.4f}"
-        trial, accuracy = (
-            "-" if row[key] is None else format(row[key], form) for key, form in (("trial", "d"), ("accuracy", ".4f"))
-        )
-        table.add_row(role, trial, accuracy, shown, str(trained.get("parameters", "-")))
+    from nas_gym.experiments.run.comparison_result import HEADINGS
+
+    best, comparison = record["best"], run.comparison
+    title = f"Found in trial {best['trial']}, with validation accuracy {best['accuracy']:.4f} in the search"
+    if comparison is None:
+        console.print(title, highlight=False)
+        return
+    table = make_table(title, *HEADINGS)
+    for row in comparison.table():
+        table.add_row(*row)
     console.print(table)
+    for role, text in (("random", "found - random"), ("reference", "found - best network made by hand")):
+        if (difference := comparison.difference(role)) is not None:
+            console.print(f"{text}: {difference}", highlight=False)
+    console.print(comparison.conclusion, highlight=False)

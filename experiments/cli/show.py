@@ -74,7 +74,7 @@ def show(what: Annotated[str, tyro.conf.Positional], space: str | None = None, o
         out: the pictures' path without suffix; architecture in the run's folder, or here, by default.
     """
     from nas_gym.envs.rendering import to_text
-    from nas_gym.experiments.run.retrain import draw_architecture
+    from nas_gym.experiments.run.results import draw_architecture
     from nas_gym.experiments.run.run import load_best
 
     is_run = os.path.isdir(what)  # unlike Path.is_dir, it takes text too long for a path

@@ -25,17 +25,16 @@ import yaml
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from nas_gym.agents.result import SearchResult
 from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
 from nas_gym.evaluators.training import TrainingSettings, fit, score
 from nas_gym.experiments.derive.export import export
-from nas_gym.experiments.derive.interval import MeanInterval
+from nas_gym.experiments.intervals import MeanInterval
 from nas_gym.experiments.run.config import RunConfig, read_config
 from nas_gym.experiments.run.model_card import bullets, versions
 from nas_gym.experiments.run.pairs import pairs
-from nas_gym.experiments.run.retrain import draw_architecture
-from nas_gym.experiments.run.trials import read_trials
+from nas_gym.experiments.run.results import draw_architecture
+from nas_gym.experiments.run.trials import best_trials, read_trials
 from nas_gym.experiments.run.weights import load_weights, save_weights
 from nas_gym.files import read_json, write_json, write_text
 from nas_gym.locks import FolderLock
@@ -297,27 +296,6 @@ class Derivation:
                 "",
             ]
         )
-
-
-def best_trials(result: SearchResult, top: int) -> list[int]:
-    """Indices of the best trials of the highest fidelity, without architectures that compute the same function.
-
-    Args:
-        result: of the search.
-        top: maximum number of trials.
-
-    Raises:
-        ValueError: all trials have failed.
-    """
-    sound = ~(result.metrics.get("failed", np.zeros(len(result))) > 0) & np.isfinite(result.rewards)
-    sound &= result.fidelities == result.fidelities[sound].max(initial=0.0)
-    found: dict[str, int] = {}
-    for trial in np.argsort(-result.rewards, kind="stable").tolist():
-        if sound[trial] and len(found) < top:
-            found.setdefault(result.space.canonical(result.space.architecture(result.tokens[trial])), trial)
-    if not found:
-        raise ValueError("the run has no trial to derive from: all have failed")
-    return list(found.values())
 
 
 def command(run: Path, config: DeriveConfig) -> str:

@@ -18,11 +18,12 @@ from nas_gym.agents.registry import batch_size_of
 from nas_gym.envs.multitask import base_arguments
 from nas_gym.envs.multitask_vector import MultiTaskVectorEnv
 from nas_gym.envs.problem import Problem
-from nas_gym.evaluators import Evaluator, EvaluatorConfig, GuardedEvaluator
+from nas_gym.evaluators import DEFAULT_SCHEDULE, Evaluator, EvaluatorConfig, GuardedEvaluator
 from nas_gym.evaluators.waiting import TimeLimit
 from nas_gym.experiments.run.asynchronous import check_asynchronous
 from nas_gym.experiments.run.pairs import pairs, parse_pairs
 from nas_gym.experiments.run.record import RECORD, read_rows
+from nas_gym.experiments.run.target import Target
 from nas_gym.files import read_mapping
 from nas_gym.registration import environment_spec
 from nas_gym.settings import check_seed, differences, from_mapping
@@ -51,8 +52,11 @@ ELSEWHERE = (
     "on_error",
     "retries",
     "retrain_epochs",
+    "compare_found",
+    "compare_random",
+    "compare_seeds",
 )
-"""Fields that say where and how a run is computed, and may change while it is under way."""
+"""Fields that no trial depends on: where and how a run is computed, and what is compared when the search is over."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,13 @@ class RunConfig:
             learning_rate:1e-3, or preset:paper for those of its paper.
         pretrained: file of a saved agent that goes on to the task of the environment (see `nas-gym transfer`).
         transfer_mode: what it learns there: all, embedding or scratch.
-        retrain_epochs: passes over train and validation split in retraining; about 1,000 steps by default, at least 2
-            passes and at most 20; 0 does not retrain.
+        target: cost that the networks are to have, METRIC:VALUE, such as flops:2e6, parameters:50k or latency:5ms: the
+            reward is then the accuracy, times target / cost where the cost exceeds it (MnasNet).
+        retrain_epochs: passes over the train split in the trainings of the final comparison; about 300 steps by
+            default, of a part of a large split; 0 leaves the comparison out.
+        compare_found: number of the best architectures that it chooses from, by validation accuracy.
+        compare_random: number of architectures drawn uniformly that it compares with.
+        compare_seeds: number of trainings of the chosen architecture, and of each network made by hand.
         simulated_seconds: end the search when its trials would have taken this long, by the seconds that a table has
             of them (20000 in the protocol of NAS-Bench-201), or after `trials` at the latest.
         workers: number of processes that evaluate, by Ray, for evaluators without shared weights. The results of
@@ -109,7 +118,11 @@ class RunConfig:
     hyperparameters: Annotated[dict[str, Any], PAIRS, tyro.conf.arg(name="params")] = field(default_factory=dict)
     pretrained: str | None = None
     transfer_mode: str = "all"
+    target: str | None = None
     retrain_epochs: int | None = None
+    compare_found: int = 3
+    compare_random: int = 10
+    compare_seeds: int = 3
     simulated_seconds: float | None = None
     workers: int | None = None
     ray_address: str | None = None
@@ -124,6 +137,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         counts = {"trials": 1, "num_envs": 1, "retrain_epochs": 0, "workers": 1, "retries": 1}
+        counts |= {"compare_found": 1, "compare_random": 2, "compare_seeds": 2}
         for name, least in counts.items():
             value = getattr(self, name)
             left_open = value is None and name in ("num_envs", "retrain_epochs", "workers")
@@ -143,6 +157,13 @@ class RunConfig:
                 raise ValueError(f"{name} must be a name, got {getattr(self, name)!r}")
         environment_spec(self.env)
         agent_class(self.agent)
+        if self.target is not None:
+            Target.parse(self.target)
+            if "objective" in self.env_kwargs:
+                raise ValueError(
+                    f"target {self.target!r} sets the objective of the environment: leave out the objective "
+                    f"{self.env_kwargs['objective']!r}"
+                )
         self._check_workers()
 
     def _check_workers(self) -> None:
@@ -165,7 +186,17 @@ class RunConfig:
         arguments = self._given_arguments()
         name, kwargs = arguments.get("evaluator", "shared-weights"), arguments.get("evaluator_kwargs")
         config = EvaluatorConfig.parse(name, arguments.get("task"), kwargs, arguments.get("table"))
+        if self.target is not None:
+            config = config.with_cost(Target.parse(self.target).metric)
         return config.with_defaults(seed=self.seed, device=self.device, data_dir=self.data_dir, download=self.download)
+
+    @property
+    def cost_target(self) -> Target | None:
+        """The target of the objective, given as such or as that of a soft constraint."""
+        objective = self._given_arguments().get("objective")
+        if not isinstance(objective, dict) or objective.get("name") != "soft-constraint":
+            return None
+        return Target(objective["metric"], float(objective["target"]))
 
     @property
     def trains(self) -> bool:
@@ -177,7 +208,7 @@ class RunConfig:
         arguments = {**self._given_arguments(), **self.evaluator.kwargs()}
         if "base" in arguments:
             del arguments["task"]
-        schedule = arguments.get("schedule", "interleaved")
+        schedule = arguments.get("schedule", DEFAULT_SCHEDULE)
         named: dict[str, Any] = {"name": schedule} if isinstance(schedule, str) else dict(schedule)
         return {**arguments, "schedule": {"seed": self.seed, **named}}
 
@@ -187,6 +218,8 @@ class RunConfig:
             arguments = {**base_arguments(arguments["base"]), **arguments}
         if self.task is not None:
             arguments["task"] = self.task
+        if self.target is not None:
+            arguments["objective"] = Target.parse(self.target).objective
         return arguments
 
     def make_space(self) -> SearchSpace:

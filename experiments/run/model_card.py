@@ -7,7 +7,7 @@ import platform
 import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,26 +15,35 @@ from nas_gym.agents import Agent, SearchResult
 from nas_gym.agents.budget import simulated_seconds
 from nas_gym.agents.pareto import COSTS
 from nas_gym.envs.rendering import to_text
-from nas_gym.evaluators import Evaluator
+from nas_gym.evaluators import MultiTaskEvaluator
+from nas_gym.evaluators.ranking_quality import ARCHITECTURES
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.pairs import pairs
+from nas_gym.experiments.run.target import Target
+
+if TYPE_CHECKING:
+    from nas_gym.experiments.run.comparison_result import Comparison
 
 PACKAGES = ("nas-gym", "gymnasium", "numpy", "torch")
 
 
 def model_card(
-    config: RunConfig, agent: Agent, evaluator: Evaluator, record: Mapping[str, Any], wall_seconds: float
+    config: RunConfig,
+    agent: Agent,
+    record: Mapping[str, Any],
+    comparison: Comparison | None,
+    wall_seconds: float,
 ) -> str:
     """The card of a finished run, in Markdown.
 
     Args:
         config: what the run was asked to do.
         agent: what has searched.
-        evaluator: what has evaluated its best architecture.
         record: what its best.json holds.
+        comparison: of what was found; None if there is none.
         wall_seconds: how long the search took.
     """
-    best = agent.result.best
+    best = agent.result.space.parse(record["best"]["text"])
     return "\n".join(
         [
             f"# {config.env}, searched by {agent.name}",
@@ -43,7 +52,9 @@ def model_card(
             "",
             "## Result",
             "",
-            *_result(record),
+            *_result(record["best"]),
+            "",
+            *_comparison(comparison),
             "",
             "The best architecture, in one line and in words:",
             "",
@@ -55,7 +66,7 @@ def model_card(
             "",
             "## What was searched",
             "",
-            *bullets(_searched(config, agent, evaluator)),
+            *bullets(_searched(config, agent)),
             "",
             "## By what",
             "",
@@ -101,36 +112,71 @@ def versions() -> list[str]:
     return bullets({"Python": platform.python_version(), **{package: version(package) for package in PACKAGES}})
 
 
-def _result(record: Mapping[str, Any]) -> list[str]:
-    """A table with a row for the best and for the random architecture, and where the test accuracies come from."""
-    lines = ["| | trial | validation accuracy in the search | test accuracy |", "|---|---|---|---|"]
-    sources = set()
-    for role, row in record.items():
-        trained = row.get("retrained") or row.get("table") or {}
-        test = trained.get("test_accuracy")
-        fidelity = f" (fidelity {row['fidelity']:.3g})" if "fidelity" in row else ""
-        lines.append(
-            f"| {role} | {_or_dash(row['trial'])} | {_or_dash(row['accuracy'], '.4f')}{fidelity} | "
-            f"{_or_dash(test, '.4f')} |"
-        )
-        if "retrained" in row:
-            sources.add(f"of networks retrained from scratch for {trained['epochs']} epochs")
-        elif "table" in row:
-            sources.add("as the table has it after its last epoch")
-    lines += [
-        "",
-        "The random architecture, for comparison, was drawn uniformly from the space, independently of the search.",
+def _result(best: Mapping[str, Any]) -> list[str]:
+    """The found architecture: its trial, and its accuracies."""
+    fidelity = f" (fidelity {best['fidelity']:.3g})" if "fidelity" in best else ""
+    return [
+        "| trial | reward | validation accuracy in the search | test accuracy |",
+        "|---|---|---|---|",
+        f"| {best['trial']} | {best['reward']:.4f} | {best['accuracy']:.4f}{fidelity} | "
+        f"{_or_dash(best.get('test_accuracy'), '.4f')} |",
     ]
-    if sources:
-        lines.append(f"The test accuracy is {' and '.join(sorted(sources))}, looked up when the search was over.")
-    return lines
+
+
+def _comparison(comparison: Comparison | None) -> list[str]:
+    """What was found against random architectures and networks made by hand."""
+    if comparison is None:
+        return ["Nothing was trained or looked up to compare it with."]
+    from nas_gym.experiments.run.comparison_result import HEADINGS
+
+    differences = {
+        "random": "found - mean of the random architectures",
+        "reference": "found - best network made by hand, by validation accuracy",
+    }
+    found = {text: comparison.difference(role) for role, text in differences.items()}
+    return [
+        "## Comparison",
+        "",
+        "![Test accuracy against cost](comparison.png)" if comparison.found.cost(comparison.cost) is not None else "",
+        "",
+        f"| {' | '.join(HEADINGS)} |",
+        f"|{'---|' * len(HEADINGS)}",
+        *(f"| {' | '.join(row)} |" for row in comparison.table()),
+        "",
+        *bullets({text: difference for text, difference in found.items() if difference is not None}),
+        "",
+        comparison.conclusion,
+        "",
+        _how(comparison),
+    ]
+
+
+def _how(comparison: Comparison) -> str:
+    if comparison.source == "table":
+        return (
+            "The accuracies are those of the table, after its last epoch. The interval is Student's, over the random "
+            "architectures; the found one's accuracy is taken for exact."
+        )
+    training = comparison.training
+    return (
+        f"All networks were trained alike: {training['epochs']} epochs of {training['images']:,} images in batches of "
+        f"{training['batch_size']}, the found one and those made by hand with {len(comparison.found.rows)} seeds each. "
+        "The found architecture was chosen by validation accuracy, in trainings that are "
+        "not counted; those counted have new seeds. Networks made by hand are as wide as comes closest to its "
+        f"{training['fitted_to']} without exceeding them. The test split was evaluated once, after all trainings. A "
+        "failed training counts as 0. The intervals of differences are Welch's: over the seeds of the found network, "
+        "over the random architectures with a seed each, and over the seeds of the network made by hand."
+    )
 
 
 def _or_dash(value: Any, form: str = "") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _searched(config: RunConfig, agent: Agent, evaluator: Evaluator) -> dict[str, Any]:
+def _searched(config: RunConfig, agent: Agent) -> dict[str, Any]:
+    evaluator = agent.problem.evaluator.unwrapped
+    if isinstance(evaluator, MultiTaskEvaluator):
+        evaluator = next(iter(evaluator.evaluators.values())).unwrapped  # all are alike but for their tasks
     space, arguments = agent.space, config.environment_arguments()
     table = getattr(evaluator, "table", None)
     facts = {
@@ -139,13 +185,29 @@ def _searched(config: RunConfig, agent: Agent, evaluator: Evaluator) -> dict[str
         "task": arguments.get("task") or ", ".join(arguments.get("tasks", ())) or "-",
         "evaluator": f"{type(evaluator).__name__}" + (f", table `{table.path.name}`" if table is not None else ""),
     }
+    if config.target is not None:
+        facts["target"] = config.target
     if evaluator.stateful:
         facts["schedule"] = arguments["schedule"]
+        facts |= _ranking(agent.problem.schedule.quality())
     if arguments.get("evaluator_kwargs"):
         facts["evaluator's arguments"] = arguments["evaluator_kwargs"]
     used = ", ".join(f"{fidelity:.3g}" for fidelity in sorted(set(agent.result.fidelities.tolist())))
     epochs = getattr(evaluator, "epochs", None)
     facts["fidelity"] = f"{used}, where 1 is {'the full budget' if epochs is None else f'{epochs} epochs'}"
+    return facts
+
+
+def _ranking(quality: Mapping[str, float]) -> dict[str, str]:
+    """How well shared weights rank, by the tags of its scalars; with many tasks, those name the task."""
+    meanings = {
+        "agreement": "rank correlation of the rewards on two halves of the scoring examples",
+        "rank_correlation": "rank correlation of the rewards with the table of the space",
+    }
+    facts = {}
+    for tag, value in quality.items():
+        _, *task, name = tag.split("/")
+        facts[" of ".join([meanings[name], *task])] = f"{value:.2f}, of {ARCHITECTURES} uniform architectures"
     return facts
 
 
@@ -170,10 +232,9 @@ def _budget(config: RunConfig, result: SearchResult, wall_seconds: float) -> dic
 
 def traded_cost(config: RunConfig, result: SearchResult) -> str | None:
     """The cost that the accuracies of a run stand against: its objective's, or the first that differs among trials."""
-    objective = config.env_kwargs.get("objective")
     if "task" in result.metrics:
         return None  # the accuracies of different tasks do not compare
-    wanted = objective.get("metric") if isinstance(objective, Mapping) else None
+    wanted = None if config.cost_target is None else config.cost_target.metric
     known = [name for name in (wanted, *COSTS) if name in result.metrics]
     return next((name for name in known if len(_points(result, name)) > 1), None)
 
@@ -193,6 +254,7 @@ def _tradeoff(config: RunConfig, result: SearchResult) -> list[str]:
     front = front[np.argsort(result.metrics[cost][front], kind="stable")]
     most = max(_points(result, cost))
     share = result.hypervolume({"accuracy": 0.0, cost: most}) / most
+    target = config.cost_target
     return [
         f"## Accuracy against {cost}",
         "",
@@ -208,10 +270,21 @@ def _tradeoff(config: RunConfig, result: SearchResult) -> list[str]:
             for trial in front.tolist()
         ),
         "",
+        *([] if target is None else [_kept(result, target), ""]),
         f"Its hypervolume is {share:.4f}, as a share of the rectangle between accuracy 0 at the highest {cost} tried "
         f"({_amount(cost, most)}) and accuracy 1 at none.",
         "",
     ]
+
+
+def _kept(result: SearchResult, target: Target) -> str:
+    """How many trials have met the target, in all and in the end."""
+    met = result.metrics[target.metric] <= target.value
+    last = met[-min(50, len(met)) :]
+    return (
+        f"The target of {_amount(target.metric, target.value)} was met by {met.sum()} of {len(met)} trials, and by "
+        f"{last.sum()} of the last {len(last)}."
+    )
 
 
 def _amount(cost: str, value: float) -> str:

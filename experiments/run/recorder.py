@@ -100,6 +100,11 @@ class Recorder(Callback):
         if self.checkpointed:
             self.checkpoint.save(self.parts)
 
+    def finish(self) -> None:
+        """Logs how well the weights rank that the search ended with, and saves."""
+        self._scalars(self.schedule.quality(), _training_steps(self.schedule))
+        self.save()
+
     def close(self) -> None:
         """Closes the files."""
         self.record.stop()  # what the budget has cut, or a signal

@@ -1,8 +1,9 @@
-"""A run: one search in a folder of its own, logged, saved, resumable, with its best architecture retrained.
+"""A run: one search in a folder of its own, logged, saved, resumable, with what it has found compared in the end.
 
 The folder holds config.yaml (what was asked for), trials.db (the record of the trials), TensorBoard's events, the last
-two checkpoints, and in the end best.json, the picture, the weights and model_card.md. For other programs the record is
-exported as trials.csv (results only) and timings.csv (clocks). One process at a time writes to the folder.
+two checkpoints, and in the end the comparison, best.json, the pictures, the weights and model_card.md. For other
+programs the record is exported as trials.csv (results only) and timings.csv (clocks). One process at a time writes to
+the folder.
 
 A run is resumed in one of two ways. Without shared weights it is played again from its seed, and the trials that
 are on record are answered from there, so that this works for every agent. With shared weights the agent, the
@@ -13,10 +14,11 @@ twice, goes on from its checkpoint too.
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -38,12 +40,16 @@ from nas_gym.experiments.run.config import (
 from nas_gym.experiments.run.progress import progress_bars, stop_on_signal
 from nas_gym.experiments.run.record import RECORD, TrialRecord, read_rows, repair
 from nas_gym.experiments.run.recorder import Recorder
-from nas_gym.experiments.run.retrain import Retraining
+from nas_gym.experiments.run.results import BEST, write_results
+from nas_gym.experiments.run.target import UNITS
 from nas_gym.experiments.run.trials import changed_config, read_trials
 from nas_gym.files import write_text
 from nas_gym.locks import FolderLock
 from nas_gym.settings import differences
 from nas_gym.spaces import Architecture
+
+if TYPE_CHECKING:
+    from nas_gym.experiments.run.comparison_result import Comparison
 
 
 class Run:
@@ -58,6 +64,7 @@ class Run:
     Attributes:
         problem: the view of the environment.
         agent: what searches.
+        comparison: of what was found, once the run is executed; None where there is nothing to compare by.
 
     Raises:
         ValueError: the folder already holds a run (with a config), or none (without one).
@@ -77,11 +84,27 @@ class Run:
         self.config = config or read_config(self.folder)
         self.agent = self.config.make_agent(self.config.make_env())
         self.problem: Problem = self.agent.problem
-        if self.config.simulated_seconds is not None:
-            one = self.agent.current_space.sample(np.random.default_rng(0), 1)
-            simulated_seconds(self.problem.evaluator.evaluate(one).metrics)  # complains where there are none
+        self.comparison: Comparison | None = None
+        self._check_metrics()
         self.workers: DistributedEvaluator | None = None
         self._spread()
+
+    def _check_metrics(self) -> None:
+        """Complains of a budget or a target in a metric that the evaluator does not report."""
+        config = self.config
+        if config.simulated_seconds is None and (config.target is None or config.trains):
+            return
+        one = self.agent.current_space.sample(np.random.default_rng(0), 1)
+        metrics = self.problem.evaluator.evaluate(one).metrics
+        if config.simulated_seconds is not None:
+            simulated_seconds(metrics)
+        target = config.cost_target
+        if target is not None and target.metric not in metrics:
+            known = ", ".join(name for name in UNITS if name in metrics) or "none"
+            raise ValueError(
+                f"target {config.target!r} needs an evaluator with the metric {target.metric!r}; those that can have a "
+                f"target here are {known}"
+            )
 
     def _check_free(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -115,7 +138,7 @@ class Run:
                 each.evaluator = StoredEvaluator(each.evaluator, store)
 
     def execute(self) -> dict[str, Any]:
-        """Searches to the end, from wherever the run stands, then retrains.
+        """Searches to the end, from wherever the run stands, then compares what was found.
 
         Returns:
             What best.json holds.
@@ -170,7 +193,7 @@ class Run:
                     elif self.workers is not None:
                         self.workers.poll = recorder.save_or_stop
                     learn(config.trials - agent.trials, recorder, self._seconds_left())
-                recorder.save()
+                recorder.finish()
                 if not agent.trials:
                     raise ValueError(
                         f"simulated_seconds {config.simulated_seconds:g} end before the first trial does: give more"
@@ -178,7 +201,8 @@ class Run:
             finally:
                 if self.workers is not None:
                     self.workers.close()
-        return Retraining(self.folder, config, agent, recorder.elapsed, progress, stop).execute()
+        best, self.comparison = write_results(self.folder, config, agent, recorder.elapsed, progress, stop)
+        return best
 
     def _seconds_left(self) -> float | None:
         limit = self.config.simulated_seconds
@@ -188,9 +212,15 @@ class Run:
 
 
 def load_best(folder: Path) -> Architecture:
-    """The best architecture of a run, finished or not.
+    """The best architecture of a run, finished or not: the one in best.json, or the best so far.
 
     Raises:
-        ValueError: the folder holds no run, or no trial yet.
+        ValueError: the folder holds no run, or no trial yet, or best.json is damaged.
     """
-    return read_trials(folder).best
+    trials = read_trials(folder)
+    if not (folder / BEST).exists():
+        return trials.best
+    try:
+        return trials.space.architecture(trials.tokens[json.loads((folder / BEST).read_text())["best"]["trial"]])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(folder / BEST)!r} is damaged: {error}; `nas-gym resume` writes it anew") from error

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nas_gym.agents import SearchResult
 from nas_gym.experiments.run.config import changes_since, read_config, read_space
 from nas_gym.experiments.run.record import RECORD, RecordedTrials, read_rows
@@ -31,6 +33,27 @@ def read_recorded(folder: Path) -> RecordedTrials:
 def read_trials(folder: Path) -> SearchResult:
     """Reads the trials of a run; see `read_recorded`."""
     return read_recorded(folder).result
+
+
+def best_trials(result: SearchResult, top: int) -> list[int]:
+    """Indices of the best trials of the highest fidelity, without architectures that compute the same function.
+
+    Args:
+        result: of the search.
+        top: maximum number of trials.
+
+    Raises:
+        ValueError: all trials have failed.
+    """
+    sound = ~(result.metrics.get("failed", np.zeros(len(result))) > 0) & np.isfinite(result.rewards)
+    sound &= result.fidelities == result.fidelities[sound].max(initial=0.0)
+    found: dict[str, int] = {}
+    for trial in np.argsort(-result.rewards, kind="stable").tolist():
+        if sound[trial] and len(found) < top:
+            found.setdefault(result.space.canonical(result.space.architecture(result.tokens[trial])), trial)
+    if not found:
+        raise ValueError("the run has no best trial: all have failed")
+    return list(found.values())
 
 
 def changed_config(folder: Path, changes: Sequence[str]) -> str:

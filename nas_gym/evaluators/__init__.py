@@ -8,10 +8,11 @@ from nas_gym.evaluators.evaluator import Evaluations, Evaluator, FunctionEvaluat
 from nas_gym.evaluators.guarded import GuardedEvaluator
 from nas_gym.evaluators.multitask import MultiTaskEvaluator, MultiTaskSchedule
 from nas_gym.evaluators.objective import OBJECTIVES, AccuracyObjective, Objective, make_objective
-from nas_gym.evaluators.schedule import SCHEDULES, ScheduleSettings, make_schedule
+from nas_gym.evaluators.schedules import DEFAULT_SCHEDULE, SCHEDULES, ScheduleSettings, make_schedule
 from nas_gym.evaluators.store import EvaluationStore, StoredEvaluator
 
 __all__ = [
+    "DEFAULT_SCHEDULE",
     "EVALUATORS",
     "OBJECTIVES",
     "SCHEDULES",

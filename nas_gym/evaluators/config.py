@@ -116,6 +116,14 @@ class EvaluatorConfig:
             return self
         return dataclasses.replace(self, settings={**training, **self.settings})
 
+    def with_cost(self, metric: str) -> EvaluatorConfig:
+        """With a metric among those of `CostEvaluator`, where it trains networks; tables report what they have."""
+        if not self.kind.trains:
+            return self
+        cost = dict(self.cost or {})
+        measured = dict.fromkeys((*cost.get("metrics", ("parameters", "flops")), metric))
+        return dataclasses.replace(self, cost={**cost, "metrics": list(measured)})
+
     def kwargs(self) -> dict[str, Any]:
         """The arguments of an environment that `parse` makes this of."""
         extra = {name: getattr(self, name) for name in ("cost", "early_stopping") if getattr(self, name) is not None}

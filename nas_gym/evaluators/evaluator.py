@@ -94,12 +94,14 @@ class Evaluator(ABC):
         stateful: whether earlier calls, of `update` or of `evaluate`, change later results, so that a run must save it.
         fidelities: the shares of the full budget that it can spend on an architecture, ascending, the last one 1; ()
             where it evaluates in full only.
+        objective: name of the objective that suits its evaluations, where none is asked for.
         workers: how many evaluations it does side by side.
         part_size: how many architectures are a part in `evaluate_in_parts`; None takes all of a batch.
     """
 
     trains: ClassVar[bool] = False
     uses_task: ClassVar[bool] = False
+    objective: str = "accuracy"
     stateful: bool = False
     fidelities: tuple[float, ...] = ()
     workers: int = 1
@@ -197,6 +199,10 @@ class Evaluator(ABC):
         """
         del tokens
         return {}
+
+    def plan_updates(self, steps: int) -> None:
+        """Is told how many updates a schedule will make before it asks for scores, for a learning rate to follow."""
+        del steps
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on exactly from here: tensors, numbers, strings, and dicts of them."""
@@ -299,6 +305,10 @@ class Schedule:
         for row in np.flatnonzero(evaluations.failed):
             logger.warning("failed trial (%s): %s", evaluations.reasons[row], self.evaluator.space.format(tokens[row]))
         return evaluations
+
+    def quality(self) -> dict[str, float]:
+        """Scalars to log of how well shared weights rank architectures; none by default."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"evaluator": self.evaluator.state_dict(), "trials": self.trials}

@@ -23,6 +23,7 @@ class MultiTaskEvaluator(Evaluator):
     Attributes:
         evaluators: these, in the order of the tasks.
         stateful: whether any of them is.
+        objective: theirs, if all have the same; else the accuracy.
         fidelities: those that all of them offer.
 
     Raises:
@@ -43,6 +44,8 @@ class MultiTaskEvaluator(Evaluator):
                     f"{one.space}; of the tasks given, {', '.join(alike)} share the latter"
                 )
         self.stateful = any(evaluator.stateful for evaluator in self.evaluators.values())
+        objectives = {evaluator.unwrapped.objective for evaluator in self.evaluators.values()}
+        self.objective = objectives.pop() if len(objectives) == 1 else Evaluator.objective
         common = set.intersection(*(set(evaluator.fidelities) for evaluator in self.evaluators.values()))
         self.fidelities = tuple(sorted(common)) if len(common) > 1 else ()
 
@@ -100,6 +103,11 @@ class MultiTaskSchedule(Schedule):
         """The statistics of every task, ``weights/loss`` as ``weights/digits/loss``."""
         each = [_of_task(task, schedule.statistics) for task, schedule in self.schedules.items()]
         return {name: value for statistics in each for name, value in statistics.items()}
+
+    def quality(self) -> dict[str, float]:
+        """That of every task."""
+        each = [_of_task(task, schedule.quality()) for task, schedule in self.schedules.items()]
+        return {name: value for found in each for name, value in found.items()}
 
     def prepare(self) -> Iterator[dict[str, float]]:
         """Does the training that is due on every task, one task after the other."""

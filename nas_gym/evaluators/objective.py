@@ -88,6 +88,21 @@ def _tan(accuracy: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
+class LikelihoodObjective(Objective):
+    """exp(-loss): the geometric mean of the probabilities that a network gives to the right answers, in (0, 1].
+
+    Of few examples, or of networks that are trained little, the loss is a steadier score than the accuracy, since it
+    counts by how much an answer is right. Failed trials have the likelihood 0.
+    """
+
+    name = "likelihood"
+    worst = 0.0
+
+    def values(self, evaluations: Evaluations) -> Floats:
+        return np.exp(-_column(evaluations, "loss"))
+
+
+@dataclass(frozen=True)
 class SoftConstraint(Objective):
     """accuracy * (metric / target) ** exponent (Tan et al. 2019, "MnasNet", equations 2 and 3).
 
@@ -210,6 +225,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "accuracy": partial(AccuracyObjective, "accuracy", _accuracy),
     "accuracy-cubed": partial(AccuracyObjective, "accuracy-cubed", _cubed),  # Zoph & Le 2017, section 4.1
     "accuracy-tan": partial(AccuracyObjective, "accuracy-tan", _tan),  # Cai et al. 2018 (EAS), section 4
+    "likelihood": LikelihoodObjective,
     "soft-constraint": SoftConstraint,
     "linear": LinearObjective,
     "vector": VectorObjective,

@@ -15,9 +15,13 @@ from nas_gym.evaluators.evaluator import Evaluations, logger
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
 from nas_gym.evaluators.training import check_optimiser, cosine, memory_reason, mixed_precision, repeated
 from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
+from nas_gym.networks.few_shot import FewShotNetwork
+from nas_gym.networks.network import ArchitectureNorm
 from nas_gym.settings import check_fields
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.tasks import Split, Task
+
+COSINE_STEPS = 2000  # of the first cosine, where no schedule plans any
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,17 @@ class SharedWeightSettings:
         channels: of the first stage (ENAS: 36 on a GPU).
         cells_per_stage: N (ENAS: 5 on a GPU).
         reductions: how often the resolution is halved (ENAS: 2).
-        stem_stride: of the first convolution; None takes 2 from 28 pixels on.
+        stem_stride: of the first convolution; None takes 2 from 16 pixels on.
+        affine: whether batch norm has a scale and a shift, which all architectures then share (NATS-Bench's one-shot
+            configuration: no).
         batch_size: training examples per step.
-        learning_rate: at the start of the cosine (ENAS, section 3.2: 0.05).
+        learning_rate: at the start of the cosine (ENAS, section 3.2: 0.05, for one architecture a step; gradients are
+            averaged over those of a step, so several need several times as much).
         final_learning_rate: at the end of the cosine (ENAS, section 3.2: 0.0005).
-        cosine_steps: steps of the first cosine; each restart is twice as long (ENAS: 10 epochs, doubling).
+        cosine_steps: steps of the first cosine; each restart is twice as long (ENAS: 10 epochs, doubling). None takes
+            the steps that the schedule plans, its warm-up.
         momentum: of SGD, Nesterov's form (ENAS, section 3.2).
-        weight_decay: L2 penalty (ENAS, section 3.2: 1e-4).
+        weight_decay: L2 penalty (ENAS, section 3.2: 1e-4; NATS-Bench's one-shot configuration: 5e-4).
         gradient_clip: largest norm of the gradient (ENAS's published configuration: 5).
         augment: whether the task's augmentation is applied to training examples.
         score_images: number of validation examples that an architecture is scored on; None uses all of them. A number
@@ -48,28 +56,29 @@ class SharedWeightSettings:
     cells_per_stage: int = 1
     reductions: int = 1
     stem_stride: int | None = None
+    affine: bool = False
     batch_size: int = 64
-    learning_rate: float = 0.05
+    learning_rate: float = 0.3
     final_learning_rate: float = 0.0005
-    cosine_steps: int = 2000
+    cosine_steps: int | None = None
     momentum: float = 0.9
-    weight_decay: float = 1e-4
+    weight_decay: float = 5e-4
     gradient_clip: float = 5.0
-    augment: bool = True
+    augment: bool = False
     score_images: int | None = 1000
     score_batch: int = 250
     architectures_at_once: int | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self, "batch_size cosine_steps score_batch", "at least 1", lambda v: v >= 1)
-        optional = "score_images architectures_at_once"
+        check_fields(self, "batch_size score_batch", "at least 1", lambda v: v >= 1)
+        optional = "cosine_steps score_images architectures_at_once"
         check_fields(self, optional, "at least 1, or None", lambda v: v is None or v >= 1)
         check_fields(self, "final_learning_rate", "finite and not negative", lambda v: 0 <= v < math.inf)
         check_optimiser(self)
 
     def network(self, input_shape: tuple[int, ...]) -> NetworkSettings:
         """The macro architecture for a task's `input_shape`."""
-        large = min(input_shape[1:], default=0) >= 28
+        large = min(input_shape[1:], default=0) >= 16
         stride = (2 if large else 1) if self.stem_stride is None else self.stem_stride
         return NetworkSettings(self.channels, self.cells_per_stage, self.reductions, stride)
 
@@ -92,23 +101,41 @@ class SharedWeightEvaluator(TaskEvaluator):
     name = "shared-weights"
     Settings = SharedWeightSettings
     stateful = True
+    objective = "likelihood"
     settings: SharedWeightSettings
 
     def __init__(self, space: SearchSpace, task: Task | str = "digits", **arguments: Any) -> None:
         super().__init__(space, task, **arguments)
         network = self.settings.network(self.task.input_shape)
-        self.supernet = make_supernet(space, self.task.input_shape, self.task.num_outputs, network, self.seed)
-        self.supernet.to(self.device)
+        supernet = make_supernet(space, self.task.input_shape, self.task.num_outputs, network, self.seed)
+        for module in supernet.modules():
+            if isinstance(module, ArchitectureNorm):
+                module.requires_grad_(self.settings.affine)
+        self._one: Network = supernet.to(self.device)
+        self.split_at: int | None = None
+        self.steps, self.planned_steps = 0, 0
+        self._use(self._one)
+
+    def _use(self, supernet: Network | FewShotNetwork) -> None:
+        """Trains and scores with this from now on; the momentum starts at zero."""
+        self.supernet = supernet
         self.optimiser = torch.optim.SGD(
-            self.supernet.parameters(),
+            supernet.parameters(),
             self.settings.learning_rate,
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
             nesterov=self.settings.momentum > 0,
         )
-        self.steps = 0
 
     # ------------------------------------------------------------------ training
+
+    def plan_updates(self, steps: int) -> None:
+        self.planned_steps = steps
+
+    def split(self, position: int) -> None:
+        """Copies the weights into a supernet for each choice of the decision at `position` (Zhao et al. 2021)."""
+        self.split_at = position
+        self._use(FewShotNetwork(self._one, position))
 
     def update(self, tokens: Tokens) -> dict[str, float]:
         """One step of SGD on the mean loss of the M architectures on one minibatch of the train split.
@@ -162,7 +189,7 @@ class SharedWeightEvaluator(TaskEvaluator):
         return torch.Generator(self.device).manual_seed(int(seed[0] >> 1))
 
     def _learning_rate(self) -> float:
-        period, done = self.settings.cosine_steps, self.steps
+        period, done = self.settings.cosine_steps or self.planned_steps or COSINE_STEPS, self.steps
         while done >= period:
             done, period = done - period, 2 * period
         return cosine(self.settings.learning_rate, self.settings.final_learning_rate, done / period)
@@ -172,33 +199,40 @@ class SharedWeightEvaluator(TaskEvaluator):
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
         """The task's score and the metric ``loss`` of the current weights; for images accuracy and cross-entropy."""
         del fidelity, parents
+        return self._scored(tokens, self._scoring_split())
+
+    def halves(self, tokens: Tokens) -> tuple[Evaluations, Evaluations]:
+        """As `evaluate`, on two halves of the scoring examples: how far they agree tells how noisy a score is."""
+        first, second = self._scoring_split().tensor_split(2)
+        return self._scored(tokens, first), self._scored(tokens, second)
+
+    def _scored(self, tokens: Tokens, split: Split) -> Evaluations:
         self.space.check(tokens)
         if len(tokens) == 0:
             return Evaluations(np.empty(0), {"loss": np.empty(0)})
         # Repeated architectures are scored once.
         unique, inverse = np.unique(tokens, axis=0, return_inverse=True)
         at_once = self.settings.architectures_at_once or (64 if self.device.type == "cuda" else 8)
-        scored = [self._score(unique[first : first + at_once]) for first in range(0, len(unique), at_once)]
+        scored = [self._score(unique[first : first + at_once], split) for first in range(0, len(unique), at_once)]
         accuracy, loss = (np.concatenate(column)[inverse.reshape(-1)] for column in zip(*scored, strict=True))
         failed = ~np.isfinite(loss)
         reasons = tuple(_failure(value) for value in loss)
         return Evaluations(np.where(failed, 0.0, accuracy), {"loss": np.where(failed, np.nan, loss)}, failed, reasons)
 
-    def _score(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    def _score(self, tokens: Tokens, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Scores and losses of architectures in one forward pass; an infinite loss stands for exhausted memory."""
         try:
-            return self._forward_scores(tokens)
+            return self._forward_scores(tokens, split)
         except (RuntimeError, MemoryError) as error:
             memory_reason(error)
         if len(tokens) == 1:
             return np.zeros(1), np.full(1, np.inf)
-        halves = [self._score(part) for part in np.array_split(tokens, 2)]
+        halves = [self._score(part, split) for part in np.array_split(tokens, 2)]
         accuracy, loss = zip(*halves, strict=True)
         return np.concatenate(accuracy), np.concatenate(loss)
 
     @torch.no_grad()
-    def _forward_scores(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
-        split = self._scoring_split()
+    def _forward_scores(self, tokens: Tokens, split: Split) -> tuple[np.ndarray, np.ndarray]:
         totals = torch.zeros(len(tokens), dtype=torch.float64, device=self.device)
         loss = torch.zeros_like(totals)
         self.supernet.eval()
@@ -234,12 +268,18 @@ class SharedWeightEvaluator(TaskEvaluator):
         # Copies: the tensors themselves change with the next update.
         return {
             "steps": self.steps,
+            "split_at": -1 if self.split_at is None else self.split_at,
             "supernet": copy.deepcopy(self.supernet.state_dict()),
             "momentum": copy.deepcopy(self.optimiser.state_dict()["state"]),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = int(state["steps"])
+        self.steps, position = int(state["steps"]), int(state["split_at"])
+        if position < 0:
+            self.split_at = None
+            self._use(self._one)
+        elif position != self.split_at:
+            self.split(position)
         self.supernet.load_state_dict(state["supernet"])
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": copy.deepcopy(state["momentum"])})
 

@@ -103,5 +103,5 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).item()  # fails on devices that only stand for one
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} is not to be had: {error}; use 'auto', 'cpu' or 'cuda'") from error
+        raise ValueError(f"device {device!r} is not available: {error}; use 'auto', 'cpu' or 'cuda'") from error
     return chosen

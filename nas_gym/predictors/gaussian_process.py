@@ -105,17 +105,20 @@ class GaussianProcess(Predictor):
 def _distances(first: Floats, second: Floats) -> Floats:
     """Half the squared distances of encodings, float64[N, M]."""
     squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
-    return 0.5 * squares - first @ second.T
+    distances: Floats = 0.5 * squares - first @ second.T
+    return distances
 
 
 def _cholesky(distances: Floats, length: float, noise: float) -> Floats:
     """The lower triangular factor of the values' covariance."""
-    return np.linalg.cholesky(np.exp(-distances / length) + noise * np.eye(len(distances)))
+    lower: Floats = np.linalg.cholesky(np.exp(-distances / length) + noise * np.eye(len(distances))).astype(np.float64)
+    return lower
 
 
 def _likelihood(distances: Floats, values: Floats, length: float, noise: float) -> float:
     lower = _cholesky(distances, length, noise)
-    return _log_density(lower, np.linalg.solve(lower, values))
+    whitened: Floats = np.linalg.solve(lower, values).astype(np.float64)
+    return _log_density(lower, whitened)
 
 
 def _log_density(lower: Floats, whitened: Floats) -> float:

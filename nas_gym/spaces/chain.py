@@ -175,6 +175,18 @@ class ChainSpace(SearchSpace):
         weights: NDArray[np.float64] = np.where(ended[:, None], self._dead[position], present)
         return weights
 
+    def legal(self, tokens: Tokens, position: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        if self.prefix_free or isinstance(position, int | np.integer):
+            return super().legal(tokens, position)
+        governing = self._governing[position]
+        ended = (tokens[np.arange(len(tokens)), governing] != 0) & (governing >= 0)
+        return self._masks[np.where(ended, position + self.length, position)]
+
+    @cached_property
+    def _masks(self) -> NDArray[np.bool_]:
+        """bool[2T, A], the legal choices at each decision before a stop, and then after one."""
+        return np.concatenate([self._live, self._dead]) > 0
+
     @cached_property
     def prefix_free(self) -> bool:
         return self.depth == "fixed"

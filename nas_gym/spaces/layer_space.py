@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.spaces.layer_arrays import EXACT, LayerArrays
 from nas_gym.spaces.layers import (
     ABSENT,
     PLAIN,
@@ -73,7 +74,8 @@ class LayerSpace:
         max_parameters: maximum number of parameters of a network.
 
     Raises:
-        ValueError: a list is empty or not increasing, a kernel is even, or the start network exceeds the limits.
+        ValueError: a list is empty or not increasing, a kernel is even, the start network exceeds the limits, or
+            `max_parameters` is 2^53 or more.
     """
 
     start: Layers = PLAIN
@@ -98,6 +100,8 @@ class LayerSpace:
         longest = max(map(len, self.start.blocks), default=0)
         if not 1 <= longest <= self.depth:
             raise ValueError(f"start needs blocks of 1 to depth {self.depth} layers; its longest has {longest}")
+        if self.max_parameters >= EXACT:
+            raise ValueError(f"max_parameters must be below 2**53, got {self.max_parameters}")
         parameters = self.parameters(self.start)
         if parameters > self.max_parameters:
             raise ValueError(f"start has {parameters:,} parameters; max_parameters is {self.max_parameters:,}")
@@ -123,50 +127,79 @@ class LayerSpace:
         """The number of trainable parameters, computed from the sequence alone."""
         return layers.parameters(self.image_shape, self.num_classes)
 
+    @cached_property
+    def arrays(self) -> LayerArrays:
+        """The rules as tables, for many networks at once."""
+        return LayerArrays(
+            self.start,
+            self.vocabulary,
+            self._wider,
+            self._deeper,
+            len(self.kernels),
+            self.depth,
+            self.image_shape,
+            self.num_classes,
+            self.max_parameters,
+        )
+
     def legal(self, layers: Layers) -> NDArray[np.bool_]:
-        """Which `actions` are legal for a network, bool[n]. Stopping is always legal."""
-        return np.array([not isinstance(self._result(layers, action), str) for action in self.actions])
+        """Which `actions` are legal for a network, bool[n]. Stopping is always legal.
+
+        Raises:
+            ValueError: it is not a network of the space.
+        """
+        mask: NDArray[np.bool_] = self.arrays.legal(self.arrays.encode(layers))[0]
+        return mask
 
     def apply(self, layers: Layers, action: Action) -> Layers:
         """The network after an action; `Stop` leaves it as it is.
 
         Raises:
-            ValueError: the action is not legal; the message gives the reason.
+            ValueError: it is not a network of the space, or the action is not legal; the message gives the reason.
         """
-        result = self._result(layers, action)
-        if isinstance(result, str):
-            raise ValueError(f"{action} is not legal for {layers}: {result}")
-        return result
+        if isinstance(action, Stop):
+            return layers
+        choice = self._choices.get(action)
+        if choice is None or not self.legal(layers)[choice]:
+            raise ValueError(f"{action} is not legal for {layers}: {self._reason(layers, action)}")
+        return self.arrays.decode(self.arrays.grown(self.arrays.encode(layers), np.array([choice])))[0]
 
-    def _result(self, layers: Layers, action: Action) -> Layers | str:
-        """The network after an action, or the reason why it is illegal."""
-        match action:
-            case Widen():
-                result = self._wider(layers, action)
-            case Deepen():
-                result = self._deeper(layers, action)
-            case _:
-                return layers
-        if isinstance(result, str):
-            return result
-        parameters = self.parameters(result)
-        if parameters > self.max_parameters:
-            return f"it would have {parameters:,} parameters, more than {self.max_parameters:,}"
-        return result
+    @cached_property
+    def _choices(self) -> dict[Action, int]:
+        return {action: choice for choice, action in enumerate(self.actions)}
 
-    def _wider(self, layers: Layers, action: Widen) -> Layers | str:
-        if not 0 <= action.layer < len(layers):
-            return f"it has {len(layers)} layers"
-        layer = layers.layers[action.layer]
-        if not isinstance(layer, Weighted):
-            return f"{layer} has no width"
-        choices = self._choices(layer)
-        width = next((choice for choice in choices if choice > layer.width), None)
-        if width is None:
-            return f"the greatest width is {choices[-1]}"
-        return layers.replaced(action.layer, dataclasses.replace(layer, width=width))
+    def _reason(self, layers: Layers, action: Widen | Deepen) -> str:
+        """Why an action is not legal."""
+        if isinstance(action, Widen):
+            if not 0 <= action.layer < len(layers):
+                return f"it has {len(layers)} layers"
+            layer = layers.layers[action.layer]
+            if not isinstance(layer, Weighted):
+                return f"{layer} has no width"
+            wider = self._wider(layer)
+            if wider is None:
+                return f"the greatest width is {self._widths(layer)[-1]}"
+            return self._excess(layers.replaced(action.layer, wider))
+        if not 0 <= action.block < len(layers.blocks):
+            return f"it has {len(layers.blocks)} blocks"
+        block = layers.blocks[action.block]
+        if not 0 <= action.position < len(block):
+            return f"block {action.block} has {len(block)} layers"
+        if len(block) >= self.depth:
+            return f"block {action.block} has {len(block)} layers, which is the maximum"
+        index = block[action.position]
+        connected = isinstance(layers.layers[index], FullyConnected)
+        if connected and action.kernel is not None:
+            return "a fully connected layer has no kernel"
+        if not connected and action.kernel not in self.kernels:
+            return f"kernels are {', '.join(map(str, self.kernels))}"
+        new = self._deeper(layers.layers[index])[0 if connected else self.kernels.index(action.kernel or 0)]
+        return self._excess(layers.inserted(index + 1, new))
 
-    def _choices(self, layer: Weighted) -> tuple[int, ...]:
+    def _excess(self, layers: Layers) -> str:
+        return f"it would have {self.parameters(layers):,} parameters, more than {self.max_parameters:,}"
+
+    def _widths(self, layer: Weighted) -> tuple[int, ...]:
         match layer:
             case Convolution():
                 return self.widths
@@ -175,24 +208,22 @@ class LayerSpace:
             case FullyConnected():
                 return self.units
 
-    def _deeper(self, layers: Layers, action: Deepen) -> Layers | str:
-        if not 0 <= action.block < len(layers.blocks):
-            return f"it has {len(layers.blocks)} blocks"
-        block = layers.blocks[action.block]
-        if not 0 <= action.position < len(block):
-            return f"block {action.block} has {len(block)} layers"
-        if len(block) >= self.depth:
-            return f"block {action.block} has {len(block)} layers, which is the maximum"
-        layer = layers.layers[block[action.position]]
-        if isinstance(layer, FullyConnected):
-            if action.kernel is not None:
-                return "a fully connected layer has no kernel"
-        elif action.kernel not in self.kernels:
-            return f"kernels are {', '.join(map(str, self.kernels))}"
-        else:
-            assert isinstance(layer, Convolution | DenseConvolution)
-            layer = dataclasses.replace(layer, kernel=action.kernel)
-        return layers.inserted(block[action.position] + 1, layer)
+    def _wider(self, layer: Layer) -> Layer | None:
+        """The layer with the next width of its list; None if there is none."""
+        if not isinstance(layer, Weighted):
+            return None
+        width = next((width for width in self._widths(layer) if width > layer.width), None)
+        return None if width is None else dataclasses.replace(layer, width=width)
+
+    def _deeper(self, layer: Layer) -> list[Layer]:
+        """The new layers that may follow a layer in its block."""
+        match layer:
+            case FullyConnected():
+                return [layer]
+            case Convolution() | DenseConvolution():
+                return [dataclasses.replace(layer, kernel=kernel) for kernel in self.kernels]
+            case _:
+                return []
 
     @cached_property
     def vocabulary(self) -> tuple[Layer, ...]:
@@ -210,10 +241,6 @@ class LayerSpace:
         vocabulary += [FullyConnected(width) for width in sorted({*self.units, *units}) if units]
         return (*vocabulary, *dict.fromkeys(layer for layer in self.start if not isinstance(layer, Weighted)))
 
-    @cached_property
-    def _tokens(self) -> dict[Layer, int]:
-        return {layer: token for token, layer in enumerate(self.vocabulary)}
-
     def encode(self, layers: Layers) -> tuple[NDArray[np.int64], int]:
         """Encodes a network as one token per layer, as in the encoder of Cai et al. 2018.
 
@@ -226,10 +253,10 @@ class LayerSpace:
         if len(layers) > self.length:
             raise ValueError(f"{layers} has {len(layers)} layers; networks of the space have up to {self.length}")
         for index, layer in enumerate(layers):
-            if layer not in self._tokens:
+            if layer not in self.arrays.token:
                 raise ValueError(f"layer {index} of {layers}, {layer}, is not in the space's vocabulary")
         tokens = np.full(self.length, ABSENT, dtype=np.int64)
-        tokens[: len(layers)] = [self._tokens[layer] for layer in layers]
+        tokens[: len(layers)] = [self.arrays.token[layer] for layer in layers]
         return tokens, len(layers)
 
     def decode(self, tokens: NDArray[np.int64]) -> Layers:

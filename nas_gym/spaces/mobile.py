@@ -62,6 +62,7 @@ class MobileSpace(SearchSpace):
     squeeze_excite: tuple[float, ...] = (0.0, 0.25)
 
     name = "mobile"
+    ordered = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.stages, int) or self.stages < 1:

@@ -32,6 +32,7 @@ class SizeSpace(SearchSpace):
     widths: tuple[int, ...] = WIDTHS
 
     name = "size"
+    ordered = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.stages, int) or self.stages < 2 or self.stages % 3 != 2:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,9 +102,14 @@ class SearchSpace(ABC):
 
     Subclasses are frozen dataclasses, whose fields are their JSON form. They implement `decisions`, `size` and `graph`,
     and `weights` if choices depend on earlier ones.
+
+    Attributes:
+        name: of the kind of space.
+        ordered: whether all choices are sizes, so that there is a smallest and a largest architecture.
     """
 
     name: str
+    ordered: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -6,17 +6,18 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas_gym.spaces.graph import ArchitectureGraph
+from nas_gym.spaces.layer_arrays import Networks
 from nas_gym.spaces.layer_space import Action, Deepen, LayerSpace, Stop, Widen
 from nas_gym.spaces.layers import DENSENET, PLAIN, Layers, Shape
 from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, Tokens
 
 STARTS: dict[str, Layers] = {"plain": PLAIN, "densenet": DENSENET}
-REMEMBERED = 2**15  # networks whose legal actions and children are cached
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class TransformationSpace(SearchSpace):
                     f"prefix must be fewer than {steps} choices that are legal in this order and do not stop; got "
                     f"{self.prefix!r}"
                 )
-            network = self._child(network, choice)
+            network = self.layer_space.apply(network, self.actions[choice])
 
     @cached_property
     def layer_space(self) -> LayerSpace:
@@ -138,15 +139,15 @@ class TransformationSpace(SearchSpace):
         return tuple(taken)
 
     def history(self, tokens: Sequence[int] | Tokens) -> list[Layers]:
-        """The start network, and the network after each action."""
-        networks = [self.layer_space.start]
-        for choice in self.taken(tokens):
-            networks.append(self._child(networks[-1], choice))
-        return networks
+        """The start network, and the network after each action; illegal actions leave it unchanged."""
+        taken = np.array(self.taken(tokens), dtype=np.int64)
+        networks = [self.reached(taken[None, :step]) for step in range(len(taken) + 1)]
+        return self.layer_space.arrays.decode(np.concatenate(networks, axis=1))
 
     def network(self, tokens: Sequence[int] | Tokens) -> Layers:
         """The network after all actions."""
-        return self.history(tokens)[-1]
+        taken = np.array(self.taken(tokens), dtype=np.int64)
+        return self.layer_space.arrays.decode(self.reached(taken[None]))[0]
 
     def filled(self, tokens: Tokens) -> Tokens:
         """Replaces undecided positions of int64[..., T] by stops, which leaves the networks as they are."""
@@ -154,16 +155,65 @@ class TransformationSpace(SearchSpace):
 
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
         """1 for legal choices, 0 for others, after prefixes of tokens int64[B, T]."""
-        weights = np.zeros((len(tokens), self.num_choices))
-        if position < len(self.prefix):
-            weights[:, self.prefix[position]] = 1.0
-            return weights
-        for row, prefix in zip(weights, np.asarray(tokens)[:, :position], strict=True):
-            if position and prefix[-1] == self.stop:
-                row[self.stop] = 1.0
-            else:
-                row[:] = self.legal_actions(self.network(prefix))
+        prefixes = np.asarray(tokens)[:, :position]
+        can_have_stopped = position >= max(len(self.prefix), 1)
+        stopped = prefixes[:, -1] == self.stop if can_have_stopped else np.zeros(len(prefixes), dtype=bool)
+        weights = np.zeros((len(prefixes), self.num_choices))
+        weights[stopped, self.stop] = 1.0
+        if not stopped.all():
+            legal = self._forced(self._legal(self.reached(prefixes)), position)
+            weights[~stopped] = legal[~stopped]
         return weights
+
+    def legal_next(self, networks: Networks, position: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The choices that are legal for networks at a decision, the same for all or int64[B]: bool[B, A].
+
+        The networks have not been stopped.
+        """
+        return self._forced(self.layer_space.arrays.legal(networks), position)
+
+    def _forced(self, legal: NDArray[np.bool_], position: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Legal choices at a decision, of which the prefix leaves one."""
+        positions = np.broadcast_to(position, len(legal))
+        forced = np.flatnonzero(positions < len(self.prefix))
+        if len(forced):
+            legal = legal.copy()
+            legal[forced] = np.array(self.prefix)[positions[forced], None] == np.arange(self.num_choices)
+        return legal
+
+    def reached(self, prefixes: Tokens) -> Networks:
+        """The networks after choices int64[B, n], with their layers as `LayerArrays` has them; read-only.
+
+        Illegal choices leave a network unchanged, as do all choices after a stop or an undecided position.
+        """
+        arrays = self.layer_space.arrays
+        # Decisions are mostly asked for one after the other: the networks of the last call are the start of this one.
+        known, networks = self._last.get("reached", (prefixes[:, :0], arrays.start))
+        steps = known.shape[1]
+        if not np.array_equal(known, prefixes[:, :steps]):
+            steps = 0
+        if steps == 0:
+            networks = np.repeat(arrays.start, len(prefixes), axis=1)
+        running = np.logical_and.accumulate((prefixes != self.stop) & (prefixes != UNDECIDED), axis=1)
+        for step in range(steps, prefixes.shape[1]):
+            choices = np.where(running[:, step], prefixes[:, step], self.stop)
+            allowed = self._legal(networks)[np.arange(len(choices)), choices]
+            networks = arrays.grown(networks, np.where(allowed, choices, self.stop))
+        networks.setflags(write=False)
+        self._last["reached"] = prefixes.copy(), networks
+        return networks
+
+    def _legal(self, networks: Networks) -> NDArray[np.bool_]:
+        """The legal actions of networks that were reached; those of the last call are known."""
+        known, legal = self._last.get("legal", (None, None))
+        if known is not networks or legal is None:
+            legal = self.layer_space.arrays.legal(networks)
+            self._last["legal"] = networks, legal
+        return legal
+
+    @cached_property
+    def _last(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        return {}
 
     def can_grow(self, tokens: Sequence[int] | Tokens) -> bool:
         """Whether another action than stop is possible after these actions."""
@@ -183,10 +233,10 @@ class TransformationSpace(SearchSpace):
         return self
 
     def _part(self, prefix: tuple[int, ...]) -> TransformationSpace:
-        # Cached; all parts share what is known about networks.
+        # Cached, because a space caches what it derives from its fields.
         if prefix not in self._parts:
             self._parts[prefix] = part = dataclasses.replace(self, prefix=prefix)
-            vars(part).update(layer_space=self.layer_space, _masks=self._masks, _children=self._children)
+            vars(part).update(layer_space=self.layer_space)
         return self._parts[prefix]
 
     @cached_property
@@ -194,30 +244,8 @@ class TransformationSpace(SearchSpace):
         return {self.prefix: self}
 
     def legal_actions(self, layers: Layers) -> NDArray[np.bool_]:
-        """Which actions are legal for a network, bool[A]; read-only."""
-        if layers not in self._masks:
-            if len(self._masks) >= REMEMBERED:
-                self._masks.clear()
-            self._masks[layers] = self.layer_space.legal(layers)
-        return self._masks[layers]
-
-    def _child(self, layers: Layers, choice: int) -> Layers:
-        """The network after a choice; an illegal choice leaves it unchanged."""
-        key = layers, choice
-        if key not in self._children:
-            if len(self._children) >= REMEMBERED:
-                self._children.clear()
-            legal = self.legal_actions(layers)[choice]
-            self._children[key] = self.layer_space.apply(layers, self.actions[choice]) if legal else layers
-        return self._children[key]
-
-    @cached_property
-    def _masks(self) -> dict[Layers, NDArray[np.bool_]]:
-        return {}
-
-    @cached_property
-    def _children(self) -> dict[tuple[Layers, int], Layers]:
-        return {}
+        """Which actions are legal for a network, bool[A]."""
+        return self.layer_space.legal(layers)
 
     # ------------------------------------------------------------------ representations
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nas_gym.tasks.image_task import resize
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow has others, which may start other programs
 GREY_MODES = frozenset({"1", "L", "LA"})
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that stand for a turn by a quarter
 DEEP_MODES = ("I", "F")  # Pillow's modes of more than 8 bits a channel; a conversion to 8 bits would clip them
 
 FILE_PIXELS = 2**25
@@ -25,6 +26,9 @@ TASK_BYTES = 2**32
 """Bytes of the largest task that is read, as one tensor of all images."""
 SIDE = 64
 """The longer side, in pixels, of images of different sizes, at most, unless a size is given."""
+
+IMBALANCE = 3
+"""How many times as many images as the smallest class the largest one may have without a warning."""
 
 Size = tuple[int, int]
 
@@ -51,7 +55,7 @@ def list_class_folders(root: Path) -> dict[str, list[Path]]:
 
 
 def read_images(paths: Sequence[Path], size: Size | None = None) -> tuple[torch.Tensor, list[bytes]]:
-    """Reads image files into one tensor: grey if all are grey, else RGB.
+    """Reads image files into one tensor: grey if all are grey, else RGB. Photographs are turned upright, as EXIF says.
 
     Args:
         paths: the files, at least one.
@@ -95,6 +99,28 @@ def common_size(sizes: Sequence[Size]) -> Size:
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
+def balance_notes(classes: Sequence[str], splits: Mapping[str, Sequence[int]]) -> list[str]:
+    """What makes accuracies hard to read: classes that a split lacks, and one class that is far more frequent.
+
+    Args:
+        classes: their names.
+        splits: the number of images of each class, by the name of the split.
+    """
+    notes = []
+    for name, counts in splits.items():
+        if lacking := [label for label, count in zip(classes, counts, strict=True) if not count]:
+            labels = ", ".join(map(repr, lacking))
+            notes.append(f"the {name} split has no image of {labels}: add images, at least 12 of each class")
+    totals = np.sum(list(splits.values()), axis=0)
+    if totals.max() >= IMBALANCE * totals.min():
+        most, least, share = int(totals.argmax()), int(totals.argmin()), totals.max() / totals.sum()
+        notes.append(
+            f"classes are unbalanced: {totals[most]} images of {classes[most]!r}, {totals[least]} of "
+            f"{classes[least]!r}; a network that always answers {classes[most]!r} has an accuracy of {share:.2f}"
+        )
+    return notes
+
+
 def check_duplicates(paths: Sequence[Path], hashes: Sequence[bytes], test: Sequence[int]) -> None:
     """Whether no image is there twice, but for those that are twice among `test`.
 
@@ -120,12 +146,14 @@ def check_duplicates(paths: Sequence[Path], hashes: Sequence[bytes], test: Seque
 
 def _header(path: Path) -> tuple[str, Size]:
     with _opened(path) as image:
-        return image.mode, (image.height, image.width)
+        height, width = image.height, image.width
+        turned = image.getexif().get(ORIENTATION) in TURNED
+        return image.mode, (width, height) if turned else (height, width)
 
 
 def _pixels(path: Path, mode: str) -> np.ndarray:
     with _opened(path) as image:
-        return np.array(image.convert(mode))
+        return np.array(ImageOps.exif_transpose(image).convert(mode))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -15,11 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from nas_gym.settings import unknown
-from nas_gym.tasks.folders import check_duplicates, list_class_folders, read_images
+from nas_gym.tasks import glyphs
+from nas_gym.tasks.folders import balance_notes, check_duplicates, list_class_folders, read_images
 from nas_gym.tasks.formats import read_cifar_batch, read_cifar_classes, read_idx
 from nas_gym.tasks.image_task import Augmentation, ImageTask, channel_statistics, resize
 from nas_gym.tasks.names import FOLDER, TASKS
 from nas_gym.tasks.task import Split
+
+logger = logging.getLogger("nas_gym")
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 IDX_FILES = (
@@ -63,10 +67,12 @@ def make_task(
     A dataset's own test split is the test split, and its own train split is divided 5:1 into train and valid. Without
     one (``digits``, a folder of classes), the test split is drawn first, in the same way for every seed. All draws
     are stratified: train, valid, and every beginning of either hold the classes in the dataset's proportions.
+    ``glyphs`` is drawn when it is asked for, at the `image_size` wanted, and cached.
 
     Args:
         name: a name in `nas_gym.tasks.names.TASKS`; ``fashion-mnist:0-4`` or ``digits:1,3,7-9``, the task of some
-            classes of one of these, by their numbers; ``folder:PATH`` with a folder's path.
+            classes of one of these, by their numbers; ``glyphs:0-199``, likewise, of all characters; ``folder:PATH``
+            with a folder's path.
         seed: fixes which images are train and valid, and their order. It does not move the test split.
         device: where the images will be.
         data_dir: where datasets are looked for and downloaded to; by default the environment variable
@@ -100,6 +106,10 @@ def make_task(
         "valid": source.learn.take(order[:valid][:valid_limit]),
         "test": source.test,
     }
+    if name.startswith(FOLDER):
+        counts = {key: torch.bincount(split.targets, minlength=len(source.classes)) for key, split in splits.items()}
+        for note in balance_notes(source.classes, {key: count.tolist() for key, count in counts.items()}):
+            logger.warning("task %r: %s", name, note)
     if size is not None:
         splits = {key: Split(resize(split.inputs, size), split.targets) for key, split in splits.items()}
     mean, std = channel_statistics(splits["train"].inputs)
@@ -140,7 +150,9 @@ def _read(name: str, data_dir: Path, download: bool, size: tuple[int, int] | Non
         return _svhn(data_dir, download)
     if name.startswith(FOLDER) and name != FOLDER:
         return _folder(name, size, allow_duplicates)
-    whole, _, chosen = name.partition(":")
+    whole, colon, chosen = name.partition(":")
+    if whole == "glyphs" and (chosen or not colon):
+        return _glyphs(name, chosen, data_dir, size)
     if chosen and whole in TASKS:
         return _some_classes(_read(whole, data_dir, download, size, allow_duplicates), name, chosen)
     raise ValueError(unknown("task", name, TASKS))
@@ -193,6 +205,17 @@ def _digits() -> _Source:
     everything = _split(images, digits.target)
     learn, test = _hold_out(digits.target, test=400)
     return _Source(DIGITS, everything.take(learn), everything.take(test), Augmentation(padding=1), valid=397)
+
+
+def _glyphs(name: str, chosen: str, data_dir: Path, size: tuple[int, int] | None) -> _Source:
+    numbers = _class_numbers(name, chosen, glyphs.count_characters()).tolist() if chosen else range(glyphs.CLASSES)
+    side = glyphs.SIDE if size is None else size[0]
+    classes, images = glyphs.read_glyphs(numbers, side, data_dir / "cache")
+    # A drawing of every class, then another: every beginning of the test split is balanced.
+    everything = Split(images.flatten(0, 1), torch.arange(len(classes)).repeat(len(images)))
+    test = glyphs.TEST * len(classes)
+    learn, test_split = everything.take(slice(-test)), everything.take(slice(-test, None))
+    return _Source(classes, learn, test_split, Augmentation(padding=1), valid=glyphs.VALID * len(classes))
 
 
 def _idx(name: str, data_dir: Path, download: bool) -> _Source:

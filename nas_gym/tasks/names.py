@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str] = {
     "digits": "1,797 grey handwritten digits of 8x8 pixels, bundled with scikit-learn",
+    "glyphs": "11,160 grey digits and letters of 16x16 pixels on clutter, from fonts; 1,216 classes, 0-61 by default",
     "fashion-mnist": "70,000 grey articles of clothing of 28x28 pixels, 10 classes (Xiao et al. 2017)",
     "mnist": "70,000 grey handwritten digits of 28x28 pixels (LeCun et al. 1998)",
     "kmnist": "70,000 grey cursive Japanese characters of 28x28 pixels, 10 classes (Clanuwat et al. 2018)",

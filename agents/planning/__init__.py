@@ -1,0 +1,1 @@
+"""Agents that plan over the tree of decisions, and samplers that learn to reach good leaves of it."""
