@@ -26,17 +26,23 @@ QUICK: dict[str, Any] = {"predictor_settings": {"epochs": 5, "width": 8}}
 VECTOR = {"name": "vector", "weights": {"accuracy": 1.0, "convolutions": -0.5}, "worst": (0.0, -3.0)}
 
 
+def live(tokens: Tokens, *operations: str) -> Floats:
+    """How many of these operations are on a path to the output: what architectures that compute the same agree in."""
+    graphs = [BENCH.graph(BENCH.architecture(row)).contracted() for row in tokens]
+    return np.array([sum(node.operation in operations for node in graph.nodes) for graph in graphs], dtype=np.float64)
+
+
 class Weighed(Evaluator):
     """Convolutions make architectures accurate, those of 3x3 more so, and heavy."""
 
     def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        share = ((tokens == 3) + 0.5 * (tokens == 2)).mean(axis=1)
-        return Evaluations(0.5 + 0.4 * share, {"convolutions": np.isin(tokens, [2, 3]).sum(axis=1).astype(float)})
+        share = (live(tokens, "nor_conv_3x3") + 0.5 * live(tokens, "nor_conv_1x1")) / 6
+        return Evaluations(0.5 + 0.4 * share, {"convolutions": -2 * weight(self.space, tokens)})
 
 
 def weight(space: SearchSpace, tokens: Tokens) -> Floats:
     """What a trial would be given for the second objective of `VECTOR`."""
-    return -0.5 * np.isin(tokens, [2, 3]).sum(axis=1)
+    return -0.5 * live(tokens, "nor_conv_1x1", "nor_conv_3x3")
 
 
 def env(**arguments: Any) -> ConstructionVectorEnv:
