@@ -34,11 +34,16 @@ if TYPE_CHECKING:
     from .policy_gradient.ppo import PPO
     from .policy_gradient.reinforce import Reinforce
     from .predictor_based.agent import PredictorAgent
+    from .predictor_based.bananas import Bananas
     from .predictor_based.bayesian import Bayesian
+    from .predictor_based.bogcn import BOGCN
+    from .predictor_based.npenas import NPENAS
     from .stable_baselines.off_policy import SB3DQN, SB3QRDQN
     from .stable_baselines.on_policy import SB3A2C, SB3PPO, SB3TRPO, SB3MaskablePPO, SB3RecurrentPPO
 
 _LAZY = {
+    "BOGCN": ".predictor_based.bogcn",
+    "Bananas": ".predictor_based.bananas",
     "Bayesian": ".predictor_based.bayesian",
     "BOHB": ".baselines.bohb",
     "Controller": ".controllers.controller",
@@ -50,6 +55,7 @@ _LAZY = {
     "LocalSearch": ".baselines.local_search",
     "MCTS": ".planning.mcts",
     "MultiTask": ".policy_gradient.multitask",
+    "NPENAS": ".predictor_based.npenas",
     "NSGA2": ".evolution.nsga2",
     "PPO": ".policy_gradient.ppo",
     "PredictorAgent": ".predictor_based.agent",
@@ -77,9 +83,11 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AGENTS",
+    "BOGCN",
     "BOHB",
     "EAS",
     "MCTS",
+    "NPENAS",
     "NSGA2",
     "PPO",
     "SB3A2C",
@@ -89,6 +97,7 @@ __all__ = [
     "SB3TRPO",
     "TPE",
     "Agent",
+    "Bananas",
     "Bayesian",
     "Budget",
     "Callback",

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nas_gym.predictors.bayesian_regression import BayesianRegression
 from nas_gym.predictors.encodings import kernel
 from nas_gym.predictors.predictor import Predictor
 from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
-
-LARGEST_PRECISION = 1e10
-"""Bounds both precisions, relative to their start: one diverges where the fit is exact or explains nothing."""
 
 BLOCK = 4096
 """Architectures that are predicted at once, so that the kernel of a large pool is never held as a whole."""
@@ -48,7 +46,7 @@ class BayesianLinearSettings:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
 
 
-class BayesianLinear(Predictor):
+class BayesianLinear(BayesianRegression, Predictor):
     """Bayesian linear regression, whose two precisions maximise the evidence (the marginal likelihood).
 
     Weights and noise are normal with mean 0. The updates of their precisions are those of MacKay 1992, "Bayesian
@@ -76,59 +74,26 @@ class BayesianLinear(Predictor):
         super()._learn(tokens, _without_outliers(values, self.settings.outliers), learn)
 
     def fit_standardised(self, tokens: Tokens, values: Floats) -> None:
-        self._decompose(tokens, values)
-        self._maximise_evidence()
+        self.regress(self._gram(tokens), values, self.settings.iterations, self.settings.tolerance)
 
     def update_standardised(self, tokens: Tokens, values: Floats) -> None:
         """Keeps the precisions."""
-        self._decompose(tokens, values)
+        self.decompose(self._gram(tokens), values)
 
-    def _decompose(self, tokens: Tokens, values: Floats) -> None:
+    def _gram(self, tokens: Tokens) -> Floats:
+        """The scalar products of the encoded architectures, float64[n, n], which are kept for predictions."""
         self._tokens = np.array(tokens)
         gram = kernel(tokens, tokens, pairs=self.settings.pairs)
-        eigenvalues, self._vectors = np.linalg.eigh(gram)
-        self._eigenvalues = np.maximum(eigenvalues, 0.0)  # rounding makes some negative
-        self._projected = values @ self._vectors
         self._square = float(gram[0, 0])  # of the length of an encoding, the same for all architectures
-
-    def _maximise_evidence(self) -> None:
-        precisions = np.array([self._square, 1.0])  # of weights that explain values of variance 1, and of such noise
-        largest = LARGEST_PRECISION * precisions
-        found = [self._evidence(precisions)]
-        for _ in range(self.settings.iterations if self._projected.any() else 0):
-            updated = np.minimum(self._updated(precisions), largest)
-            change = np.abs(updated / precisions - 1).max()
-            precisions = updated
-            found.append(self._evidence(precisions))
-            if change <= self.settings.tolerance:
-                break
-        self.weight_precision, self.noise_precision = precisions.tolist()
-        self.evidence = np.array(found)
-
-    def _updated(self, precisions: Floats) -> Floats:
-        """MacKay's update: each precision as the data determine it, given the weights under the present ones."""
-        weight, noise = precisions
-        shrinkage = weight / (weight + noise * self._eigenvalues)  # 1 where the data say nothing
-        determined = np.sum(1 - shrinkage)  # gamma, the effective number of weights
-        square_of_weights = np.sum(self._eigenvalues * (noise / weight * shrinkage * self._projected) ** 2)
-        square_of_errors = np.sum((shrinkage * self._projected) ** 2)
-        with np.errstate(divide="ignore"):  # weights of 0, where one architecture has all the values
-            return np.array([determined / square_of_weights, np.sum(shrinkage) / square_of_errors])
-
-    def _evidence(self, precisions: Floats) -> float:
-        """The logarithm of the evidence of the standardised values."""
-        variances = self._eigenvalues / precisions[0] + 1 / precisions[1]
-        return float(-0.5 * np.sum(np.log(2 * np.pi * variances) + self._projected**2 / variances))
+        return gram
 
     def predict_standardised(self, tokens: Tokens) -> tuple[Floats, Floats]:
         mean, variance = np.empty((2, len(tokens)))
-        scaled = self.noise_precision / (self.weight_precision + self.noise_precision * self._eigenvalues)
         for start in range(0, len(tokens), BLOCK):
             rows = slice(start, start + BLOCK)
-            shared = kernel(tokens[rows], self._tokens, pairs=self.settings.pairs) @ self._vectors
-            mean[rows] = shared @ (scaled * self._projected)
-            variance[rows] = (self._square - shared**2 @ scaled) / self.weight_precision
-        return mean, np.sqrt(np.maximum(variance, 0.0) + 1 / self.noise_precision)
+            shared = kernel(tokens[rows], self._tokens, pairs=self.settings.pairs)
+            mean[rows], variance[rows] = self.posterior(shared, self._square)
+        return mean, np.sqrt(variance)
 
 
 def _without_outliers(values: Floats, bound: float) -> Floats:

@@ -78,3 +78,17 @@ def kernel(first: Tokens, second: Tokens, *, pairs: bool) -> Floats:
     for position in range(first.shape[1]):  # one decision at a time: the memory is that of the result
         matches += first[:, position, None] == second[:, position]
     return matches * (matches + 1) / 2 if pairs else matches
+
+
+def sequence(space: SearchSpace, tokens: Tokens) -> NDArray[np.int64]:
+    """The choices as words of one vocabulary, for recurrent networks.
+
+    Args:
+        space: the search space.
+        tokens: int64[B, T].
+
+    Returns:
+        int64[B, T], below the sum of the space's `choice_counts`; choices of different decisions are different words.
+    """
+    words: NDArray[np.int64] = tokens + np.cumsum([0, *space.choice_counts[:-1]])
+    return words

@@ -162,7 +162,11 @@ PREDICTORS: Registry[type[Predictor]] = Registry(
     {
         "bayesian-linear": "nas_gym.predictors.bayesian_linear:BayesianLinear",
         "ensemble": "nas_gym.predictors.ensemble:Ensemble",
+        "gates": "nas_gym.predictors.gates:GATES",
         "gaussian-process": "nas_gym.predictors.gaussian_process:GaussianProcess",
+        "gcn": "nas_gym.predictors.gcn:GCN",
+        "lstm": "nas_gym.predictors.lstm:LSTM",
+        "mlp-ensemble": "nas_gym.predictors.mlp_ensemble:MLPEnsemble",
     },
 )
 """The classes of predictors by name. They are called with a search space and, by keyword, with their settings."""

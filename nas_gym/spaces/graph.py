@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 INPUT = "input"
@@ -77,6 +77,20 @@ class ArchitectureGraph:
     def canonical_hash(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of `canonical`."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    def contracted(self) -> ArchitectureGraph:
+        """The graph that `canonical` compares: its live operations, and the sums that are operands of concatenations.
+
+        One without a path from an input to an output is that output alone.
+        """
+        labels, sources = self._contracted()
+        if not labels:
+            return ArchitectureGraph(tuple(node for node in self.nodes if node.operation == OUTPUT)[:1], ())
+        rank = {node: position for position, node in enumerate(labels)}
+        kept = [self.nodes[index] for index in labels]
+        nodes = tuple(replace(node, operation=SUM) if node.operation == SKIP else node for node in kept)
+        edges = ((rank[source], rank[node]) for node, read in sources.items() for source in read.elements())
+        return ArchitectureGraph(nodes, tuple(edges))
 
     def _contracted(self) -> tuple[dict[int, str], dict[int, Counter[int]]]:
         """The live operations with their labels, and the multiset of live operations that each one reads."""
