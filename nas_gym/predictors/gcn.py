@@ -102,8 +102,9 @@ class GraphConvolutions(FeatureNetwork):
         self.dropout = nn.Dropout(settings.dropout)
         self.readout = nn.Linear(width, 1)
         if not settings.bidirectional:
-            for weight in (self.embedding.weight, *(layer.weight for layer in self.layers)):
-                nn.init.uniform_(weight, -0.05, 0.05)
+            for module in (self.embedding, *self.layers):
+                for weight in module.parameters():
+                    nn.init.uniform_(weight, -0.05, 0.05)
 
     def features(self, *batch: Tensor) -> Tensor:
         adjacency, symbols, outputs = batch

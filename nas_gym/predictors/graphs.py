@@ -39,7 +39,8 @@ class GraphBatch:
     @property
     def nodes(self) -> Bools:
         """Where there is a node, bool[B, N]."""
-        return self.symbols != PADDING
+        real: Bools = self.symbols != PADDING
+        return real
 
 
 class GraphEncoding:

@@ -77,7 +77,7 @@ class MLPEnsemble(Predictor):
             for rows in minibatches(len(targets), settings, optimiser):
                 errors = (self.network(inputs[rows]) - targets[rows]).abs()
                 optimiser.zero_grad()
-                errors.mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]  # each member has its own loss
+                errors.mean(dim=1).sum().backward()  # each member has its own loss
                 optimiser.step()
 
     def predict_standardised(self, tokens: Tokens) -> tuple[Floats, Floats]:
