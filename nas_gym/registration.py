@@ -60,7 +60,7 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         id="NAS-Cell-v0",
         space="cell:enas",
         evaluator="shared-weights",
-        task="digits",
+        task="glyphs",
         description="A normal and a reduction cell of a convolutional network, as in ENAS micro.",
     ),
     EnvironmentSpec(

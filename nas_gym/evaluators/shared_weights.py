@@ -58,7 +58,7 @@ class SharedWeightSettings:
     stem_stride: int | None = None
     affine: bool = False
     batch_size: int = 64
-    learning_rate: float = 0.3
+    learning_rate: float = 0.1
     final_learning_rate: float = 0.0005
     cosine_steps: int | None = None
     momentum: float = 0.9
