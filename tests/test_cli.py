@@ -219,11 +219,11 @@ def test_show_what_best_json_says(command, tmp_path) -> None:
         (["train", *QUICK, "objective:luck"], "unknown objective 'luck'"),
         (["train", *QUICK, "--params", "speed:1"], "agent 'reinforce' has no hyperparameter 'speed'; known: adam"),
         (["train", *QUICK, "--params", "batch_size:0"], "batch_size must be a positive integer, got 0"),
-        (["train", "--env-params", "schedule:never"], "unknown schedule 'never'; known: interleaved"),
+        (["train", "--env-params", "schedule:never"], "unknown schedule 'never'; known: enas, fair"),
         (["train", "--env-params", "evaluator_kwargs.colour:1"], "shared-weights has no setting ['colour']"),
         (
             ["train", "--env-params", "schedule.colour:1"],
-            "schedule 'interleaved' has no field 'colour'; known: ",
+            "schedule 'uniform' has no field 'colour'; known: ",
         ),
         (["train", *QUICK, "--run-dir", "file"], "file"),
         (["resume", "nothing"], "'nothing' holds no run: there is no config.yaml in it"),

@@ -362,10 +362,10 @@ def test_what_was_withdrawn_is_passed_over(name) -> None:
     agent.withdraw()
     before = parameters(agent.model)
     assert agent.tell(answered(lost, np.ones(5))) == {}
-    assert not agent._told
+    assert not agent._reported
     assert same(before, parameters(agent.model))
     agent.tell(answered(agent.ask(3), np.ones(3)))
-    assert len(agent._told) == 3
+    assert len(agent._reported) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -385,8 +385,8 @@ def test_equal_architectures_are_told_apart(name) -> None:
     for row, reward in ((one, 0.25), (two, 0.75)):  # the later one first
         episode = agent._asked[int(proposal.ids[row])]
         agent.tell(answered(proposal.rows(np.array([row])), np.array([reward])))
-        assert agent._told[-1][0] is episode
-        assert agent._told[-1][1] == reward
+        assert agent._reported[-1][0] is episode
+        assert agent._reported[-1][1] == reward
 
 
 @pytest.mark.parametrize("name", ["sb3:ppo", "sb3:dqn"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from nas_gym.evaluators.evaluator import Evaluations, logger
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
+from nas_gym.evaluators.threads import fitting_threads
 from nas_gym.evaluators.training import check_optimiser, cosine, memory_reason, mixed_precision, repeated
 from nas_gym.networks import Network, NetworkSettings, make_network, make_supernet
 from nas_gym.networks.few_shot import FewShotNetwork
@@ -153,7 +155,8 @@ class SharedWeightEvaluator(TaskEvaluator):
             inputs = self.task.augment(inputs, self._generator("augmentation", self.steps))
         self.optimiser.param_groups[0]["lr"] = rate = self._learning_rate()
         try:
-            loss, accuracy, finite = self._descend(inputs, batch.targets, tokens)
+            with self._threads(len(inputs)):
+                loss, accuracy, finite = self._descend(inputs, batch.targets, tokens)
         except (RuntimeError, MemoryError) as error:
             logger.warning("a step of the shared weights is skipped: %s", memory_reason(error))
             loss, accuracy, finite = math.nan, math.nan, False
@@ -235,6 +238,11 @@ class SharedWeightEvaluator(TaskEvaluator):
         accuracy, loss = zip(*halves, strict=True)
         return np.concatenate(accuracy), np.concatenate(loss)
 
+    def _threads(self, examples: int) -> AbstractContextManager[None]:
+        shape, settings = self.task.input_shape, self.settings.network(self.task.input_shape)
+        pixels = math.prod(shape[1:]) // settings.stem_stride**2
+        return fitting_threads(examples * settings.channels * pixels, self.device)
+
     @torch.no_grad()
     def _forward_scores(self, tokens: Tokens, split: Split) -> tuple[np.ndarray, np.ndarray]:
         totals = torch.zeros(len(tokens), dtype=torch.float64, device=self.device)
@@ -243,7 +251,7 @@ class SharedWeightEvaluator(TaskEvaluator):
         # Chunks of equal size, since each is normalised by its own statistics.
         chunks = math.ceil(len(split) / self.settings.score_batch)
         for batch in split.tensor_split(chunks):
-            with mixed_precision(self.device):
+            with mixed_precision(self.device), self._threads(len(batch)):
                 outputs = self.supernet(self.task.inputs(batch), tokens).float().flatten(0, 1)
             targets = repeated(batch.targets, len(tokens))
             totals += self.task.measure(outputs, targets).view(len(tokens), -1).sum(dim=1)

@@ -23,7 +23,7 @@ class ScheduleSettings:
         split_after: `few-shot`: share of the warm-up in which they still are one supernet.
     """
 
-    warmup_steps: int = 2000
+    warmup_steps: int = 1500
     architectures_per_step: int = 1
     steps_per_trial: int = 2
     trials_per_phase: int = 300
