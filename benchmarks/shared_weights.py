@@ -30,15 +30,16 @@ from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
 from nas_gym.spaces import Tokens, make_space
 from nas_gym.types import Floats
 
-UNIFORM = {"schedule": {"name": "uniform", "warmup_steps": 1200}}
+OF_FOUR = {"learning_rate": 0.3, "schedule": {"name": "uniform", "warmup_steps": 1200, "architectures_per_step": 4}}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "uniform": UNIFORM,
-    "fair": {"schedule": {"name": "fair", "warmup_steps": 1000}},  # about as many architectures
-    "uniform, 200 steps": {"schedule": {"name": "uniform", "warmup_steps": 200}},
-    "uniform, affine": {**UNIFORM, "affine": True},
-    "uniform, learning rate 0.05": {**UNIFORM, "learning_rate": 0.05},
-    "uniform, 2,400 steps": {"schedule": {"name": "uniform", "warmup_steps": 2400}},
-    "few-shot": {"schedule": {"name": "few-shot", "warmup_steps": 1000, "split": "edge_0_3"}},
+    "default": {"schedule": {}},
+    "4,000 steps": {"schedule": {"warmup_steps": 4000}},
+    "200 steps": {"schedule": {"warmup_steps": 200}},
+    "affine": {"affine": True, "schedule": {}},
+    "1,200 steps of four": OF_FOUR,
+    "1,200 steps of four, learning rate 0.05": {**OF_FOUR, "learning_rate": 0.05},
+    "fair, 1,000 steps of five": {"learning_rate": 0.3, "schedule": {"name": "fair", "warmup_steps": 1000}},
+    "few-shot": {"learning_rate": 0.3, "schedule": {"name": "few-shot", "warmup_steps": 1000, "split": "edge_0_3"}},
 }
 """Arguments of the evaluator, and beside them `schedule`, those of the schedule."""
 
@@ -52,7 +53,7 @@ def measure(name: str, truth: str, seed: int, architectures: int) -> dict[str, f
     settings = dict(SETTINGS[name])
     named = settings.pop("schedule")
     space, task, tokens, known = TRUTHS[truth](architectures)
-    evaluator = SharedWeightEvaluator(make_space(space), task, seed=seed, device="cpu", stem_stride=2, **settings)
+    evaluator = SharedWeightEvaluator(make_space(space), task, seed=seed, device="cpu", **settings)
     schedule = make_schedule({"seed": seed, **named}, evaluator)
     start = time.process_time()
     for _ in schedule.prepare():
@@ -90,7 +91,7 @@ def bench201(architectures: int) -> tuple[str, str, Tokens, Floats]:
 
 
 def cells(architectures: int) -> tuple[str, str, Tokens, Floats]:
-    """The cells that `benchmarks/evaluators.py` has trained in full on characters: means over their seeds."""
+    """The cells that `benchmarks/cell_truth.py` has trained in full on characters: means over their seeds."""
     trained: dict[str, list[float]] = {}
     with CELLS.open() as file:
         for row in csv.DictReader(file):
