@@ -167,7 +167,7 @@ def test_it_beats_local_search(settings):
     """Any predictor and any acquisition function, where the value is a sum of the decisions'."""
 
     def regret(make):
-        return np.mean([0.9 - make(seed).learn(60).best_reward for seed in range(6)])
+        return np.mean([0.9 - make(seed).learn(20).best_reward for seed in range(6)])
 
     assert regret(lambda seed: Bayesian(vector(2), seed, settings)) < regret(lambda seed: LocalSearch(vector(2), seed))
 

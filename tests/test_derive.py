@@ -92,7 +92,7 @@ def test_the_best_are_different_and_have_not_failed() -> None:
     assert best_trials(trials, 1) == [1]
     cheap = result([ALONE, SKIPS, CONVOLVES], [0.3, 0.5, 0.4], failed=[0, 0, 0], fidelity=[1, 0.5, 1])
     assert best_trials(cheap, 3) == [2, 0]
-    with pytest.raises(ValueError, match="no trial to derive from: all have failed"):
+    with pytest.raises(ValueError, match="the run has no best trial: all have failed"):
         best_trials(result([ALONE], [0.0], failed=[1]), 1)
 
 

@@ -217,7 +217,7 @@ def test_commands_on_a_foreign_table(agent: str, folder, tmp_path) -> None:
     """Trained, resumed and shown by commands alone."""
     options = ["--env", "own_space:Own-v0", "--env-params", f"table:{folder / 'curves.npz'}", "--task", "toy"]
     output = command(tmp_path, "train", *options, "--agent", agent, "--trials", "20", "--run-dir", "run")
-    assert "best" in cells(output)
+    assert "found" in cells(output)
     with (tmp_path / "run" / "trials.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 1 + 20
     assert cells(command(tmp_path, "resume", "run")) == cells(output)
@@ -403,7 +403,7 @@ def test_commands_with_a_foreign_task(tmp_path) -> None:
     options = ["--env", "NAS-Size-v0", "--agent", "random", "--trials", "4", "--num-envs", "2", "--run-dir", "run"]
     small = ["evaluator_kwargs.channels:4", "schedule.warmup_steps:20", "evaluator_kwargs.learning_rate:0.05"]
     output = command(tmp_path, "train", "--task", "own_task:stripes", *options, "--env-params", *small)
-    assert float(cells(output)["best"][1]) > 0.7  # two classes: chance is a half
+    assert float(cells(output)["found"][0]) > 0.7  # two classes: chance is a half
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["task"] == "own_task:stripes"
 
 
