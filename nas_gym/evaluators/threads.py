@@ -11,7 +11,8 @@ ACTIVATIONS_PER_THREAD = 2**17
 """Values of a feature map below which a second thread costs more than it brings.
 
 On two cores, a step on maps of 2^15 to 2^17 values takes 0.8 to 1.0 times the time with two threads as with one, and
-1.5 to 2 times the processor time; and when other programs run, threads that wait for each other slow the step down many times.
+1.5 to 2 times the processor time; and when other programs run, threads that wait for each other slow the step down
+many times.
 """
 
 

@@ -14,7 +14,8 @@ class ScheduleSettings:
     Attributes:
         warmup_steps: steps before the first trial is scored.
         architectures_per_step: architectures M whose gradients one step averages (ENAS, section 2.2: M = 1 works). In
-            equal time, one ranked better than four in the two spaces tried, with single supernets. `fair` and `sandwich` have numbers of their own.
+            equal time, one ranked better than four in the two spaces tried, with single supernets.
+            `fair` and `sandwich` have numbers of their own.
         steps_per_trial: `interleaved`: steps that each finished architecture takes part in before it is scored.
         trials_per_phase: `enas`: trials with frozen weights between two phases of training (ENAS micro: 30 batches
             of 10).
