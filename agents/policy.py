@@ -59,6 +59,21 @@ class PolicyAgent(Agent):
             actions[playing] = weights.argmax(axis=1) if deterministic else draw(weights, self.rng)
         return actions[0] if single else actions
 
+    def entropy(self, episodes: int = 256) -> float:
+        """The entropy of the policy over whole architectures, in nats, estimated by episodes that it plays.
+
+        Args:
+            episodes: how many; the same are drawn at each call, and the agent's own randomness is left alone.
+        """
+        space, rng = self.current_space, np.random.default_rng(0)
+        tokens, log_probs = np.zeros((episodes, space.length), dtype=np.int64), np.zeros(episodes)
+        for t in range(space.length):
+            probabilities = self.policy(tokens, np.full(episodes, t))
+            weights = np.where(space.legal(tokens, t), probabilities + np.finfo(np.float64).tiny, 0.0)
+            tokens[:, t] = draw(weights, rng)
+            log_probs += np.log(weights[np.arange(episodes), tokens[:, t]] / weights.sum(axis=1))
+        return float(-log_probs.mean())
+
     def _tokens(self, observation: NDArray[Any]) -> Tokens:
         """int64[..., T] of an observation of either form, -1 where undecided."""
         length, choices = self.space.length, self.space.num_choices

@@ -1,14 +1,17 @@
 """Looks for an agent's settings on tables and seeds that no leaderboard reports, with the same effort for every agent.
 
-    python benchmarks/tuning.py reinforce [--on mean] [--trials 150] [--candidates 40] [--processes 2]
+    python benchmarks/tuning.py reinforce [--on mean] [--criterion anytime] [--candidates 40] [--processes 2]
 
 The first candidate is the agent as it is shipped; the others are drawn at random from the agent's grid, whose bounds
 come from first trials on the same tables. The best of them are scored again with more seeds, of their own. A score is
-the mean over the tasks of the interquartile mean over the seeds of the normalised best reward after `--trials` trials.
+the mean over the tasks of the interquartile mean over the seeds of the normalised best reward after `--trials` trials,
+or of another `--criterion`.
 
 One training of a graph network says little about which of the best architectures is better, and so on these tables
 agents differ little. `--on mean` looks for settings on the mean of the four tasks, in which what an architecture is
-worth stands out from the luck of its training, as it does in tables of larger data sets.
+worth stands out from the luck of its training, as it does in tables of larger data sets; `--on all` on the four tasks
+and on their mean. Interquartile means tell good agents apart only before they have found the best: with `--criterion
+anytime` a score is a mean, after a fifth of the trials, after half of them and after all.
 """
 
 from __future__ import annotations
@@ -215,22 +218,39 @@ def learn_seeds(
     return [made(env, seed, settings).learn(trials) for seed in seeds]
 
 
-def score(agent: str, settings: dict[str, Any], on: str, trials: int, first_seed: int, seeds: int) -> float:
-    """The mean over the tasks of the interquartile mean over the seeds of the normalised best reward."""
+def final(best: Floats) -> float:
+    """The interquartile mean over searches, float64[searches, trials], of the best after all trials."""
+    return float(stats.trim_mean(best[:, -1], 0.25))
+
+
+def anytime(best: Floats) -> float:
+    """The mean over searches, float64[searches, trials], of the best after a fifth, half and all of the trials."""
+    trials = best.shape[1]
+    return float(best[:, [trials // 5 - 1, trials // 2 - 1, trials - 1]].mean())
+
+
+CRITERIA = {"final": final, "anytime": anytime}
+
+
+def score(
+    agent: str, settings: dict[str, Any], on: str, criterion: str, trials: int, first_seed: int, seeds: int
+) -> float:
+    """The mean over the tasks of what a criterion says of the normalised best rewards."""
     torch.set_num_threads(1)
-    made = load_hyperparameters(agent, ENVIRONMENT, settings)
+    made = load_hyperparameters(agent, ENVIRONMENT, settings, trials=trials)
     scores = []
-    for task in TASKS if on == "each" else (on,):
+    for task in {"each": TASKS, "all": (*TASKS, "mean")}.get(on, (on,)):
         table = evaluator(task)
         results = learn_seeds(agent, table, range(first_seed, first_seed + seeds), trials, made)
-        best = table.normalised_score([result.best_reward for result in results])
-        scores.append(float(stats.trim_mean(best, 0.25)))
+        best = [np.maximum.accumulate(table.normalised_score(result.rewards)) for result in results]
+        scores.append(CRITERIA[criterion](np.array(best)))
     return float(np.mean(scores))
 
 
 def main(
     agent: Annotated[str, tyro.conf.Positional],
-    on: Literal["each", "mean"] = "each",
+    on: Literal["each", "mean", "all"] = "each",
+    criterion: Literal["final", "anytime"] = "final",
     trials: int = 150,
     candidates: int = 40,
     seeds: int = 16,
@@ -243,7 +263,8 @@ def main(
 
     Args:
         agent: one of the grids, such as reinforce or reinforce:softmaxes.
-        on: each of the four tasks, or the mean of them.
+        on: each of the four tasks, the mean of them, or both.
+        criterion: what is compared: one of `CRITERIA`.
         trials: of each search.
         candidates: settings tried; a grid that has fewer is tried whole.
         seeds: searches of a candidate on each task.
@@ -261,7 +282,9 @@ def main(
     with ProcessPoolExecutor(processes) as pool:
 
         def scores_of(rows: list[int], first_seed: int, count: int) -> dict[int, float]:
-            running = {row: pool.submit(score, name, tried[row], on, trials, first_seed, count) for row in rows}
+            running = {
+                row: pool.submit(score, name, tried[row], on, criterion, trials, first_seed, count) for row in rows
+            }
             found = {}
             for row, future in running.items():
                 found[row] = future.result()
@@ -273,7 +296,11 @@ def main(
         final = scores_of(ranking[:finalists], FIRST_SEED + seeds, final_seeds)
     ranking = [*sorted(final, key=lambda row: -final[row]), *ranking[finalists:]]
     out.mkdir(parents=True, exist_ok=True)
-    variant = [*(["mean"] if on == "mean" else []), *([str(trials)] if trials != 150 else [])]
+    variant = [
+        *([on] if on != "each" else []),
+        *([criterion] if criterion != "final" else []),
+        *([str(trials)] if trials != 150 else []),
+    ]
     with (out / f"{'-'.join([agent.replace(':', '-'), *variant])}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([f"score of {final_seeds} seeds", f"score of {seeds} seeds", *GRIDS[agent]])

@@ -25,7 +25,7 @@ from nas_gym.agents.baselines.random_search import RandomSearch
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.experiments.benchmark.execution import SEEDS_PER_JOB, missing_jobs, run_benchmark
 from nas_gym.experiments.benchmark.jobs import run_folder
-from nas_gym.experiments.benchmark.results import _points, incumbents, read_results
+from nas_gym.experiments.benchmark.results import _points, _recent_mean, incumbents, read_results
 from nas_gym.experiments.benchmark.suite import SUITES, AgentEntry, Environment, Suite, make_suite, open_evaluator
 from nas_gym.experiments.cli.benchmark import _agent_entry
 from nas_gym.experiments.run.config import RunConfig, read_config
@@ -255,6 +255,14 @@ def test_traces(finished, table) -> None:
         assert row["unique_architectures"] == len({tuple(tokens) for tokens in trials.tokens.tolist()})
         assert (row["trials"], row["failed_trials"]) == (12, 0)
         assert row["cpu_seconds"] > 0
+        assert np.array_equal(trace.score, trace.validation_score)
+        played = (trials.rewards - valid.mean()) / (valid.max() - valid.mean())
+        if entry.name != "successive-halving":
+            assert np.allclose(trace.played, played)
+            assert row["area_under_curve"] == pytest.approx(played.mean())
+            reached = [n for n, value in enumerate(played, 1) if value >= 0.5]
+            assert trace.trials_to(0.5) == (reached[0] if reached else np.inf)
+            assert trace.after(1 / 2) == trace.validation_score[5]
         if trace.environment.task == "two":
             assert trace.test is trace.test_score is trace.simulated_seconds is trace.cost is trace.points is None
             continue
@@ -267,6 +275,41 @@ def test_traces(finished, table) -> None:
         test = test[:, 0, 1].astype(np.float64)
         assert row["test_accuracy"] == test[index[best]]
         assert row["test_score"] == pytest.approx((test[index[best]] - test.mean()) / (test.max() - test.mean()))
+
+
+def test_what_is_played_as_the_measure(finished) -> None:
+    """The mean over the last tenth of the trials: here of one trial."""
+    suite, out = finished
+    for trace in read_results(dataclasses.replace(suite, measure="played"), out):
+        assert np.allclose(trace.score, trace.played)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40))
+def test_recent_means(values) -> None:
+    window = max(len(values) // 10, 1)
+    expected = [np.mean(values[max(end - window, 0) : end]) for end in range(1, len(values) + 1)]
+    assert np.allclose(_recent_mean(np.array(values)), expected, atol=1e-9)
+
+
+def test_the_entropy_of_a_policy() -> None:
+    """That of a policy which ignores its rewards is the uniform one's: the logarithm of the number of architectures."""
+    agent = make_agent("reinforce", "NAS-Bench201-v0", hyperparameters={"lstm": False})
+    assert agent.entropy() == pytest.approx(np.log(SIZE), abs=1e-3)
+    assert agent.entropy() == agent.entropy()
+
+
+def test_simulated_seconds_end_a_run(table, tmp_path) -> None:
+    """A run is a longer one, cut where its trainings would take longer than allowed."""
+    suite = suite_of(table, "random", tasks=("one",), seeds=1)
+    limited = dataclasses.replace(suite, simulated_seconds=300.0)
+    assert run_benchmark(suite, tmp_path / "whole", 1) == run_benchmark(limited, tmp_path / "limited", 1) == []
+    (whole,), (cut,) = read_results(suite, tmp_path / "whole"), read_results(limited, tmp_path / "limited")
+    count = int((whole.simulated_seconds <= 300).sum())
+    assert 0 < count < 12
+    assert len(cut.score) == count
+    assert np.array_equal(cut.validation, whole.validation[:count])
+    (problem,) = run_benchmark(dataclasses.replace(limited, simulated_seconds=0.1), tmp_path / "none", 1)
+    assert "give more" in problem.reason
 
 
 def test_points_are_of_sound_trials_of_full_training() -> None:
@@ -514,7 +557,7 @@ def test_what_an_agent_cannot_play_is_no_failure(odd_agents, table, tmp_path) ->
 
 def test_an_agent_that_ends_early_has_failed(odd_agents, table, tmp_path, monkeypatch) -> None:
     learn = Agent.learn
-    monkeypatch.setattr(Choosy, "learn", lambda self, trials: learn(self, trials - 1))
+    monkeypatch.setattr(Choosy, "learn", lambda self, trials, **limits: learn(self, trials - 1, **limits))
     problems = run_benchmark(suite_of(table, "random", "choosy", tasks=("one",), seeds=1), tmp_path, 1)
     assert [problem.reason for problem in problems] == ["RuntimeError: the agent ended after 11 of 12 trials"]
 

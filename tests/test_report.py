@@ -27,7 +27,7 @@ from nas_gym.experiments.benchmark.suite import AgentEntry, Environment, Suite, 
 from nas_gym.experiments.cli.main import main
 from nas_gym.experiments.plotting import SERIES, spread
 from nas_gym.experiments.report.figures import looks
-from nas_gym.experiments.report.leaderboard import command, footnotes, headline, leaderboard, markdown
+from nas_gym.experiments.report.leaderboard import command, footnotes, headline, leaderboard, learning, markdown
 from nas_gym.experiments.report.page import SERIES_DARK
 from nas_gym.experiments.report.report import write_report
 from nas_gym.experiments.report.standings import Summary, summarise
@@ -48,6 +48,8 @@ def trace(environment: Environment, label: str, seed: int, score: float, costs: 
         environment,
         label,
         seed,
+        score=climb,
+        played=climb - 0.2,
         validation=0.5 + climb / 4,
         validation_score=climb,
         test=0.4 + climb / 4,
@@ -106,6 +108,13 @@ def test_standings() -> None:
         assert agent.runs == 20
         assert agent.score == statistics.estimate(statistics.interquartile_mean, mine)
         assert agent.median == statistics.estimate(statistics.median, mine)
+        assert agent.mean.value == pytest.approx(np.mean(mine))
+        # A climb of seven equal steps: a fifth of its eight trials is the first, half of them the fourth.
+        assert agent.early.value == pytest.approx(np.mean(mine) - 0.7)
+        assert agent.halfway.value == pytest.approx(np.mean(mine) - 0.4)
+        assert agent.area.value == pytest.approx(np.mean(mine) - 0.35 - 0.2)
+        assert (agent.near.value, agent.optimal) == (TRIALS + 1, 0), "no run comes so far"
+        assert agent.entropy is None
         assert agent.optimality_gap == statistics.estimate(statistics.optimality_gap, mine)
         assert agent.gain == statistics.difference(statistics.interquartile_mean, mine, random)
         assert agent.over_random.value == statistics.probability_of_improvement(mine, random).value
@@ -409,6 +418,25 @@ def test_results_csv(report) -> None:
         assert float(row["test_accuracy"]) == one.test[-1]
 
 
+def test_how_soon_an_agent_is_how_good() -> None:
+    """Trials to a score, beyond the budget where it is not reached, and another table where what is played counts."""
+    summary = summary_of({"random": 0.5, "a": 1.2}, seeds=4, spread=0.0)
+    header, (first, second) = learning(summary)
+    assert header[1:4] == ["mean score", "after 1 trials", "after 4"]
+    assert first == [
+        "a",
+        "1.200 [1.200, 1.200]",
+        "0.500 [0.500, 0.500]",
+        "0.800 [0.800, 0.800]",
+        *["6 [6, 6]"] * 2,
+        "100%",
+    ]
+    assert second[4:] == [">8 [>8, >8]", ">8 [>8, >8]", "0%"]
+    header, rows = learning(dataclasses.replace(summary, suite=dataclasses.replace(summary.suite, measure="played")))
+    assert header[4:] == ["area under the curve", "final entropy"]
+    assert rows[0][4:] == ["0.650 [0.650, 0.650]", "-"]
+
+
 def test_markdown(report) -> None:
     summary, _, out = report
     text = (out / "leaderboard.md").read_text()
@@ -416,7 +444,8 @@ def test_markdown(report) -> None:
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
     for lines in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-    ranked, partial, by_environment = tables
+    ranked, learnt, partial, by_environment = tables
+    assert len(learnt) == len(ranked)
     assert len(ranked) == 2 + len(summary.standings)
     assert len(partial) == 2 + 1
     assert len(by_environment) == 2 + 4

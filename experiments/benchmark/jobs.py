@@ -14,6 +14,7 @@ from typing import Any
 
 import nas_gym
 from nas_gym.agents.agent import Agent
+from nas_gym.agents.policy import PolicyAgent
 from nas_gym.agents.registry import agent_class, batch_size_of
 from nas_gym.agents.result import SearchResult
 from nas_gym.experiments.benchmark.suite import AgentEntry, Environment, Suite, open_evaluator
@@ -38,6 +39,7 @@ def run_config(suite: Suite, environment: Environment, entry: AgentEntry, seed: 
         device="cpu",
         env_kwargs={"table": environment.table},
         hyperparameters=dict(entry.hyperparameters),
+        simulated_seconds=suite.simulated_seconds,
         retrain_epochs=0,
     )
     settings = config.settings()
@@ -118,15 +120,17 @@ def _run(environment: Environment, config: RunConfig, folder: Path) -> Uncounted
     except ValueError as error:
         return UncountedRun(folder, str(error))
     try:
-        result = agent.learn(config.trials)
-        if len(result) != config.trials:
+        result = agent.learn(config.trials, seconds=config.simulated_seconds)
+        if len(result) != config.trials and config.simulated_seconds is None:
             raise RuntimeError(f"the agent ended after {len(result)} of {config.trials} trials")
+        if len(result) == 0:
+            raise ValueError(f"simulated_seconds {config.simulated_seconds} end before the first trial does: give more")
     except Exception as error:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "failure.txt", traceback.format_exc())
         return UncountedRun(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
     clocks = {"wall_seconds": time.perf_counter() - started[0], "cpu_seconds": time.process_time() - started[1]}
-    save_run(folder, config, result, clocks)
+    save_run(folder, config, result, {**clocks, "entropy": agent.entropy() if isinstance(agent, PolicyAgent) else None})
     return None
 
 
@@ -136,12 +140,12 @@ def _make_agent(environment: Environment, config: RunConfig) -> Agent:
     return config.make_agent(config.make_env(**arguments))
 
 
-def save_run(folder: Path, config: RunConfig, result: SearchResult, clocks: Mapping[str, float]) -> None:
+def save_run(folder: Path, config: RunConfig, result: SearchResult, facts: Mapping[str, float | None]) -> None:
     """Writes a run; run.json last, which says that all is there."""
     folder.mkdir(parents=True, exist_ok=True)
     TrialRecord.create(folder, origin_of(config, result.space), result)
     write_text(folder / "config.yaml", config_text(config))
     finished = datetime.now(UTC).isoformat(timespec="seconds")
-    record = {**clocks, "finished": finished, "nas_gym": nas_gym.__version__}
+    record = {**facts, "finished": finished, "nas_gym": nas_gym.__version__}
     write_json(folder / "run.json", record)
     (folder / "failure.txt").unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from nas_gym.agents.pareto import COSTS
 from nas_gym.agents.result import SearchResult
+from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.experiments.benchmark.jobs import run_folder
 from nas_gym.experiments.benchmark.suite import Environment, Suite, open_evaluator
 from nas_gym.experiments.run.record import RECORD, read_rows
@@ -26,6 +28,10 @@ class RunResult:
         environment: what was played.
         label: of the agent.
         seed: of the run.
+        score: what the run is scored by after each trial, float64[trials]: `validation_score`, or where the suite
+            measures what is played, the mean of `played` over the last tenth of the trials.
+        played: the normalised validation accuracy of each trial itself, float64[trials]: 0 is the mean architecture and
+            1 the table's best; that of the worst where a trial has failed.
         validation: the incumbent's validation accuracy of full training, float64[trials].
         validation_score: that, normalised so that 0 is the mean architecture and 1 the table's best.
         test: the incumbent's test accuracy, float64[trials]; None where the table has none.
@@ -36,6 +42,7 @@ class RunResult:
         failed: how many trials failed.
         wall_seconds: from the run's start to its end.
         cpu_seconds: of processor time, whatever else the machine did.
+        entropy: of the policy at the end, in nats; None for an agent without one.
         finished: when it ended, in ISO 8601, UTC.
         version: of nas_gym.
         cost: the metric of `COSTS` that the table has; None where it has none.
@@ -45,6 +52,8 @@ class RunResult:
     environment: Environment
     label: str
     seed: int
+    score: Floats
+    played: Floats
     validation: Floats
     validation_score: Floats
     test: Floats | None
@@ -56,6 +65,7 @@ class RunResult:
     cpu_seconds: float
     finished: str
     version: str
+    entropy: float | None = None
     cost: str | None = None
     points: Floats | None = None
 
@@ -67,6 +77,9 @@ class RunResult:
             "agent": self.label,
             "seed": self.seed,
             "trials": len(self.validation),
+            "score": float(self.score[-1]),
+            "area_under_curve": float(self.played.mean()),
+            "entropy": self.entropy,
             "validation_accuracy": float(self.validation[-1]),
             "test_accuracy": None if self.test is None else float(self.test[-1]),
             "validation_score": float(self.validation_score[-1]),
@@ -78,14 +91,25 @@ class RunResult:
             "cpu_seconds": round(self.cpu_seconds, 4),
         }
 
+    def after(self, share: float) -> float:
+        """The score when this share of the trials was over, at least one."""
+        return float(self.score[max(int(share * len(self.score)), 1) - 1])
+
+    def trials_to(self, score: float) -> float:
+        """The trials until the best architecture had this normalised validation accuracy; infinity if none had."""
+        reached = self.validation_score >= score
+        return float(reached.argmax() + 1) if reached.any() else math.inf
+
 
 def read_results(suite: Suite, out: Path) -> list[RunResult]:
     """Reads the finished runs of a suite."""
     folders = {(env, entry.label, seed): run_folder(out, env, entry, seed) for env, entry, seed in suite.runs()}
-    return [_read_result(folder, *key) for key, folder in folders.items() if (folder / "run.json").exists()]
+    return [
+        _read_result(suite.measure, folder, *key) for key, folder in folders.items() if (folder / "run.json").exists()
+    ]
 
 
-def _read_result(folder: Path, environment: Environment, label: str, seed: int) -> RunResult:
+def _read_result(measure: str, folder: Path, environment: Environment, label: str, seed: int) -> RunResult:
     evaluator = open_evaluator(environment)
     trials = read_rows(folder / RECORD).trials(evaluator.space).result
     best = trials.tokens[incumbents(trials)]
@@ -97,6 +121,7 @@ def _read_result(folder: Path, environment: Environment, label: str, seed: int) 
             f"{str(folder)!r} has no score: every trial failed, or all architectures of {environment} are equal"
         )
     test = evaluator.test(best) if tested else None
+    played = _played(evaluator, trials)
     seconds = trials.metrics.get("seconds")
     cost = next((name for name in COSTS if name in trials.metrics), None)
     record = read_json(folder / "run.json")
@@ -104,6 +129,8 @@ def _read_result(folder: Path, environment: Environment, label: str, seed: int) 
         environment,
         label,
         seed,
+        score=score if measure == "best" else _recent_mean(played),
+        played=played,
         validation=validation,
         validation_score=score,
         test=test,
@@ -115,9 +142,26 @@ def _read_result(folder: Path, environment: Environment, label: str, seed: int) 
         cpu_seconds=record["cpu_seconds"],
         finished=record["finished"],
         version=record["nas_gym"],
+        entropy=record.get("entropy"),
         cost=cost,
         points=None if cost is None else _points(trials, cost),
     )
+
+
+def _played(evaluator: TabularEvaluator, trials: SearchResult) -> Floats:
+    """The normalised validation accuracy of full training of each trial; that of the worst where there is none."""
+    worst = evaluator.normalised_score(np.array([evaluator.reference()[2]]))
+    scores: Floats = evaluator.normalised_score(evaluator.evaluate(trials.tokens).accuracy)
+    return np.where(np.isnan(scores), worst, scores)
+
+
+def _recent_mean(values: Floats) -> Floats:
+    """The mean over the last tenth of all values, or over those that there are, up to each, float64[n]."""
+    window = max(len(values) // 10, 1)
+    sums = np.cumsum(values)
+    recent: Floats = sums.copy()
+    recent[window:] -= sums[:-window]
+    return recent / np.minimum(np.arange(1, len(values) + 1), window)
 
 
 def _points(trials: SearchResult, cost: str) -> Floats:

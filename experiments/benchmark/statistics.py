@@ -64,6 +64,16 @@ def median(*runs: Any, axis: int = -1) -> Any:
     return np.median([np.mean(task, axis=axis) for task in runs], axis=0)
 
 
+def mean(*runs: Any, axis: int = -1) -> Any:
+    """The mean of all runs, tasks pooled."""
+    return np.mean(np.concatenate(runs, axis=axis), axis=axis)
+
+
+def pooled_median(*runs: Any, axis: int = -1) -> Any:
+    """The median of all runs, tasks pooled."""
+    return np.median(np.concatenate(runs, axis=axis), axis=axis)
+
+
 def optimality_gap(*runs: Any, axis: int = -1) -> Any:
     """The mean shortfall of all runs from 1, tasks pooled; scores above 1 count as 1."""
     return np.mean(1.0 - np.minimum(np.concatenate(runs, axis=axis), 1.0), axis=axis)

@@ -16,7 +16,7 @@ from nas_gym.agents.registry import AGENTS, agent_class
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.files import file_name, read_mapping
 from nas_gym.registration import ENVIRONMENTS, environment_spec
-from nas_gym.settings import check_known, did_you_mean
+from nas_gym.settings import check_known, did_you_mean, unknown
 from nas_gym.spaces import make_space
 from nas_gym.tables import DEFAULTS, open_table
 from nas_gym.tables.bench_graph import BENCH_GRAPH, PROTEINS
@@ -24,6 +24,8 @@ from nas_gym.tables.bench_graph import BENCH_GRAPH, PROTEINS
 RANDOM = "random"
 NAME_BYTES = 255  # of a label, which becomes the name of a folder
 SUITES = Path(__file__).parent / "suites"
+MEASURES = ("best", "played")
+"""What a run is scored by: the best architecture so far, or the mean of those that its policy plays."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,24 @@ class Suite:
         agents: with different labels; random search is among them.
         environments: tasks of tables.
         seeds: runs of each agent in each environment.
-        trials: architectures a run.
+        trials: architectures a run, at most.
+        simulated_seconds: a run ends when its trainings would have taken this long; None sets no limit.
+        measure: what a run is scored by, one of `MEASURES`.
 
     Raises:
-        ValueError: labels or environments that stand twice, none at all, or numbers below 1.
+        ValueError: labels or environments that stand twice, none at all, an unknown measure, or numbers below 1.
     """
 
     agents: tuple[AgentEntry, ...]
     environments: tuple[Environment, ...]
     seeds: int
     trials: int
+    simulated_seconds: float | None = None
+    measure: str = "best"
 
     def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            raise ValueError(unknown("measure", self.measure, MEASURES))
         for name in ("seeds", "trials"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -125,6 +133,8 @@ class Suite:
             "environments": [dataclasses.asdict(environment) for environment in self.environments],
             "seeds": self.seeds,
             "trials": self.trials,
+            "simulated_seconds": self.simulated_seconds,
+            "measure": self.measure,
         }
 
     def runs(self) -> Iterator[tuple[Environment, AgentEntry, int]]:
@@ -139,11 +149,11 @@ def make_suite(spec: str | os.PathLike[str] | Mapping[str, Any], **overrides: An
     """Makes a suite of a mapping, or of a YAML file that holds one.
 
     Args:
-        spec: ``"quick"``, ``"full"``, the path of a file, or the mapping itself, of ``agents`` (names, or mappings of
+        spec: the name of a suite, the path of a file, or the mapping itself, of ``agents`` (names, or mappings of
             the fields of `AgentEntry`; all of `AGENTS` by default), ``environments`` (``"ID"`` for all tasks of its
             table, ``"ID:TASK"``, or mappings of the fields of `Environment`; by default all that have a table that
             needs no path, and those that `table` fits, but for those in ``except``, as ``"ID:TASK"``), ``table`` (a
-            path or a name), ``seeds`` and ``trials``.
+            path or a name), ``seeds``, ``trials``, ``simulated_seconds`` and ``measure``.
         **overrides: keys that take precedence; None leaves what is there.
 
     Raises:
@@ -151,7 +161,7 @@ def make_suite(spec: str | os.PathLike[str] | Mapping[str, Any], **overrides: An
     """
     values = dict(spec) if isinstance(spec, Mapping) else _read_suite(spec)
     values |= {key: value for key, value in overrides.items() if value is not None}
-    known = ("agents", "environments", "except", "table", "seeds", "trials")
+    known = ("agents", "environments", "except", "table", "seeds", "trials", "simulated_seconds", "measure")
     check_known(values, known, "a suite", "key")
     agents = tuple(_made(AgentEntry, "name", entry) for entry in values.get("agents") or AGENTS)
     if RANDOM not in {entry.name for entry in agents}:  # the floor stands in every table
@@ -160,7 +170,8 @@ def make_suite(spec: str | os.PathLike[str] | Mapping[str, Any], **overrides: An
     if not values.get("environments"):
         left_out = values.get("except") or ()
         environments = tuple(environment for environment in environments if str(environment) not in left_out)
-    return Suite(agents, environments, values.get("seeds", 10), values.get("trials", 150))
+    budget = {"seeds": 10, "trials": 150, "simulated_seconds": None, "measure": "best"}
+    return Suite(agents, environments, **{key: values.get(key, default) for key, default in budget.items()})
 
 
 def _read_suite(spec: str | os.PathLike[str]) -> dict[str, Any]:

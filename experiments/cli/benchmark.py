@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -22,6 +22,8 @@ def benchmark(
     table: str | None = None,
     seeds: int | None = None,
     trials: int | None = None,
+    simulated_seconds: float | None = None,
+    measure: Literal["best", "played"] | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
     out: Path | None = None,
@@ -32,14 +34,17 @@ def benchmark(
     nas-gym benchmark --agents local-search small=regularized-evolution@population_size:10,sample_size:3
 
     Args:
-        suite: quick (10 seeds), full (50 seeds), or the path of a YAML file; the other options take precedence. Also
+        suite: quick (10 seeds), full (50 seeds), sample-efficiency (200 seeds of the agents that learn fastest), rl
+            (policies that learn for 10,000 trials), or the path of a YAML file; the other options take precedence. Also
             transfer-graph and transfer-image, for which see docs/transfer.md, with seeds, trials, table and out.
         agents: with hyperparameters after an @, or a YAML file of them; all agents by default. Random search is added.
         envs: environments that are looked up in tables, such as NAS-BenchGraph-v0:cora; all of them, with all tasks, by
             default.
         table: path or name of a table, for the environments whose space it has.
         seeds: runs of each agent in each environment.
-        trials: architectures a run.
+        trials: architectures a run, at most.
+        simulated_seconds: a run ends when its trainings would have taken this long, by the seconds of the tables.
+        measure: what a run is scored by: its best architecture, or the mean of those that its policy plays at the end.
         workers: processes; one a core by default.
         ray_address: of a Ray cluster that does the runs, such as auto, in place of processes here.
         out: the folder; runs/benchmark-SUITE by default.
@@ -57,10 +62,16 @@ def benchmark(
     if transfer_suite is not None:
         _transfer_benchmark(transfer_suite, out or Path("runs") / f"benchmark-{Path(suite).stem}")
         return
-    given = {"agents": [_agent_entry(text) for text in agents], "environments": envs}
-    wanted = make_suite(
-        suite, table=table, seeds=seeds, trials=trials, **{key: value for key, value in given.items() if value}
-    )
+    given = {
+        "agents": [_agent_entry(text) for text in agents] or None,
+        "environments": envs or None,
+        "table": table,
+        "seeds": seeds,
+        "trials": trials,
+        "simulated_seconds": simulated_seconds,
+        "measure": measure,
+    }
+    wanted = make_suite(suite, **given)
     folder = out or Path("runs") / f"benchmark-{Path(suite).stem}"
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
         bar = progress.add_task("runs", total=None)

@@ -41,6 +41,10 @@ from nas_gym.files import file_name
 
 Floats = NDArray[np.float64]
 
+CURVES = {
+    "best": "Best validation accuracy so far",
+    "played": "Mean validation accuracy of the last tenth of the trials",
+}
 POINTS = 60  # per curve
 BANDS = 6  # with more lines than this, bands would hide each other
 
@@ -69,7 +73,7 @@ def draw(summary: Summary, traces: Sequence[RunResult]) -> dict[str, list[Pictur
         return {
             "scores": _aggregate_pictures(summary, styles),
             "improvement": [_improvement_picture(summary)],
-            "trials": _trial_pictures(full, styles),
+            "trials": _trial_pictures(suite.measure, full, styles),
             "seconds": _second_pictures(suite, by_agent, styles),
             "profiles": [_profile_picture(full, styles)],
             "distributions": [_distribution_picture(env, by_agent, styles) for env in suite.environments],
@@ -144,17 +148,18 @@ class Line:
     high: Floats
 
 
-def _trial_pictures(by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]) -> list[Picture]:
+def _trial_pictures(measure: str, by_agent: Mapping[str, ByEnvironment], styles: Mapping[str, Look]) -> list[Picture]:
     pictures = []
     kinds: list[tuple[str, str, Callable[[RunResult], Floats | None]]] = [
-        ("trials_validation", "Best validation accuracy so far", lambda trace: trace.validation_score),
+        ("trials_validation", CURVES[measure], lambda trace: trace.score),
         ("trials_test", "Test accuracy of that architecture", lambda trace: trace.test_score),
     ]
     for name, title, scores in kinds:
         lines = {}
         for label, runs in by_agent.items():
             known = [[score for trace in found if (score := scores(trace)) is not None] for found in runs.values()]
-            stacks = [np.stack(stack) for stack in known if stack]
+            shortest = min((len(score) for stack in known for score in stack), default=0)
+            stacks = [np.stack([score[:shortest] for score in stack]) for stack in known if stack]
             if stacks:
                 chosen = np.unique(np.linspace(0, stacks[0].shape[1] - 1, POINTS).round().astype(np.int64))
                 band = statistics.curve([stack[:, chosen] for stack in stacks])

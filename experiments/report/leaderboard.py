@@ -98,7 +98,10 @@ def command(suite: Suite) -> str:
     words = ["nas-gym", "benchmark", "--agents", *(entry.text for entry in suite.agents)]
     words += ["--envs", *map(str, suite.environments)]
     words += [word for table in tables for word in ("--table", table)]
-    return shlex.join([*words, "--seeds", str(suite.seeds), "--trials", str(suite.trials), "--out", "benchmark"])
+    words += ["--seeds", str(suite.seeds), "--trials", str(suite.trials)]
+    words += [] if suite.simulated_seconds is None else ["--simulated-seconds", f"{suite.simulated_seconds:g}"]
+    words += [] if suite.measure == "best" else ["--measure", suite.measure]
+    return shlex.join([*words, "--out", "benchmark"])
 
 
 # ---------------------------------------------------------------------- tables
@@ -138,6 +141,44 @@ def leaderboard(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def learning(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of how soon an agent is how good, as text."""
+    trials = summary.suite.trials
+    header = ["agent", "mean score", f"after {max(trials // 5, 1):,} trials", f"after {max(trials // 2, 1):,}"]
+    if summary.suite.measure == "best":
+        header += ["trials to 0.99", "trials to the best", "find the best"]
+    else:
+        header += ["area under the curve", "final entropy"]
+    rows = []
+    for agent in summary.standings:
+        row = [marked(agent), bracketed(agent.mean), bracketed(agent.early), bracketed(agent.halfway)]
+        if summary.suite.measure == "best":
+            row += [_trials(agent.near, trials), _trials(agent.optimum, trials), f"{agent.optimal:.0%}"]
+        else:
+            row += [bracketed(agent.area), "-" if agent.entropy is None else bracketed(agent.entropy, 2)]
+        rows.append(row)
+    return header, rows
+
+
+def _trials(estimate: Estimate, budget: int) -> str:
+    """A number of trials with its interval; what is beyond the budget is not known."""
+    value, *bounds = (
+        f">{budget:,}" if number > budget else f"{number:,.0f}"
+        for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return value if math.isnan(estimate.low) else f"{value} [{', '.join(bounds)}]"
+
+
+LEARNING_NOTES = {
+    "best": "Means of the score after parts of the trials, and median trials until the best architecture so far has a "
+    "normalised validation accuracy of 0.99, or is within 0.001 of the best of the table, with 95 % intervals. The "
+    "last column is the share of the runs that come so close.",
+    "played": "A run is scored by what its policy plays: the mean normalised validation accuracy of the last tenth of "
+    "its trials. The area under the curve is the mean over all trials, and the entropy, in nats, that of the policy at "
+    "the end.",
+}
+
+
 def markdown(summary: Summary) -> str:
     """The leaderboard as Markdown, with the notes that explain it."""
     suite = summary.suite
@@ -147,6 +188,8 @@ def markdown(summary: Summary) -> str:
         *map(escaped, filter(None, sentences)),
         _markdown_table(*leaderboard(summary)),
         RANK_NOTE,
+        LEARNING_NOTES[suite.measure],
+        _markdown_table(*learning(summary)),
     ]
     if summary.partial:
         parts.append("Agents that cannot play every environment, compared with random search where they can:")

@@ -23,12 +23,14 @@ from nas_gym.experiments.benchmark.suite import Environment, Suite, open_evaluat
 from nas_gym.experiments.plotting import BASELINE, FAINT, GRID, INK, SERIES, Picture
 from nas_gym.experiments.report.figures import looks
 from nas_gym.experiments.report.leaderboard import (
+    LEARNING_NOTES,
     RANK_NOTE,
     command,
     counts,
     days,
     footnotes,
     headline,
+    learning,
     listed,
     marked,
     partial_table,
@@ -80,6 +82,8 @@ def page(summary: Summary, drawn: Mapping[str, Sequence[Picture]], written: Mapp
             level=[a.label for a in summary.standings if leader and a.rank == leader.rank and a is not leader],
             bars=_bars(summary.standings),
             partial=partial_table(summary),
+            learning=learning(summary),
+            learning_note=LEARNING_NOTES[suite.measure],
             environments=[str(environment) for environment in suite.environments],
             environment_header=_environment_header(suite.environments),
             cost_header=_environment_header(
