@@ -73,27 +73,22 @@ REPLAY: dict[str, list[Any]] = {
     "entropy_weight": [0.0, 1e-2, 3e-2],
 }
 MODEL: dict[str, list[Any]] = {
-    "predictor": ["gaussian-process", "bayesian-linear", "ensemble"],
-    "warm_up": [5, 10, 20],
-    "exploration": [0.5, 1.0, 2.0],
+    "predictor": ["gaussian-process", "ensemble"],
+    "warm_up": [5, 10],
+    "batch_size": [1, 2],
+    "acquisition": ["expected-improvement", "upper-confidence-bound"],
+    "exploration": [1.0, 2.0],
+    "pool_parents": [5, 10],
 }
 GRIDS: dict[str, dict[str, list[Any]]] = {
-    "bayesian": {
-        **MODEL,
-        "batch_size": [1, 2, 5],
-        "acquisition": ["expected-improvement", "upper-confidence-bound", "thompson"],
-        "pool_parents": [5, 10],
-        "pool_mutants": [20, 50],
-    },
+    "bayesian": {**MODEL, "pool_random": [300, 1000]},
     "dyna": {
         **MODEL,
-        "batch_size": [2, 4],
+        "pool_random": [0, 500],
         "learning_rate": [0.1, 0.3],
-        "updates": [2, 5, 10],
+        "updates": [3, 5],
         "temperature": [0.1, 0.3, 1.0],
         "final_temperature": [0.02, 0.05, 0.1],
-        "pool_random": [0, 500],
-        "pool_parents": [0, 5],
         "greedy_share": [0.5, 1.0],
     },
     "reinforce": {**POLICY_GRADIENT, **LSTM, **REPLAY},

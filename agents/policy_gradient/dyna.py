@@ -19,7 +19,7 @@ from nas_gym.agents.predictor_based.agent import PredictorAgent, PredictorHyperp
 from nas_gym.agents.registry import load_hyperparameters
 from nas_gym.agents.trial import Trials
 from nas_gym.envs.problem import Env
-from nas_gym.predictors import Predictor, make_predictor, upper_confidence_bound
+from nas_gym.predictors import ACQUISITIONS, Predictor, acquire, make_predictor, upper_confidence_bound
 from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
 
@@ -64,8 +64,8 @@ class DynaHyperparameters(PredictorHyperparameters):
         pool_random: uniform samples that they are chosen from, too.
         pool_parents: and mutants of so many trials, the best.
         pool_mutants: of each of them.
-        greedy_share: of a batch, rounded up: the best of all these by mean and deviation. The others are draws of the
-            policy as they come.
+        acquisition: what the best of all these is found by, one of `ACQUISITIONS`.
+        greedy_share: of a batch, rounded up: the best of all these. The others are draws of the policy as they come.
     """
 
     batch_size: int = 2
@@ -86,6 +86,7 @@ class DynaHyperparameters(PredictorHyperparameters):
     pool_random: int = 0
     pool_parents: int = 0
     pool_mutants: int = 20
+    acquisition: str = "upper-confidence-bound"
     greedy_share: float = 0.5
 
     def __post_init__(self) -> None:
@@ -96,6 +97,7 @@ class DynaHyperparameters(PredictorHyperparameters):
         self._check("exploration", "finite and not negative", lambda v: 0 <= v < math.inf)
         self._check("temperature final_temperature", "positive", lambda v: 0 < v < math.inf)
         self._check("greedy_share", "in [0, 1]", lambda v: 0 <= v <= 1)
+        self._check("acquisition", f"one of {', '.join(ACQUISITIONS)}", lambda v: v in ACQUISITIONS)
         self._check("learner", f"one of {', '.join(LEARNERS)}", lambda v: v in LEARNERS)
         for name in ("predictor_settings", "learner_settings"):
             if not isinstance(getattr(self, name), Mapping):
@@ -204,7 +206,14 @@ class Dyna(PredictorAgent, PolicyAgent):
         return np.concatenate([drawn, self.current_space.mutate(parents, self.rng)])
 
     def _scores(self, pool: Tokens) -> Floats:
-        return self._bounds(pool)
+        settings = self.hyperparameters
+        return acquire(
+            settings.acquisition,
+            *self.predictor.predict(pool),
+            best=float(self.values.max()),
+            weight=settings.exploration,
+            rng=self.rng,
+        )
 
     def policy(self, tokens: Tokens, positions: NDArray[np.int64]) -> Floats:
         """The learner's probabilities."""

@@ -74,6 +74,7 @@ class PredictorAgent(Agent):
         self._canonical: dict[bytes, str] = {}  # of those that were asked for: the forms are slow to find
         self._fitted = 0  # trials that the predictor was last fitted to
         self._is_fitted = False  # False where it has to be fitted to them again: it is not part of the state
+        self._known: tuple[int, tuple[int, ...]] | None = None  # trials and pending proposals that it was updated to
 
     # ------------------------------------------------------------------ what a subclass says
 
@@ -135,6 +136,10 @@ class PredictorAgent(Agent):
 
     def _update_predictor(self) -> None:
         """Fits the predictor to the trials so far, where that is due, or updates it; pending ones are believed."""
+        known = len(self.rewards), tuple(self._pending)
+        if known == self._known:
+            return
+        self._known = known
         due = len(self.rewards) - self._fitted >= self.hyperparameters.refit_every or not self._fitted
         if due or not self._is_fitted:
             self._fitted = len(self.rewards) if due else self._fitted
@@ -196,4 +201,4 @@ class PredictorAgent(Agent):
         ids, pending = (column.numpy() for column in state["pending"])
         self._pending = dict(zip(ids.tolist(), pending, strict=True))
         self._seen = set(map(self._form, [*self.tokens, *pending]))
-        self._fitted, self._is_fitted = int(state["fitted"]), False
+        self._fitted, self._is_fitted, self._known = int(state["fitted"]), False, None

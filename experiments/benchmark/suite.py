@@ -170,8 +170,8 @@ def make_suite(spec: str | os.PathLike[str] | Mapping[str, Any], **overrides: An
     if not values.get("environments"):
         left_out = values.get("except") or ()
         environments = tuple(environment for environment in environments if str(environment) not in left_out)
-    budget = {"seeds": 10, "trials": 150, "simulated_seconds": None, "measure": "best"}
-    return Suite(agents, environments, **{key: values.get(key, default) for key, default in budget.items()})
+    protocol: dict[str, Any] = {"seeds": 10, "trials": 150, "simulated_seconds": None, "measure": "best"}
+    return Suite(agents, environments, **protocol | {key: values[key] for key in protocol if key in values})
 
 
 def _read_suite(spec: str | os.PathLike[str]) -> dict[str, Any]:
