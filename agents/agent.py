@@ -288,7 +288,7 @@ class Agent(ABC):
         Raises:
             ValueError: the agent does not transfer; or as the agents that do say.
         """
-        raise ValueError(f"agent {agent_name(cls)!r} does not transfer to new tasks; 'multitask' does")
+        raise ValueError(f"agent {agent_name(cls)!r} does not transfer to new tasks; 'multitask' and 'dyna' do")
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nas_gym.agents.agent import read_record
 from nas_gym.agents.policy import PolicyAgent
 from nas_gym.agents.policy_gradient.agent import PolicyGradientAgent
 from nas_gym.agents.policy_gradient.ppo import PPO
 from nas_gym.agents.policy_gradient.reinforce import Reinforce
-from nas_gym.agents.predictor_based.agent import PredictorAgent, PredictorHyperparameters
+from nas_gym.agents.predictor_based.agent import PredictorAgent, PredictorHyperparameters, best
 from nas_gym.agents.registry import load_hyperparameters
 from nas_gym.agents.trial import Trials
 from nas_gym.envs.problem import Env
 from nas_gym.predictors import ACQUISITIONS, Predictor, acquire, make_predictor, upper_confidence_bound
-from nas_gym.spaces import Tokens
+from nas_gym.predictors.source_tasks import SourceTasks
+from nas_gym.spaces import Tokens, saved_space
 from nas_gym.types import Floats
 
 LEARNERS: dict[str, type[PolicyGradientAgent]] = {"reinforce": Reinforce, "ppo": PPO}
@@ -129,6 +132,7 @@ class Dyna(PredictorAgent, PolicyAgent):
 
     Attributes:
         learner: the agent that holds the policy, and plays in the model.
+        sources: of other tasks the architectures, int64[n, T], and their rewards, float64[n]; see `start_from`.
     """
 
     Hyperparameters = DynaHyperparameters
@@ -144,7 +148,55 @@ class Dyna(PredictorAgent, PolicyAgent):
         super().__init__(env, seed, hyperparameters, device)
         learner = LEARNERS[self.hyperparameters.learner]
         self.learner = learner(self.env, seed, self.hyperparameters.of_learner(), device)
+        self.sources: tuple[tuple[Tokens, Floats], ...] = ()
         self._new = 0  # trials since the last round
+
+    # ------------------------------------------------------------------ transfer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        env: Env | str,
+        seed: int = 0,
+        hyperparameters: Mapping[str, Any] | DynaHyperparameters | None = None,
+        device: str = "cpu",
+        mode: str = "all",
+    ) -> Self:
+        """Starts with a model of what a saved agent has tried on other tasks.
+
+        The arguments are those of `Agent.from_pretrained`. Any agent's trials will do; those of `multitask` are told
+        apart by task.
+
+        Raises:
+            ValueError: the file is corrupted, holds no trials, or is of another space; or the mode is not ``"all"`` or
+                ``"scratch"``.
+        """
+        if mode not in ("all", "scratch"):
+            raise ValueError(f"mode of dyna must be all or scratch, got {mode!r}")
+        agent, record = cls(env, seed, hyperparameters, device), read_record(path)
+        if saved_space(record["space"]) != agent.space:
+            raise ValueError(f"{os.fspath(path)!r} is of the space {record['space']}, the environment of {agent.space}")
+        if mode == "all":
+            state = record["state"]
+            tasks = [(task["tokens"][0], task["rewards"][0]) for task in state.get("memories", ())]
+            tried = [(a.numpy(), b.numpy()) for a, b in tasks or [(state["tokens"], state["rewards"])] if len(a)]
+            if not tried:
+                raise ValueError(f"{os.fspath(path)!r} holds an agent without trials")
+            agent.start_from(tried)
+        return agent
+
+    def start_from(self, sources: Sequence[tuple[Tokens, Floats]]) -> None:
+        """Models the rewards by those of other tasks (`SourceTasks`), from the first trial on.
+
+        Args:
+            sources: of each task the architectures, int64[n, T], and their rewards, float64[n].
+        """
+        self.sources = tuple(sources)
+        settings = (
+            self.hyperparameters.predictor_settings if self.hyperparameters.predictor == "gaussian-process" else {}
+        )
+        self.predictor = SourceTasks(self.space, self.sources, **settings)
 
     def _make_predictor(self) -> Predictor:
         return make_predictor(self.hyperparameters.predictor, self.space, **self.hyperparameters.predictor_settings)
@@ -163,7 +215,7 @@ class Dyna(PredictorAgent, PolicyAgent):
         super().tell(trials)
         settings = self.hyperparameters
         self._new += len(trials)
-        if len(self.rewards) < settings.warm_up or self._new < settings.batch_size:
+        if self._new < settings.batch_size or len(self.rewards) < (0 if self.sources else settings.warm_up):
             return {}
         recent, self._new = slice(len(self.rewards) - self._new, len(self.rewards)), 0
         self._update_predictor()
@@ -187,6 +239,10 @@ class Dyna(PredictorAgent, PolicyAgent):
 
     # ------------------------------------------------------------------ choosing
 
+    def _lacking(self, n: int) -> int:
+        """With source tasks there is no warm-up: the first architectures are those that they predict to be best."""
+        return 0 if self.sources else super()._lacking(n)
+
     def _choose(self, n: int) -> list[NDArray[np.int64]]:
         settings = self.hyperparameters
         drawn = self.learner.ask(settings.draws).tokens
@@ -201,16 +257,17 @@ class Dyna(PredictorAgent, PolicyAgent):
     def _pool(self) -> Tokens:
         """Candidates beside the policy's draws."""
         settings = self.hyperparameters
+        known = [best(*source, settings.pool_parents) for source in self.sources]
         parents = np.repeat(self.best(settings.pool_parents), settings.pool_mutants, axis=0)
         drawn = self.current_space.sample(self.rng, settings.pool_random)
-        return np.concatenate([drawn, self.current_space.mutate(parents, self.rng)])
+        return np.concatenate([*known, drawn, self.current_space.mutate(parents, self.rng)])
 
     def _scores(self, pool: Tokens) -> Floats:
         settings = self.hyperparameters
         return acquire(
             settings.acquisition,
             *self.predictor.predict(pool),
-            best=float(self.values.max()),
+            best=float(self.values.max()) if len(self.values) else 0.0,
             weight=settings.exploration,
             rng=self.rng,
         )
@@ -222,9 +279,12 @@ class Dyna(PredictorAgent, PolicyAgent):
     # ------------------------------------------------------------------ keeping
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "learner": self.learner.state_dict(), "new": self._new}
+        sources = [[torch.from_numpy(tokens), torch.from_numpy(rewards)] for tokens, rewards in self.sources]
+        return {**super().state_dict(), "learner": self.learner.state_dict(), "new": self._new, "sources": sources}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        if state["sources"]:
+            self.start_from([(tokens.numpy(), rewards.numpy()) for tokens, rewards in state["sources"]])
         self.learner.load_state_dict(state["learner"])
         self._new = int(state["new"])

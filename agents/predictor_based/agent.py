@@ -46,6 +46,12 @@ class PredictorHyperparameters:
         check_fields(self, names, wanted, fits)
 
 
+def best(tokens: Tokens, rewards: Floats, n: int) -> Tokens:
+    """The n architectures int64[n, T] of the highest rewards, the best first."""
+    found: Tokens = tokens[np.argsort(-rewards, kind="stable")[:n]]
+    return found
+
+
 class PredictorAgent(Agent):
     """Tries random architectures first, then those that a predictor of the rewards finds most promising.
 
@@ -99,8 +105,7 @@ class PredictorAgent(Agent):
 
     def ask(self, n: int) -> Proposal:
         """Draws what the warm-up lacks, and chooses the rest by the predictor."""
-        known = len(self.rewards) + len(self._pending)
-        drawn = min(n, max(0, self.hyperparameters.warm_up - known)) if len(self.rewards) else n
+        drawn = self._lacking(n)
         asked = self._draw(drawn)
         if drawn < n:
             self._update_predictor()
@@ -124,6 +129,11 @@ class PredictorAgent(Agent):
         self._pending.clear()
         self._seen = set(map(self._form, self.tokens))
 
+    def _lacking(self, n: int) -> int:
+        """How many of the next n architectures belong to the warm-up."""
+        known = len(self.rewards) + len(self._pending)
+        return min(n, max(0, self.hyperparameters.warm_up - known)) if len(self.rewards) else n
+
     @property
     def pending(self) -> Tokens:
         """The proposals without a trial, int64[m, T]."""
@@ -131,13 +141,12 @@ class PredictorAgent(Agent):
 
     def best(self, n: int) -> Tokens:
         """The n best trials so far, the best first."""
-        found: Tokens = self.tokens[np.argsort(-self.rewards, kind="stable")[:n]]
-        return found
+        return best(self.tokens, self.rewards, n)
 
     def _update_predictor(self) -> None:
         """Fits the predictor to the trials so far, where that is due, or updates it; pending ones are believed."""
         known = len(self.rewards), tuple(self._pending)
-        if known == self._known:
+        if known == self._known or not len(self.rewards):
             return
         self._known = known
         due = len(self.rewards) - self._fitted >= self.hyperparameters.refit_every or not self._fitted

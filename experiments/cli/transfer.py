@@ -77,21 +77,23 @@ def transfer(
     pretrained: Annotated[Path, tyro.conf.Positional],
     task: str,
     trials: int = 150,
+    agent: str = "multitask",
     mode: str = "all",
     seed: int = 0,
     run_dir: Path | None = None,
     params: Pairs = (),
 ) -> None:
-    """Goes on to a new task with a controller that `nas-gym pretrain` has taught; a run as that of `nas-gym train`.
+    """Goes on to a new task with what `nas-gym pretrain` has learned; a run as that of `nas-gym train`.
 
     Args:
         pretrained: the folder of the pretraining.
         task: the new task.
         trials: architectures to try.
-        mode: what is learned: all, embedding (the task's alone), or scratch (for comparison).
+        agent: multitask goes on with the controller; dyna models the rewards by those of the other tasks.
+        mode: what is learned: all, embedding (of multitask, the task's alone), or scratch (for comparison).
         seed: of everything that is random.
         run_dir: the run's folder; a new one under runs/ by default.
-        params: hyperparameters of the agent multitask that differ.
+        params: hyperparameters of the agent that differ.
     """
     before = read_config(pretrained)
     saved = pretrained / "agent.pt"
@@ -100,7 +102,7 @@ def transfer(
     arguments = {key: value for key, value in before.env_kwargs.items() if key not in ("base", "tasks", "weights")}
     config = RunConfig(
         env=before.env_kwargs["base"],
-        agent="multitask",
+        agent=agent,
         trials=trials,
         task=task,
         seed=seed,

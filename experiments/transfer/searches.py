@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from nas_gym.agents import load_hyperparameters, play
+from nas_gym.agents import Dyna, load_hyperparameters, play
 from nas_gym.agents.policy_gradient.multitask import MultiTask
 from nas_gym.agents.policy_gradient.multitask_settings import CONTROLLER_FIELDS, MultiTaskHyperparameters
 from nas_gym.agents.policy_gradient.task_memory import relative_ranks
@@ -117,6 +117,8 @@ def search(suite: TransferSuite, target: str, label: str, seeds: Sequence[int], 
     entry = ENTRIES[label]
     if entry.mode is None:
         return _play_given(suite, target, seeds, _proposals(suite, target, label, seeds, out))
+    if entry.agent == "dyna":
+        return _dyna(suite, target, entry.mode, seeds, out)
     settings = load_hyperparameters("multitask", suite.base, {**suite.hyperparameters, **entry.changes})
     env = suite.make_env([target], len(seeds) * settings.batch_size, seeds[0])
     if entry.mode == "scratch":
@@ -128,6 +130,19 @@ def search(suite: TransferSuite, target: str, label: str, seeds: Sequence[int], 
             target, env, entry.mode, {name: changes[name] for name in changes if name not in CONTROLLER_FIELDS}
         )
     return _learn(agent, suite.trials)
+
+
+def _dyna(suite: TransferSuite, target: str, mode: str, seeds: Sequence[int], out: Path) -> Searches:
+    """Searches by `Dyna`, one seed after another, whose model starts from what `multitask` has tried on the sources."""
+    settings = load_hyperparameters("dyna", suite.base, trials=suite.trials)
+    memories = pretrain(suite, target, seeds, out, {}).memories if mode == "all" else []
+    parts = []
+    for row, seed in enumerate(seeds):
+        agent = Dyna(suite.make_env([target], settings.batch_size, seed), seed, settings)
+        if memories:
+            agent.start_from([(memory.tokens[row], memory.rewards[row]) for memory in memories])
+        parts.append(agent.learn(suite.trials))
+    return Searches(np.array([part.tokens for part in parts]), np.array([part.rewards for part in parts]))
 
 
 def pretrain(

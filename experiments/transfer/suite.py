@@ -23,6 +23,7 @@ from nas_gym.tables import open_table
 MULTI_TASK = "NAS-MultiTask-v0"
 SCRATCH, TRANSFER = "from scratch", "transfer"
 RECALL, NO_RECALL = "transfer, recalling", "transfer, nothing recalled"
+DYNA_SCRATCH, DYNA = "dyna from scratch", "dyna, transfer"
 COPY, COPY_MEAN = "copy", "copy by mean rank"
 
 
@@ -31,12 +32,14 @@ class Entry:
     """A row of the tables.
 
     Attributes:
-        mode: of `MultiTask.transfer`; None where nothing is learned.
+        mode: of `MultiTask.transfer` or `Dyna.from_pretrained`; None where nothing is learned.
         changes: hyperparameters that differ, in pretraining and transfer.
+        agent: who searches on the task left out; who learns the others is always `multitask`.
     """
 
     mode: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    agent: str = "multitask"
 
 
 ENTRIES: dict[str, Entry] = {
@@ -49,6 +52,8 @@ ENTRIES: dict[str, Entry] = {
     f"{NO_RECALL}, no task embedding": Entry("all", {"warm_start_size": 0, "task_embedding": False}),
     f"{NO_RECALL}, no skip": Entry("all", {"warm_start_size": 0, "skip": False}),
     f"{NO_RECALL}, no per-task normalisation": Entry("all", {"warm_start_size": 0, "per_task_normalisation": False}),
+    DYNA_SCRATCH: Entry("scratch", agent="dyna"),
+    DYNA: Entry("all", agent="dyna"),
     COPY: Entry(),
     COPY_MEAN: Entry(),
     RANDOM: Entry(),

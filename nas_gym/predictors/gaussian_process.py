@@ -71,28 +71,38 @@ class GaussianProcess(Predictor):
     settings: GaussianProcessSettings
 
     def fit_standardised(self, tokens: Tokens, values: Floats) -> None:
-        encoded = self._encode(tokens)
-        distances = _distances(encoded, encoded)
+        encoded, (expected, features) = self._encode(tokens), self._prior(tokens)
+        distances, linear = _distances(encoded, encoded), features @ features.T
         grid = itertools.product(self.settings.lengths, self.settings.noises)
-        fits = [(_likelihood(distances, values, *pair), pair) for pair in grid]
+        fits = [(_likelihood(distances, linear, values - expected, *pair), pair) for pair in grid]
         self.length, self.noise = max(fits, key=lambda fit: fit[0])[1]
         self.update_standardised(tokens, values)
 
     def update_standardised(self, tokens: Tokens, values: Floats) -> None:
-        self._encoded = self._encode(tokens)
-        lower = _cholesky(_distances(self._encoded, self._encoded), self.length, self.noise)
+        self._encoded, (expected, self._features) = self._encode(tokens), self._prior(tokens)
+        distances, linear = _distances(self._encoded, self._encoded), self._features @ self._features.T
+        lower = _cholesky(distances, linear, self.length, self.noise)
         self._whitening = np.linalg.inv(lower)  # of a covariance whose smallest eigenvalue is at least the noise
-        self._weights = self._whitening.T @ (self._whitening @ values)
-        self.likelihood = _log_density(lower, self._whitening @ values)
+        self._weights = self._whitening.T @ (self._whitening @ (values - expected))
+        self.likelihood = _log_density(lower, self._whitening @ (values - expected))
 
     def predict_standardised(self, tokens: Tokens) -> tuple[Floats, Floats]:
         mean, variance = np.empty((2, len(tokens)))
         for start in range(0, len(tokens), BLOCK):
             rows = slice(start, start + BLOCK)
+            expected, features = self._prior(tokens[rows])
             shared = np.exp(-_distances(self._encode(tokens[rows]), self._encoded) / self.length)
-            mean[rows] = shared @ self._weights
-            variance[rows] = 1 - ((shared @ self._whitening.T) ** 2).sum(axis=1)
+            shared += features @ self._features.T
+            mean[rows] = expected + shared @ self._weights
+            variance[rows] = 1 + (features**2).sum(axis=1) - ((shared @ self._whitening.T) ** 2).sum(axis=1)
         return mean, np.sqrt(np.maximum(variance, 0.0))
+
+    def _prior(self, tokens: Tokens) -> tuple[Floats, Floats]:
+        """The prior mean, float64[B], and features, float64[B, S], with weights that are standard normal a priori.
+
+        Here there is nothing of the kind.
+        """
+        return np.zeros(len(tokens)), np.empty((len(tokens), 0))
 
     def _encode(self, tokens: Tokens) -> Floats:
         """float64[B, F], of which half the squared distance is d."""
@@ -109,14 +119,15 @@ def _distances(first: Floats, second: Floats) -> Floats:
     return distances
 
 
-def _cholesky(distances: Floats, length: float, noise: float) -> Floats:
-    """The lower triangular factor of the values' covariance."""
-    lower: Floats = np.linalg.cholesky(np.exp(-distances / length) + noise * np.eye(len(distances))).astype(np.float64)
+def _cholesky(distances: Floats, linear: Floats, length: float, noise: float) -> Floats:
+    """The lower triangular factor of the values' covariance, of which `linear` is that of the prior's features."""
+    covariance = np.exp(-distances / length) + linear + noise * np.eye(len(distances))
+    lower: Floats = np.linalg.cholesky(covariance).astype(np.float64)
     return lower
 
 
-def _likelihood(distances: Floats, values: Floats, length: float, noise: float) -> float:
-    lower = _cholesky(distances, length, noise)
+def _likelihood(distances: Floats, linear: Floats, values: Floats, length: float, noise: float) -> float:
+    lower = _cholesky(distances, linear, length, noise)
     whitened: Floats = np.linalg.solve(lower, values).astype(np.float64)
     return _log_density(lower, whitened)
 
