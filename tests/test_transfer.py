@@ -26,6 +26,8 @@ from nas_gym.experiments.transfer.searches import Searches, by_mean_rank, by_pla
 from nas_gym.experiments.transfer.suite import (
     COPY,
     COPY_MEAN,
+    DYNA,
+    DYNA_SCRATCH,
     ENTRIES,
     RANDOM,
     RECALL,
@@ -141,6 +143,15 @@ def test_copy_plays_the_best_of_the_sources_own_trials(done) -> None:
         np.testing.assert_array_equal(
             searches.rewards.ravel(), evaluator.evaluate(searches.tokens.reshape(-1, 6)).accuracy
         )
+
+
+def test_dyna_models_the_sources_of_each_seed(done, table, tmp_path) -> None:
+    """Its first trials on a related task are better than from scratch, and a seed's search is its own."""
+    suite = small(table, trials=6)
+    helped, alone = (search(suite, "b", label, [0, 1], tmp_path) for label in (DYNA, DYNA_SCRATCH))
+    assert helped.rewards.shape == (2, 6)
+    assert helped.rewards.mean() > alone.rewards.mean() + 0.2
+    assert not np.array_equal(helped.tokens[0], helped.tokens[1])
 
 
 def test_related_tasks_help_and_the_unrelated_does_not(done, table) -> None:
@@ -320,6 +331,21 @@ def test_pretrain_and_transfer_commands(table, tmp_path, monkeypatch, capsys) ->
     record.close()
     assert run(monkeypatch, "resume", str(after)) == 0
     assert (after / "trials.csv").read_text() == whole
+
+    go_on = [
+        "transfer",
+        str(before),
+        "--task",
+        "c",
+        "--agent",
+        "dyna",
+        "--trials",
+        "4",
+        "--run-dir",
+        str(tmp_path / "d"),
+    ]
+    assert run(monkeypatch, *go_on) == 0
+    assert len((tmp_path / "d" / "trials.csv").read_text().splitlines()) == 5
 
     capsys.readouterr()
     assert run(monkeypatch, "transfer", str(after), "--task", "b") == 2
