@@ -12,7 +12,7 @@ from nas_gym.agents import Bayesian, LocalSearch, PredictorAgent, load_hyperpara
 from nas_gym.agents.predictor_based.agent import PredictorHyperparameters
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.evaluators import FunctionEvaluator
-from nas_gym.predictors import Predictor
+from nas_gym.predictors import StandardisedPredictor
 from nas_gym.spaces import Bench201Space, SearchSpace, make_space
 
 BENCH = make_space("bench201")
@@ -31,7 +31,7 @@ def forms(space: SearchSpace, tokens) -> list[str]:
     return [space.canonical(space.architecture(row)) for row in tokens]
 
 
-class Noting(Predictor):
+class Noting(StandardisedPredictor):
     """Predicts the share of one choice, and notes what it was fitted to."""
 
     def __init__(self, space: SearchSpace) -> None:

@@ -11,7 +11,7 @@ from nas_gym.agents import Agent, Dyna, Reinforce, load_hyperparameters
 from nas_gym.agents.policy_gradient.dyna import LEARNERS
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.evaluators import FunctionEvaluator
-from nas_gym.predictors import Ensemble, Predictor, make_predictor
+from nas_gym.predictors import Ensemble, Predictor, StandardisedPredictor, make_predictor
 from nas_gym.spaces import SearchSpace, make_space
 
 BENCH = make_space("bench201")
@@ -27,7 +27,7 @@ def vector(num_envs: int, space: SearchSpace = BENCH, function=share_of_convolut
     return ConstructionVectorEnv(num_envs, space=space, evaluator=FunctionEvaluator(space, function))
 
 
-class Oracle(Predictor):
+class Oracle(StandardisedPredictor):
     """Knows the share of convolutions, and is as sure of it as it is told."""
 
     reliable = True

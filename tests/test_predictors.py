@@ -17,6 +17,7 @@ from nas_gym.predictors import (
     PREDICTORS,
     BayesianLinear,
     Predictor,
+    StandardisedPredictor,
     kernel,
     make_predictor,
     one_hot,
@@ -237,7 +238,7 @@ class NearestSettings:
     noise: float = 1.0
 
 
-class Nearest(Predictor):
+class Nearest(StandardisedPredictor):
     """A predictor of somebody else's: the value of the architecture with most decisions in common."""
 
     Settings = NearestSettings

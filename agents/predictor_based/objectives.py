@@ -40,12 +40,6 @@ class PredictorPerObjective(Predictor):
         means, deviations = zip(*(part.predict(tokens) for part in self.parts), strict=True)
         return np.stack(means, axis=1), np.stack(deviations, axis=1)
 
-    def fit_standardised(self, tokens: Tokens, values: Floats) -> None:
-        raise NotImplementedError("each part standardises its own values")
-
-    def predict_standardised(self, tokens: Tokens) -> tuple[Floats, Floats]:
-        raise NotImplementedError("each part standardises its own values")
-
 
 class Known(Predictor):
     """Values that need no trial, with a deviation of 0.
@@ -69,17 +63,12 @@ class Known(Predictor):
     def fit(self, tokens: Tokens, values: Floats) -> Self:
         return self
 
-    update = fit
+    def update(self, tokens: Tokens, values: Floats) -> Self:
+        return self
 
     def predict(self, tokens: Tokens) -> tuple[Floats, Floats]:
         values = np.asarray(self.function(self.space, tokens), dtype=np.float64)
         return values, np.zeros(len(tokens))
-
-    def fit_standardised(self, tokens: Tokens, values: Floats) -> None:
-        raise NotImplementedError("what is known is not fitted")
-
-    def predict_standardised(self, tokens: Tokens) -> tuple[Floats, Floats]:
-        raise NotImplementedError("what is known is not fitted")
 
 
 def by_fronts(points: Floats) -> list[Integers]:

@@ -15,7 +15,14 @@ from nas_gym.predictors.encodings import counts, kernel, one_hot, one_hot_with_p
 from nas_gym.predictors.ensemble import Ensemble, EnsembleSettings
 from nas_gym.predictors.gaussian_process import GaussianProcess, GaussianProcessSettings
 from nas_gym.predictors.normal_scores import normal_scores
-from nas_gym.predictors.predictor import PREDICTORS, NoSettings, Predictor, make_predictor, register_predictor
+from nas_gym.predictors.predictor import (
+    PREDICTORS,
+    NoSettings,
+    Predictor,
+    StandardisedPredictor,
+    make_predictor,
+    register_predictor,
+)
 
 __all__ = [
     "ACQUISITIONS",
@@ -28,6 +35,7 @@ __all__ = [
     "GaussianProcessSettings",
     "NoSettings",
     "Predictor",
+    "StandardisedPredictor",
     "acquire",
     "believe",
     "counts",

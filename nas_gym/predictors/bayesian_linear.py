@@ -9,7 +9,7 @@ import numpy as np
 
 from nas_gym.predictors.bayesian_regression import BayesianRegression
 from nas_gym.predictors.encodings import kernel
-from nas_gym.predictors.predictor import Predictor
+from nas_gym.predictors.predictor import StandardisedPredictor
 from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
 
@@ -46,7 +46,7 @@ class BayesianLinearSettings:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
 
 
-class BayesianLinear(BayesianRegression, Predictor):
+class BayesianLinear(BayesianRegression, StandardisedPredictor):
     """Bayesian linear regression, whose two precisions maximise the evidence (the marginal likelihood).
 
     Weights and noise are normal with mean 0. The updates of their precisions are those of MacKay 1992, "Bayesian

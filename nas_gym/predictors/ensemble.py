@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_gym.predictors.predictor import Predictor, make_predictor
+from nas_gym.predictors.predictor import Predictor, StandardisedPredictor, make_predictor
 from nas_gym.settings import check_fields
 from nas_gym.spaces import SearchSpace, Tokens
 from nas_gym.types import Floats
@@ -38,7 +38,7 @@ class EnsembleSettings:
         check_fields(self, "folds", "at least 2", lambda v: v >= 2)
 
 
-class Ensemble(Predictor):
+class Ensemble(StandardisedPredictor):
     """The mean of several predictors, chosen at each fit by cross-validation; those that are not reliable are left out.
 
     A member's score is the coefficient of determination of its predictions of the folds that it has not been fitted to.

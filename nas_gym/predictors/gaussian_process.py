@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas_gym.predictors.encodings import counts, one_hot
-from nas_gym.predictors.predictor import Predictor
+from nas_gym.predictors.predictor import StandardisedPredictor
 from nas_gym.settings import check_fields
 from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
@@ -49,7 +49,7 @@ class GaussianProcessSettings:
             object.__setattr__(self, name, values)
 
 
-class GaussianProcess(Predictor):
+class GaussianProcess(StandardisedPredictor):
     """Gaussian process regression on which choices an architecture takes, and how often.
 
     The kernel is exp(-d / length). The distance d is the number of decisions that differ, and `counts` times half the

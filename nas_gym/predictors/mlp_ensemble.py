@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas_gym.predictors.encodings import one_hot
 from nas_gym.predictors.graphs import PathEncoding
 from nas_gym.predictors.network import NetworkSettings, minibatches, seeded
-from nas_gym.predictors.predictor import Predictor
+from nas_gym.predictors.predictor import StandardisedPredictor
 from nas_gym.settings import check_fields
 from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
@@ -49,7 +49,7 @@ class MLPEnsembleSettings(NetworkSettings):
         check_fields(self, "encoding", f"one of {', '.join(ENCODINGS)}", lambda value: value in ENCODINGS)
 
 
-class MLPEnsemble(Predictor):
+class MLPEnsemble(StandardisedPredictor):
     """Members that differ by their initial weights alone; all see each batch at once.
 
     Mean and deviation are those of their predictions. `update` changes nothing once the ensemble is fitted: its members

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas_gym.predictors.bayesian_regression import BayesianRegression
-from nas_gym.predictors.predictor import Predictor
+from nas_gym.predictors.predictor import StandardisedPredictor
 from nas_gym.settings import check_fields, check_seed
 from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
@@ -54,7 +54,7 @@ class NetworkSettings:
         check_fields(self, "weight_decay", "finite and not negative", lambda value: 0 <= value < float("inf"))
 
 
-class FeatureNetwork(nn.Module):
+class FeatureNetwork(nn.Module, ABC):
     """A network with features, of which its output is a linear function.
 
     Attributes:
@@ -63,9 +63,9 @@ class FeatureNetwork(nn.Module):
 
     readout: nn.Linear
 
+    @abstractmethod
     def features(self, *batch: Tensor) -> Tensor:
         """The features float32[B, F] of encoded architectures."""
-        raise NotImplementedError
 
     def forward(self, *batch: Tensor) -> Tensor:
         """The outputs, float32[B]."""
@@ -73,7 +73,7 @@ class FeatureNetwork(nn.Module):
         return output
 
 
-class NetworkPredictor(Predictor):
+class NetworkPredictor(StandardisedPredictor):
     """Trains a network, and takes mean and deviation from a Bayesian linear regression on its features.
 
     The regression (`BayesianRegression`) is that of the standardised values; the predicted deviation includes the

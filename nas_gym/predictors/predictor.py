@@ -21,10 +21,7 @@ class NoSettings:
 
 
 class Predictor(ABC):
-    """Predicts the values of architectures, such as accuracies or rewards.
-
-    A subclass implements `fit_standardised` and `predict_standardised`, which see values of mean 0 and standard
-    deviation 1, and names the dataclass of its `Settings`.
+    """Predicts the values of architectures, such as accuracies or rewards; most are a `StandardisedPredictor`.
 
     Args:
         space: the search space.
@@ -45,8 +42,8 @@ class Predictor(ABC):
     def __init__(self, space: SearchSpace, **settings: Any) -> None:
         self.space = space
         self.settings = from_mapping(self.Settings, settings, f"predictor {type(self).__name__}")
-        self._mean, self._scale = 0.0, 0.0  # of the values; a scale of 0 stands for "not fitted"
 
+    @abstractmethod
     def fit(self, tokens: Tokens, values: Floats) -> Self:
         """Fits the predictor to these architectures alone; what it was fitted to before is forgotten.
 
@@ -60,14 +57,12 @@ class Predictor(ABC):
         Raises:
             ValueError: the tokens are no architectures of the space, or there is not one finite value for each.
         """
-        self._learn(tokens, values, self.fit_standardised)
-        return self
 
+    @abstractmethod
     def update(self, tokens: Tokens, values: Floats) -> Self:
         """Fits the predictor to these architectures, but keeps from the last fit what takes long to find.
 
-        What that is, a predictor says in `update_standardised`; most keep nothing. So a search may `fit` now and then,
-        and `update` after each of its trials. Without a fit before it, this is one.
+        So a search may `fit` now and then, and `update` after each of its trials. Without a fit before it, this is one.
 
         Args:
             tokens: as in `fit`.
@@ -79,6 +74,39 @@ class Predictor(ABC):
         Raises:
             ValueError: as `fit`.
         """
+
+    @abstractmethod
+    def predict(self, tokens: Tokens) -> tuple[Floats, Floats]:
+        """Predicts the values of architectures.
+
+        Args:
+            tokens: int64[B, T].
+
+        Returns:
+            The mean, float64[B], and the standard deviation, float64[B], of the value that each architecture would be
+            given, in the units of the values.
+
+        Raises:
+            ValueError: the predictor has not been fitted, or the tokens are no architectures of the space.
+        """
+
+
+class StandardisedPredictor(Predictor):
+    """A predictor whose subclass sees values of mean 0 and standard deviation 1.
+
+    A subclass implements `fit_standardised` and `predict_standardised`, where part of a fit is worth keeping also
+    `update_standardised`, and names the dataclass of its `Settings`.
+    """
+
+    def __init__(self, space: SearchSpace, **settings: Any) -> None:
+        super().__init__(space, **settings)
+        self._mean, self._scale = 0.0, 0.0  # of the values; a scale of 0 stands for "not fitted"
+
+    def fit(self, tokens: Tokens, values: Floats) -> Self:
+        self._learn(tokens, values, self.fit_standardised)
+        return self
+
+    def update(self, tokens: Tokens, values: Floats) -> Self:
         self._learn(tokens, values, self.update_standardised if self._scale else self.fit_standardised)
         return self
 
@@ -97,18 +125,6 @@ class Predictor(ABC):
         self._mean, self._scale = mean, scale
 
     def predict(self, tokens: Tokens) -> tuple[Floats, Floats]:
-        """Predicts the values of architectures.
-
-        Args:
-            tokens: int64[B, T].
-
-        Returns:
-            The mean, float64[B], and the standard deviation, float64[B], of the value that each architecture would be
-            given, in the units of the values.
-
-        Raises:
-            ValueError: the predictor has not been fitted, or the tokens are no architectures of the space.
-        """
         if not self._scale:
             raise ValueError(f"{type(self).__name__}.predict needs values to predict from: call fit before it")
         mean, deviation = self.predict_standardised(self._checked(tokens))
