@@ -21,7 +21,7 @@ ROUNDS = 8  # of candidates that have all been proposed before, until random one
 
 @dataclass(frozen=True)
 class TPEHyperparameters:
-    """Defaults are those of BOHB's model (Falkner et al. 2018, section 3.2, and its code) as NAS-Bench-201's code sets
+    """Defaults are those of BOHB's model (Falkner et al. 2018, and its code) as NAS-Bench-201's code sets
     them.
 
     Attributes:
@@ -54,10 +54,9 @@ class TPE(Agent):
 
     Trials are divided into the good ones and the others, each of which has a kernel density. Candidates are drawn from
     that of the good ones, and the one with the largest ratio of the two densities is proposed, which maximises the
-    expected improvement (Bergstra et al. 2011, section 4.1). What has been proposed before is no candidate.
+    expected improvement (Bergstra et al. 2011). What has been proposed before is no candidate.
 
-    Sources: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"; Falkner et al. 2018, "BOHB", section
-    3.2: one multivariate density in place of a product of many.
+    Sources: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"; Falkner et al. 2018, "BOHB": one multivariate density in place of a product of many.
     """
 
     staleness = None  # the densities are those of the trials so far, whichever they are

@@ -106,7 +106,7 @@ class MCTS(Agent):
     they are, also where shared weights go on training.
 
     Sources: Wang et al. 2020, "Neural Architecture Search Using Deep Neural Networks and Monte Carlo Tree Search"
-    (AlphaX), section 3; Silver et al. 2017, "Mastering the Game of Go without Human Knowledge", for ``"puct"``.
+    (AlphaX); Silver et al. 2017, "Mastering the Game of Go without Human Knowledge", for ``"puct"``.
     """
 
     staleness = None  # proposals without rewards are accounted for

@@ -27,7 +27,7 @@ class PredictorHyperparameters:
 
     Attributes:
         batch_size: architectures that are chosen at once.
-        warm_up: trials of random architectures before the predictor chooses (White et al. 2021, "BANANAS", section 5,
+        warm_up: trials of random architectures before the predictor chooses (White et al. 2021, "BANANAS",
             and Wei et al. 2022, "NPENAS": 10).
         refit_every: the predictor is fitted anew after so many trials; in between it is updated (`Predictor.update`).
         target: what is predicted: ``"raw"`` rewards, or their ``"normal-scores"``, by rank.

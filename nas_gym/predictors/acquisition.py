@@ -43,7 +43,7 @@ def upper_confidence_bound(mean: Floats, deviation: Floats, weight: float) -> Fl
 def thompson_sample(mean: Floats, deviation: Floats, rng: np.random.Generator) -> Floats:
     """A draw of each value, independent of the others.
 
-    Source: White et al. 2021, "BANANAS", section 4: independent Thompson sampling.
+    Source: White et al. 2021, "BANANAS": independent Thompson sampling.
     """
     return rng.normal(mean, deviation)
 
@@ -82,8 +82,8 @@ def believe(predictor: Predictor, tokens: Tokens, values: Floats, pending: Token
     So the next architectures are chosen elsewhere. For a Gaussian process the mean stays what it was, and the
     deviation becomes what it will be.
 
-    Sources: Ginsbourger et al. 2010, "Kriging Is Well-Suited to Parallelize Optimization", section 4 (the kriging
-    believer); Desautels et al. 2014, "Parallelizing Exploration-Exploitation Tradeoffs", section 3.2.
+    Sources: Ginsbourger et al. 2010, "Kriging Is Well-Suited to Parallelize Optimization" (the kriging
+    believer); Desautels et al. 2014, "Parallelizing Exploration-Exploitation Tradeoffs".
 
     Args:
         predictor: fitted to the trials that have ended.

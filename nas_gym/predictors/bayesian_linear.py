@@ -23,7 +23,7 @@ class BayesianLinearSettings:
 
     Attributes:
         pairs: whether there is a weight for each pair of choices of different decisions, too, as in the quadratic
-            model of Baptista & Poloczek 2018 (BOCS, section 3.1); else one for each choice only.
+            model of Baptista & Poloczek 2018 (BOCS); else one for each choice only.
         iterations: the largest number of updates of the precisions (scikit-learn's `BayesianRidge`: 300).
         tolerance: the updates end when they change no precision by more than this, relative to its value (ours).
         outliers: values further from the median than this many deviations are moved to that bound, the deviation
@@ -50,7 +50,7 @@ class BayesianLinear(BayesianRegression, StandardisedPredictor):
     """Bayesian linear regression, whose two precisions maximise the evidence (the marginal likelihood).
 
     Weights and noise are normal with mean 0. The updates of their precisions are those of MacKay 1992, "Bayesian
-    Interpolation", section 4 (Bishop 2006, "Pattern Recognition and Machine Learning", section 3.5.2). All is computed
+    Interpolation" (Bishop 2006, "Pattern Recognition and Machine Learning", section 3.5.2). All is computed
     from the eigenvalues of the n x n kernel of the encoded architectures, so that the number of weights does not
     matter: a fit takes of the order of n³ operations once and n an update, a prediction n² an architecture.
 

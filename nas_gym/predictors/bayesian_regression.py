@@ -14,7 +14,7 @@ class BayesianRegression:
     """Bayesian linear regression without intercept, whose two precisions maximise the evidence.
 
     Weights and noise are normal with mean 0. The updates of their precisions are those of MacKay 1992, "Bayesian
-    Interpolation", section 4 (Bishop 2006, "Pattern Recognition and Machine Learning", section 3.5.2). All is computed
+    Interpolation" (Bishop 2006, "Pattern Recognition and Machine Learning", section 3.5.2). All is computed
     from the eigenvalues of the n x n matrix of scalar products of the features, so that their number does not matter.
 
     Attributes:

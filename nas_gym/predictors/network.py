@@ -80,7 +80,7 @@ class NetworkPredictor(StandardisedPredictor):
     noise. `update` keeps the network and fits the regression alone. Networks compute in float32, the regression in
     float64. A fit follows from the architectures, the values and the seed.
 
-    Source: Snoek et al. 2015, "Scalable Bayesian Optimization Using Deep Neural Networks", section 3.
+    Source: Snoek et al. 2015, "Scalable Bayesian Optimization Using Deep Neural Networks".
 
     Attributes:
         network: the trained network.

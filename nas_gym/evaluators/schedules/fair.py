@@ -12,7 +12,7 @@ class FairSchedule(UniformSchedule):
     """A warm-up whose steps hold every choice of every decision equally often; then the weights are frozen.
 
     Source: Chu et al. 2021, "FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural Architecture Search",
-    section 3.2 and algorithm 1: one permutation of the choices for each decision gives m architectures that hold every
+    algorithm 1: one permutation of the choices for each decision gives m architectures that hold every
     choice once; their gradients make one step. The gradients are averaged here, summed there: m times the learning
     rate is the paper's.
 

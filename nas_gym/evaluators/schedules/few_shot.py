@@ -15,7 +15,7 @@ from nas_gym.spaces import Tokens
 class FewShotSchedule(UniformSchedule):
     """A warm-up of one supernet, then of one for each choice of a decision; then the weights are frozen.
 
-    Source: Zhao et al. 2021, "Few-Shot Neural Architecture Search", section 3.2: the supernets start from the weights
+    Source: Zhao et al. 2021, "Few-Shot Neural Architecture Search": the supernets start from the weights
     of the one. The steps are those of `FairSchedule`, so each of them trains all supernets, each on the architectures
     that hold its choice.
 

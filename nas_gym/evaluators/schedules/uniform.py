@@ -17,7 +17,7 @@ from nas_gym.spaces import Tokens
 class UniformSchedule(Schedule):
     """A warm-up on architectures drawn uniformly, never by a policy; then the weights are frozen.
 
-    Source: Guo et al. 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling", section 3.2. With
+    Source: Guo et al. 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling". With
     ``architectures_per_step=1`` each step trains a single path, as there.
 
     Args:
