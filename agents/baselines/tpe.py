@@ -56,7 +56,8 @@ class TPE(Agent):
     that of the good ones, and the one with the largest ratio of the two densities is proposed, which maximises the
     expected improvement (Bergstra et al. 2011). What has been proposed before is no candidate.
 
-    Sources: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"; Falkner et al. 2018, "BOHB": one multivariate density in place of a product of many.
+    Sources: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"; Falkner et al. 2018, "BOHB": one
+    multivariate density in place of a product of many.
     """
 
     staleness = None  # the densities are those of the trials so far, whichever they are

@@ -44,8 +44,7 @@ class Ensemble(StandardisedPredictor):
     A member's score is the coefficient of determination of its predictions of the folds that it has not been fitted to.
     Where no member reaches the threshold, the ensemble is not `reliable`, and predicts by the best of them.
 
-    Source: Angermueller et al. 2020, "Model-based reinforcement learning for biological sequence design" (DyNA
-    PPO).
+    Source: Angermueller et al. 2020, "Model-based reinforcement learning for biological sequence design" (DyNA PPO).
 
     Attributes:
         scores: of all members by name, at the last fit.

@@ -12,9 +12,9 @@ class FairSchedule(UniformSchedule):
     """A warm-up whose steps hold every choice of every decision equally often; then the weights are frozen.
 
     Source: Chu et al. 2021, "FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural Architecture Search",
-    algorithm 1: one permutation of the choices for each decision gives m architectures that hold every
-    choice once; their gradients make one step. The gradients are averaged here, summed there: m times the learning
-    rate is the paper's.
+    algorithm 1: one permutation of the choices for each decision gives m architectures that hold every choice once;
+    their gradients make one step. The gradients are averaged here, summed there: m times the learning rate is the
+    paper's.
 
     The number of architectures is that of the choices of the decision that has most; see `fair_sample` for decisions
     that have fewer, and for illegal combinations.
