@@ -73,20 +73,24 @@ REPLAY: dict[str, list[Any]] = {
     "entropy_weight": [0.0, 1e-2, 3e-2],
 }
 MODEL: dict[str, list[Any]] = {
-    "predictor": ["gaussian-process", "ensemble"],
+    "predictor": ["gaussian-process"],
     "warm_up": [5, 10],
     "batch_size": [1, 2],
-    "acquisition": ["expected-improvement", "upper-confidence-bound"],
-    "exploration": [1.0, 2.0],
-    "pool_parents": [5, 10],
+    "exploration": [0.5, 1.0, 1.5],
+    "pool_parents": [10],
+    "pool_random": [1000],
 }
+"""Narrowed after a first sweep, in which the ensemble, exploration of 2 and smaller pools came out behind."""
 GRIDS: dict[str, dict[str, list[Any]]] = {
-    "bayesian": {**MODEL, "pool_random": [300, 1000]},
+    "bayesian": {
+        **MODEL,
+        "predictor": ["gaussian-process", "ensemble"],
+        "acquisition": ["expected-improvement", "upper-confidence-bound"],
+    },
     "dyna": {
         **MODEL,
-        "pool_random": [500, 1000],
         "learning_rate": [0.1, 0.3],
-        "temperature": [0.1, 0.3],
+        "temperature": [0.05, 0.1],
         "final_temperature": [0.02, 0.05],
         "greedy_share": [0.5, 1.0],
     },
