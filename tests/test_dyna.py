@@ -54,7 +54,8 @@ def with_model(model: type[Predictor], seed: int = 0, **settings) -> Dyna:
 
 def test_the_return_of_an_episode_in_the_model():
     """mean + exploration * deviation - temperature * log-probability, learned from as REINFORCE would."""
-    agent = Dyna(vector(2), 0, {"horizon": 40, "updates": 1, "episodes": 8})
+    temperatures = {"horizon": 40, "temperature": 0.3, "final_temperature": 0.05}
+    agent = Dyna(vector(2), 0, {**temperatures, "updates": 1, "episodes": 8})
     agent.learn(12)
     told = []
 
@@ -118,9 +119,9 @@ def test_it_learns_with_every_learner(settings):
 
 
 def test_a_batch_is_the_best_draw_and_a_draw_as_it_comes():
-    agent = with_model(Oracle, pool_parents=0, draws=32)
+    agent = with_model(Oracle, pool_parents=0, draws=32, greedy_share=0.5)
     agent.tell(foreign(agent.ask(10).tokens, np.linspace(0, 1, 10)))
-    other = with_model(Oracle, pool_parents=0, draws=32)
+    other = with_model(Oracle, pool_parents=0, draws=32, greedy_share=0.5)
     other.load_state_dict(agent.state_dict())
     drawn = other.learner.ask(32).tokens
     new = [row for row in drawn if other._form(row) not in other._seen]

@@ -22,7 +22,8 @@ THREE = Bench201Space(nodes=2, operations=("none", "skip_connect", "avg_pool_3x3
 CONV = BENCH.operations.index("nor_conv_3x3")
 SOFTMAXES = {"lstm": False, "learning_rate": 0.1, "max_grad_norm": None}
 
-FEW_SETTINGS = {"preset": "NAS-Cell-v0"}  # no ranks, no replay, revisits: what the formulas here are of
+# No ranks, no replay, revisits: what the formulas here are of; and ENAS recurrent's bound, under which it learns sooner.
+FEW_SETTINGS = {"preset": "paper", "tanh_constant": 2.5, "operation_tanh_reduction": 1.0}
 
 
 def reinforce(env, seed=0, hyperparameters=None):
@@ -138,7 +139,7 @@ def test_gradients_are_clipped():
 
 @pytest.mark.slow
 def test_reinforce_beats_random_search():
-    settings = load_hyperparameters("reinforce", "NAS-Cell-v0")
+    settings = load_hyperparameters("reinforce", overrides=FEW_SETTINGS)
     for seed in range(4):
         learned = reinforce(vector(10, function=share_of_convolutions), seed, settings).learn(300)
         random = RandomSearch(vector(10, function=share_of_convolutions), seed).learn(300)
