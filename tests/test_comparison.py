@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -24,7 +25,15 @@ from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.evaluators.training import fit, score
 from nas_gym.experiments.intervals import Difference
 from nas_gym.experiments.run import RunConfig, trainings
-from nas_gym.experiments.run.comparison import candidates, look_up, random_architectures, references, rewards, train
+from nas_gym.experiments.run.comparison import (
+    candidates,
+    look_up,
+    meets_target,
+    random_architectures,
+    references,
+    rewards,
+    train,
+)
 from nas_gym.experiments.run.comparison_result import Comparison, Row, amount
 from nas_gym.experiments.run.progress import Interrupted
 from nas_gym.experiments.run.trainings import STEPS, default_training
@@ -203,6 +212,26 @@ def test_random_architectures_are_drawn_uniformly() -> None:
     )
     counts = np.bincount(SPACE.index(drawn), minlength=125)
     assert stats.chisquare(counts).pvalue > 0.01
+
+
+def test_random_architectures_meet_the_target(evaluator, tmp_path) -> None:
+    """All of them do, whether networks are counted or looked up; if hardly any architecture does, they need not."""
+    config = RunConfig(**{**vars(CONFIG), "env": "NAS-Bench201-v0", "target": "parameters:1000", "compare_random": 8})
+    free = random_architectures(config, SPACE, 30)
+    sizes = [count_parameters(evaluator.new_network(SPACE.architecture(row), evaluator.task, 0)) for row in free]
+    middle = sorted(sizes)[3]
+    config = dataclasses.replace(config, target=f"parameters:{middle}")
+    fits = meets_target(config, evaluator)
+    assert [fits(row) for row in free] == [size <= middle for size in sizes]
+    assert all(map(fits, random_architectures(config, SPACE, 30, fits)))
+    nothing = dataclasses.replace(config, target="parameters:1")
+    np.testing.assert_array_equal(random_architectures(nothing, SPACE, 30, meets_target(nothing, evaluator)), free)
+    assert meets_target(CONFIG, evaluator) is None
+    assert meets_target(dataclasses.replace(config, target="latency:1ms"), evaluator) is None
+    bundled = TabularEvaluator(make_space("bench201"))
+    tokens = bundled.space.sample(np.random.default_rng(0), 30)
+    known = bundled.evaluate(tokens).metrics["parameters"] <= middle
+    assert [meets_target(config, bundled)(row) for row in tokens] == known.tolist()
 
 
 def test_look_up(tmp_path) -> None:

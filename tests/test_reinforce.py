@@ -22,7 +22,7 @@ THREE = Bench201Space(nodes=2, operations=("none", "skip_connect", "avg_pool_3x3
 CONV = BENCH.operations.index("nor_conv_3x3")
 SOFTMAXES = {"lstm": False, "learning_rate": 0.1, "max_grad_norm": None}
 
-# No ranks, no replay, revisits: what the formulas here are of; and ENAS recurrent's bound, under which it learns sooner.
+# No ranks, no replay, revisits: what the formulas here are of; and ENAS recurrent's bound, under which it learns soon.
 FEW_SETTINGS = {"preset": "paper", "tanh_constant": 2.5, "operation_tanh_reduction": 1.0}
 
 

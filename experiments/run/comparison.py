@@ -3,7 +3,8 @@
 The best `compare_found` architectures of the search that compute different functions are trained once each, and the one
 with the best reward by its validation accuracy is chosen. It is trained again with `compare_seeds` new seeds, and so is
 each network made by hand, as wide as fits its parameters (or its operations, where they are the target);
-`compare_random` architectures drawn uniformly are trained once each. Then the test split is evaluated, once.
+`compare_random` architectures, drawn uniformly among those that meet the target, are trained once each. Then the test
+split is evaluated, once.
 
 Where a table has the accuracies, nothing is trained, and there are no networks made by hand.
 """
@@ -15,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +38,48 @@ if TYPE_CHECKING:
 FOLDER, WEIGHTS = "comparison", "best.safetensors"
 
 
-def random_architectures(config: RunConfig, space: SearchSpace, trials: int) -> Tokens:
+PATIENCE = 100
+"""Draws for each random architecture that is to meet a target."""
+
+
+def random_architectures(
+    config: RunConfig, space: SearchSpace, trials: int, fits: Callable[[Tokens], bool] | None = None
+) -> Tokens:
     """Architectures int64[compare_random, T] drawn uniformly, independently of the search.
 
     Args:
         config: of the run.
         space: as it is at the end of the search.
         trials: of the search.
+        fits: whether an architecture int64[T] may be drawn; where too few do, all may.
     """
-    return space.sample(np.random.default_rng([config.seed, trials]), config.compare_random)
+    rng, count = np.random.default_rng([config.seed, trials]), config.compare_random
+    drawn = space.sample(rng, count)
+    if fits is None:
+        return drawn
+    candidates = (row for _ in range(PATIENCE) for row in space.sample(rng, count))
+    kept = list(islice(filter(fits, candidates), count))
+    return np.array(kept) if len(kept) == count else drawn
+
+
+def meets_target(config: RunConfig, evaluator: Any) -> Callable[[Tokens], bool] | None:
+    """Whether an architecture int64[T] costs at most the target of a run; None where that cannot be counted."""
+    target = config.cost_target
+    if target is None:
+        return None
+    if isinstance(evaluator, TabularEvaluator):
+        return lambda tokens: bool(evaluator.evaluate(tokens[None]).metrics[target.metric][0] <= target.value)
+    if not evaluator.trains or target.metric not in ("parameters", "flops"):
+        return None
+    from nas_gym.evaluators.cost import count_flops, count_parameters
+
+    def fits(tokens: Tokens) -> bool:
+        network = evaluator.new_network(evaluator.space.architecture(tokens), evaluator.task, 0)
+        if target.metric == "parameters":
+            return count_parameters(network) <= target.value
+        return count_flops(network, evaluator.task.input_shape) <= target.value
+
+    return fits
 
 
 def candidates(result: SearchResult, count: int) -> list[int]:

@@ -64,7 +64,7 @@ def write_results(
 
 def _compare(folder: Path, config: RunConfig, agent: Agent, progress: Progress, stop: list[int]) -> Comparison | None:
     """The comparison by the means that there are: a table, trainings, or none."""
-    from nas_gym.experiments.run.comparison import candidates, look_up, random_architectures, train
+    from nas_gym.experiments.run.comparison import candidates, look_up, meets_target, random_architectures, train
 
     result, evaluator = agent.result, agent.problem.evaluator.unwrapped
     own = np.arange(len(result))
@@ -72,7 +72,8 @@ def _compare(folder: Path, config: RunConfig, agent: Agent, progress: Progress, 
         own = np.flatnonzero(result.metrics["task"] == result.metrics["task"][result.best_trial])
         evaluator = list(evaluator.evaluators.values())[int(result.metrics["task"][own[0]])].unwrapped
     trials = own[candidates(result.rows(own), config.compare_found)].tolist()
-    drawn = random_architectures(config, agent.space.at_trial(agent.trials), len(result))
+    fits = meets_target(config, evaluator)
+    drawn = random_architectures(config, agent.space.at_trial(agent.trials), len(result), fits)
     if isinstance(evaluator, TabularEvaluator):
         return look_up(config, result, trials, evaluator, drawn)
     if not evaluator.trains or config.retrain_epochs == 0:
