@@ -24,7 +24,7 @@ from nas_gym.agents import AGENTS, Agent, SearchResult, make_agent
 from nas_gym.agents.baselines.random_search import RandomSearch
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.experiments.benchmark.execution import SEEDS_PER_JOB, missing_jobs, run_benchmark
-from nas_gym.experiments.benchmark.jobs import run_folder
+from nas_gym.experiments.benchmark.jobs import run_config, run_folder
 from nas_gym.experiments.benchmark.results import _points, _recent_mean, incumbents, read_results
 from nas_gym.experiments.benchmark.suite import SUITES, AgentEntry, Environment, Suite, make_suite, open_evaluator
 from nas_gym.experiments.cli.benchmark import _agent_entry
@@ -85,6 +85,17 @@ def test_the_suites_that_come_along(name, seeds) -> None:
     assert len(list(suite.runs())) == len(suite.agents) * len(suite.environments) * seeds
 
 
+def test_the_suites_of_two_regimes() -> None:
+    """One for the best architecture of few trials, one for what policies play after many; their settings are taken."""
+    few, many = make_suite("sample-efficiency"), make_suite("rl")
+    assert (few.measure, few.trials, few.seeds) == ("best", 150, 200)
+    assert (many.measure, many.trials, many.seeds) == ("played", 10_000, 10)
+    assert set(few.environments) > {environment for environment in many.environments if environment.task == "cora"}
+    for suite in (few, many):
+        for entry in suite.agents:
+            assert run_config(suite, suite.environments[0], entry, 0).trials == suite.trials
+
+
 def test_no_suite_reports_what_settings_were_chosen_on() -> None:
     """Neither the sweeps' tasks nor those that the page of Stable-Baselines3's agents names."""
     tree = ast.parse((ROOT / "benchmarks" / "tuning.py").read_text())
@@ -93,7 +104,7 @@ def test_no_suite_reports_what_settings_were_chosen_on() -> None:
         for node in tree.body
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["TASKS"]
     )
-    for name in ("quick", "full"):
+    for name in ("quick", "full", "sample-efficiency", "rl"):
         reported = {environment.task for environment in make_suite(name).environments if environment.id == GRAPH}
         assert reported.isdisjoint({*tuned, "arxiv", "pubmed"})
 
