@@ -40,7 +40,7 @@ def test_posterior_of_scikit_learn(space, n, weight):
         return np.hstack([one_hot(space, tokens), weight**0.5 * counts(space, tokens)]).astype(np.float64)
 
     tokens, values = data(space, n)
-    ours = GaussianProcess(space, counts=weight).fit(tokens, values)
+    ours = GaussianProcess(space, counts=(weight,)).fit(tokens, values)
     theirs = GaussianProcessRegressor(RBF(np.sqrt(ours.length)), alpha=ours.noise, optimizer=None)
     targets = standardised(values) if n > 1 else np.zeros(1)
     theirs.fit(encoded(tokens), targets)
@@ -56,7 +56,7 @@ def test_posterior_of_scikit_learn(space, n, weight):
 def test_the_likeliest_of_the_grid_is_chosen():
     tokens, values = data(BENCH201, 60)
     differ = (tokens[:, None] != tokens).sum(axis=-1)
-    fitted = make_predictor("gaussian-process", BENCH201, counts=0.0, lengths=[1, 4, 9], noises=[0.05, 0.5])
+    fitted = make_predictor("gaussian-process", BENCH201, counts=[0], lengths=[1, 4, 9], noises=[0.05, 0.5])
     fitted.fit(tokens, values)
     assert isinstance(fitted, GaussianProcess)
     grid = list(itertools.product((1.0, 4.0, 9.0), (0.05, 0.5)))
@@ -72,13 +72,23 @@ def test_an_update_keeps_length_and_noise():
     tokens, values = data(BENCH201, 60)
     other = np.random.default_rng(5).normal(size=60)  # nothing to be learned from
     first = GaussianProcess(BENCH201).fit(tokens, values)
-    chosen = first.length, first.noise
+    chosen = first.weight, first.length, first.noise
     first.update(tokens, other)
-    assert (first.length, first.noise) == chosen
+    assert (first.weight, first.length, first.noise) == chosen
     again = GaussianProcess(BENCH201).update(tokens, other)
-    assert (again.length, again.noise) != chosen, "an update that nothing came before is a fit"
-    alike = GaussianProcess(BENCH201, lengths=(chosen[0],), noises=(chosen[1],)).fit(tokens, other)
+    assert (again.weight, again.length, again.noise) != chosen, "an update that nothing came before is a fit"
+    grid = {name: (value,) for name, value in zip(("counts", "lengths", "noises"), chosen, strict=True)}
+    alike = GaussianProcess(BENCH201, **grid).fit(tokens, other)
     np.testing.assert_array_equal(first.predict(tokens), alike.predict(tokens))
+
+
+def test_the_likelihood_tells_whether_places_matter():
+    """Of a function of how often each choice is taken, and of one of where alone."""
+    tokens = BENCH201.sample(np.random.default_rng(0), 100)
+    anywhere = (tokens == 3).sum(axis=1) - 0.5 * (tokens == 1).sum(axis=1)
+    somewhere = (tokens == 3) @ np.array([3.0, -2.0, 1.0, -3.0, 2.0, -1.0])
+    assert GaussianProcess(BENCH201).fit(tokens, anywhere.astype(float)).weight > 0
+    assert GaussianProcess(BENCH201).fit(tokens, somewhere).weight == 0.0
 
 
 def test_counts_by_hand():
@@ -101,7 +111,7 @@ def test_counts_in_every_space(name):
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} must be positive numbers"):
         GaussianProcess(BENCH201, **settings)
-    with pytest.raises(ValueError, match="counts must be finite and not negative, got -1"):
+    with pytest.raises(ValueError, match="counts must be numbers, not negative, at least one, got -1"):
         GaussianProcess(BENCH201, counts=-1.0)
 
 

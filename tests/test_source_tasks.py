@@ -56,7 +56,7 @@ def test_the_posterior_is_that_of_the_sum():
             differ = (one != other).sum()
             differ_in_count = 0.5 * ((counts(BENCH, one[None]) - counts(BENCH, other[None])) ** 2).sum()
             covariance[i, j] = 0.5**2 * sum(f[i] * f[j] for f in told) + 2.0**2
-            covariance[i, j] += np.exp(-(differ + differ_in_count) / model.length)
+            covariance[i, j] += np.exp(-(differ + model.weight * differ_in_count) / model.length)
     gain = covariance[25:, :25] @ np.linalg.inv(covariance[:25, :25] + model.noise * np.eye(25))
     mean, deviation = model.predict(new)
     np.testing.assert_allclose(mean, prior[25:] + gain @ (scores - prior[:25]), atol=1e-6)

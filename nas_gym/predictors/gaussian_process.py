@@ -10,10 +10,10 @@ import numpy as np
 
 from nas_gym.predictors.encodings import counts, one_hot
 from nas_gym.predictors.predictor import StandardisedPredictor
-from nas_gym.settings import check_fields
 from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
 
+SMALLEST = np.finfo(np.float64).tiny  # of positive numbers
 BLOCK = 4096
 """Architectures that are predicted at once, so that the kernel of a large pool is never held as a whole."""
 
@@ -23,45 +23,48 @@ class GaussianProcessSettings:
     """Settings of the Gaussian process.
 
     Attributes:
-        counts: the weight of the choices' counts in the distance of two architectures; 0 compares decisions alone. Over
-            four tables of NAS-Bench-Graph it raises the rank correlation of predictions from 30 values from 0.39 to
-            0.48, and from 100 values from 0.62 to 0.67.
-        lengths: of the kernel, in decisions: the candidates that the likelihood chooses from.
+        counts: weights of the choices' counts in the distance of two architectures, which the likelihood chooses from;
+            0 compares decisions alone. Over four tables of NAS-Bench-Graph a weight of 1 raises the rank correlation of
+            predictions from 30 values from 0.39 to 0.48, and from 100 values from 0.62 to 0.67. Where the same choices
+            are worth more in one place than in another, it misleads.
+        lengths: of the kernel, in decisions: the candidates that it chooses from.
         noises: the variances of the noise that it chooses from, where that of the values is 1. The smallest keeps the
             covariance well conditioned.
     """
 
-    counts: float = 1.0
+    counts: tuple[float, ...] = (0.0, 0.3, 1.0)
     lengths: tuple[float, ...] = (0.7, 1.2, 2.0, 3.5, 6.0, 10.0, 16.0)
     noises: tuple[float, ...] = (0.02, 0.1, 0.3, 1.0)
 
     def __post_init__(self) -> None:
-        check_fields(self, "counts", "finite and not negative", lambda v: 0 <= v < math.inf)
-        for name in ("lengths", "noises"):
+        for name, least in (("counts", 0.0), ("lengths", SMALLEST), ("noises", SMALLEST)):
             values = getattr(self, name)
             try:
                 values = tuple(map(float, values))
-                fits = bool(values) and all(0 < value < math.inf for value in values)
+                fits = bool(values) and all(least <= value < math.inf for value in values)
             except (TypeError, ValueError):
                 fits = False
             if not fits:
-                raise ValueError(f"{name} must be positive numbers, at least one, got {getattr(self, name)!r}")
+                wanted = "positive numbers" if least else "numbers, not negative"
+                raise ValueError(f"{name} must be {wanted}, at least one, got {getattr(self, name)!r}")
             object.__setattr__(self, name, values)
 
 
 class GaussianProcess(StandardisedPredictor):
     """Gaussian process regression on which choices an architecture takes, and how often.
 
-    The kernel is exp(-d / length). The distance d is the number of decisions that differ, and `counts` times half the
+    The kernel is exp(-d / length). The distance d is the number of decisions that differ, and `weight` times half the
     squared distance of the choices' counts: so architectures are close, too, that take the same choices elsewhere. In
     other words, it is the squared exponential kernel on both encodings, `one_hot` and `counts`. The prior variance of
-    the standardised values is 1. `fit` chooses length and noise from a grid by the marginal likelihood (Rasmussen &
-    Williams 2006, "Gaussian Processes for Machine Learning", equation 2.30); `update` keeps them. A fit takes of the
-    order of n³ operations for each pair of the grid, an update for one, and a prediction n² an architecture.
+    the standardised values is 1. `fit` chooses weight, length and noise from a grid by the marginal likelihood
+    (Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", equation 2.30); `update` keeps them. A fit
+    takes of the order of n³ operations for each point of the grid, an update for one, and a prediction n² an
+    architecture.
 
     The predicted deviation is that of the function, without the noise: 0 where there is nothing left to learn.
 
     Attributes:
+        weight: of the choices' counts.
         length: of the kernel.
         noise: its variance, in units of the standardised values.
         likelihood: the logarithm of the marginal likelihood of the standardised values.
@@ -71,15 +74,19 @@ class GaussianProcess(StandardisedPredictor):
     settings: GaussianProcessSettings
 
     def fit_standardised(self, tokens: Tokens, values: Floats) -> None:
-        encoded, (expected, features) = self._encode(tokens), self._prior(tokens)
-        distances, linear = _distances(encoded, encoded), features @ features.T
-        grid = itertools.product(self.settings.lengths, self.settings.noises)
-        fits = [(_likelihood(distances, linear, values - expected, *pair), pair) for pair in grid]
-        self.length, self.noise = max(fits, key=lambda fit: fit[0])[1]
+        expected, features = self._prior(tokens)
+        linear, best = features @ features.T, -np.inf
+        for weight in self.settings.counts:
+            encoded = self._encode(tokens, weight)
+            distances = _distances(encoded, encoded)
+            for length, noise in itertools.product(self.settings.lengths, self.settings.noises):
+                likelihood = _likelihood(distances, linear, values - expected, length, noise)
+                if likelihood > best:
+                    best, self.weight, self.length, self.noise = likelihood, weight, length, noise
         self.update_standardised(tokens, values)
 
     def update_standardised(self, tokens: Tokens, values: Floats) -> None:
-        self._encoded, (expected, self._features) = self._encode(tokens), self._prior(tokens)
+        self._encoded, (expected, self._features) = self._encode(tokens, self.weight), self._prior(tokens)
         distances, linear = _distances(self._encoded, self._encoded), self._features @ self._features.T
         lower = _cholesky(distances, linear, self.length, self.noise)
         self._whitening = np.linalg.inv(lower)  # of a covariance whose smallest eigenvalue is at least the noise
@@ -91,7 +98,7 @@ class GaussianProcess(StandardisedPredictor):
         for start in range(0, len(tokens), BLOCK):
             rows = slice(start, start + BLOCK)
             expected, features = self._prior(tokens[rows])
-            shared = np.exp(-_distances(self._encode(tokens[rows]), self._encoded) / self.length)
+            shared = np.exp(-_distances(self._encode(tokens[rows], self.weight), self._encoded) / self.length)
             shared += features @ self._features.T
             mean[rows] = expected + shared @ self._weights
             variance[rows] = 1 + (features**2).sum(axis=1) - ((shared @ self._whitening.T) ** 2).sum(axis=1)
@@ -104,11 +111,11 @@ class GaussianProcess(StandardisedPredictor):
         """
         return np.zeros(len(tokens)), np.empty((len(tokens), 0))
 
-    def _encode(self, tokens: Tokens) -> Floats:
+    def _encode(self, tokens: Tokens, weight: float) -> Floats:
         """float64[B, F], of which half the squared distance is d."""
         columns = [one_hot(self.space, tokens)]
-        if self.settings.counts:
-            columns.append(math.sqrt(self.settings.counts) * counts(self.space, tokens))
+        if weight:
+            columns.append(math.sqrt(weight) * counts(self.space, tokens))
         return np.concatenate(columns, axis=1).astype(np.float64)
 
 

@@ -78,7 +78,9 @@ class SourceTasks(GaussianProcess):
         self._predicted: dict[bytes, Floats] = {}  # by all sources, of architectures that were asked for
         reference = self._by_sources(space.sample(np.random.default_rng(0), REFERENCE))
         self._centre, self._spread = reference.mean(axis=0), np.maximum(reference.std(axis=0), 1e-12)
-        self.length, self.noise = self.settings.lengths[len(self.settings.lengths) // 2], self.settings.noises[-1]
+        # Until there are trials of the new task: the largest weight and noise, and a length in the middle.
+        self.weight, self.noise = self.settings.counts[-1], self.settings.noises[-1]
+        self.length = self.settings.lengths[len(self.settings.lengths) // 2]
         self.update_standardised(np.empty((0, space.length), dtype=np.int64), np.empty(0))
         self._scale = 1.0  # it can predict without any trial of the new task
 
