@@ -21,14 +21,16 @@ class EnsembleSettings:
     Attributes:
         members: names of predictors, each with its settings.
         threshold: the least score of a member that is reliable (Angermueller et al. 2020: a coefficient of
-            determination that is tuned by task).
+            determination that is tuned by task). With -1, a member may predict twice as badly as the mean of the
+            values does. With 0, the first rounds of `dyna` often had no model, which cost it 0.02 of its mean score on
+            the tasks of benchmarks/tuning.py.
         folds: of the cross-validation.
     """
 
     members: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: {"gaussian-process": {}, "bayesian-linear": {}}
     )
-    threshold: float = 0.0
+    threshold: float = -1.0
     folds: int = 5
 
     def __post_init__(self) -> None:
