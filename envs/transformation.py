@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
-from nas_gym.envs.construction import ConstructionEnv, one_of
+from nas_gym.envs.checks import one_of
+from nas_gym.envs.construction import ConstructionEnv
 from nas_gym.evaluators import Evaluator, Objective
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, make_space
 from nas_gym.spaces.layer_arrays import Networks
@@ -19,7 +20,7 @@ from nas_gym.spaces.transformation import TransformationSpace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OBSERVATIONS = ("onehot", "tokens", "dict", "actions")
+OBSERVATIONS = ("onehot", "tokens", "float-tokens", "dict", "actions")
 REWARDS = ("paper", "gain")
 
 
@@ -64,6 +65,7 @@ class TransformationEnv(ConstructionEnv):
       the number of transformations as a share of T.
     - `observation="tokens"`: `Box(-1, max(V - 1, T), (L + 1,), int64)`: the tokens, -1 after the last layer; then the
       number of transformations.
+    - `observation="float-tokens"`: the same numbers as float32.
     - `observation="dict"`: `Dict(layers=Box(-1, V - 1, (L,), int64), length=Discrete(L + 1),
       transformations=Discrete(T + 1))`: the tokens, -1 after the last layer; the number of layers; and the number of
       transformations.
@@ -95,14 +97,15 @@ class TransformationEnv(ConstructionEnv):
     ## Episode End
 
     An episode terminates with `stop`, with the last of T transformations, or with an illegal action under
-    `on_invalid="penalise"`. It is never truncated.
+    `on_invalid="penalise"`. It is truncated only after `max_episode_steps`, if `gymnasium.make` or
+    `gymnasium.make_vec` is given that.
 
     ## Information
 
     After `reset` and every step:
 
     - `action_mask`: int8[A], 1 for the actions that are legal next; after the end of an episode all ones.
-    - `invalid_action`: bool, whether the action was illegal.
+    - `invalid_action`: bool[], whether the action was illegal.
 
     Additionally, at the end of an episode:
 
@@ -124,7 +127,7 @@ class TransformationEnv(ConstructionEnv):
     - `evaluator_kwargs`: further arguments for an evaluator that is given by name, such as `{"epochs": 20}`.
     - `objective`: maps evaluations to rewards: a name, or an `Objective`.
     - `reward`: `"paper"` or `"gain"`.
-    - `observation`: `"onehot"`, `"tokens"`, `"dict"` or `"actions"`.
+    - `observation`: `"onehot"`, `"tokens"`, `"float-tokens"`, `"dict"` or `"actions"`.
     - `restart_after`: the number of episodes after which episodes start from the best network so far (the paper's
       second stage begins after 300 networks); None always starts from the space's start network. The agents of this
       package count the trials that are reported to them instead.
@@ -181,8 +184,9 @@ class TransformationEnv(ConstructionEnv):
         kinds = len(layers.vocabulary)
         if self.observation == "onehot":
             return Box(0.0, 1.0, (layers.length * kinds + 1,), np.float32)
-        if self.observation == "tokens":
-            return Box(UNDECIDED, max(kinds - 1, steps), (layers.length + 1,), np.int64)
+        if self.observation in ("tokens", "float-tokens"):
+            dtype = np.int64 if self.observation == "tokens" else np.float32
+            return Box(UNDECIDED, max(kinds - 1, steps), (layers.length + 1,), dtype)
         if self.observation == "dict":
             return Dict(
                 layers=Box(UNDECIDED, kinds - 1, (layers.length,), np.int64),
@@ -247,8 +251,8 @@ class TransformationEnv(ConstructionEnv):
             return tokens.copy()
         space = self.search_space
         layers = space.layer_space.arrays.sequences(networks)
-        if self.observation == "tokens":
-            return np.column_stack((layers, taken))
+        if self.observation in ("tokens", "float-tokens"):
+            return np.column_stack((layers, taken)).astype(self.observation_space.dtype)
         if self.observation == "dict":
             return {"layers": layers, "length": (layers != ABSENT).sum(axis=1), "transformations": taken.copy()}
         onehot = layers[..., None] == np.arange(len(space.layer_space.vocabulary))

@@ -295,7 +295,7 @@ def test_native_equals_scalar(observation: str, name: str, on_invalid: str, mode
 
 def test_the_real_table() -> None:
     made = gymnasium.make_vec(ID, num_envs=5)
-    wanted = SyncVectorEnv([lambda: gymnasium.make(ID) for _ in range(5)], autoreset_mode=AutoresetMode.SAME_STEP)
+    wanted = SyncVectorEnv([lambda: gymnasium.make(ID) for _ in range(5)])
     rng = np.random.default_rng(0)
     assert_same(made.reset(seed=11), wanted.reset(seed=11))
     for _ in range(30):

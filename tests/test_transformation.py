@@ -545,7 +545,9 @@ def test_native_equals_scalar(mode: AutoresetMode, reward: str, on_invalid: str)
 def test_one_batch_a_step(reward: str) -> None:
     """What has to be trained after a step is handed over at once; what was scored already may be looked up again."""
     evaluator = Hashed(SMALL)
-    native = TransformationVectorEnv(8, space=SMALL, evaluator=evaluator, reward=reward)
+    native = TransformationVectorEnv(
+        8, space=SMALL, evaluator=evaluator, reward=reward, autoreset_mode=AutoresetMode.SAME_STEP
+    )
     rng = np.random.default_rng(6)
     native.reset()
     known = {SMALL.layer_space.start}
