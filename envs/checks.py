@@ -24,14 +24,14 @@ def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Complains of a number that is not at least 1.
+def check_positive(name: str, value: Any, least: int = 1) -> None:
+    """Complains of what is not an integer of at least `least`.
 
     Raises:
-        ValueError: it is no positive integer.
+        ValueError: it is not.
     """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
 
 
 def checked_actions(actions: ArrayLike, num_envs: int, num_choices: int) -> NDArray[np.int64]:

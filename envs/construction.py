@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from nas_gym.envs.checks import one_of, parent_of, starting_prefix
+from nas_gym.envs.checks import check_positive, one_of, parent_of, starting_prefix
 from nas_gym.evaluators import (
     DEFAULT_SCHEDULE,
     Evaluator,
@@ -50,7 +50,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
     - as `info["action_mask"]`, int8[A], for `Discrete.sample(mask=...)`;
     - from `action_masks()`, bool[A], for sb3-contrib's MaskablePPO;
-    - in the observation, with the wrapper `nas_gym.envs.MaskedObservation`, for RLlib, TorchRL and Tianshou.
+    - in the observation, with `nas_gym.envs.MaskedObservation.for_rllib(env)`, `.for_tianshou(env)` or
+      `.for_torchrl(env)`, under the keys that these clients read, for scalar and for vector environments.
 
     `nas_gym.envs.masked_sample` samples legal actions for a batch of masks. An illegal choice never raises an error;
     see `on_invalid`.
@@ -128,6 +129,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
       architecture, with undecided parts dashed and the last decision marked), `"human"` (the same picture in a window,
       updated after every step), or None. `gymnasium.make` also accepts `"ansi_list"` and `"rgb_array_list"`, which
       collect the renderings of all steps.
+    - `render_size`: the number of pixels of the longer side of pictures, twice the shorter.
 
     Invalid arguments raise a ValueError that names the argument.
 
@@ -162,7 +164,9 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         observation: str = "onehot",
         on_invalid: str = "remap",
         render_mode: str | None = None,
+        render_size: int = 1600,
     ) -> None:
+        check_positive("render_size", render_size, least=16)
         one_of("observation", observation, OBSERVATIONS)
         one_of("on_invalid", on_invalid, ON_INVALID)
         one_of("render_mode", render_mode, (None, *self.metadata["render_modes"]))
@@ -177,7 +181,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         announce_vector_rewards(self, self.objective)
         self.observation = observation
         self.on_invalid = on_invalid
-        self.render_mode = render_mode
+        self.render_mode, self.render_size = render_mode, render_size
 
         self._length, self._width = self.search_space.length, self.search_space.num_choices
         self.action_space: Discrete = Discrete(self._width)
@@ -289,7 +293,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
         if self.render_mode == "ansi":
             return decisions_text(self.search_space, tokens)
-        picture = draw_rgb(self.search_space, tokens)
+        picture = draw_rgb(self.search_space, tokens, self.render_size)
         if self.render_mode == "rgb_array":
             return picture
         self._window = self._window or Window(self.search_space.name)

@@ -124,10 +124,8 @@ class MultiTaskEnv(ConstructionEnv):
         if self.observation == "dict":
             return Dict({"observation": decided, "task": Discrete(count)})
         if self.observation != "onehot":
-            low, high = (
-                np.append(*ends).astype(decided.dtype) for ends in ((decided.low, 0), (decided.high, count - 1))
-            )
-            return Box(low, high, dtype=decided.dtype.type)
+            low, high = np.append(decided.low, 0), np.append(decided.high, count - 1)
+            return Box(low.astype(decided.dtype), high.astype(decided.dtype), dtype=decided.dtype)
         return Box(0.0, 1.0, (decided.shape[0] + count,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -319,7 +319,7 @@ def test_action_that_is_none(action: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"observation": "pixels"}, "observation must be one of 'onehot', 'tokens'; got 'pixels'"),
+        ({"observation": "pixels"}, "observation must be one of 'onehot', 'tokens', 'float-tokens'; got 'pixels'"),
         ({"on_invalid": "raise"}, "on_invalid must be one of 'remap', 'penalise'; got 'raise'"),
         ({"render_mode": "film"}, "render_mode must be one of None, 'ansi', 'rgb_array', 'human'; got 'film'"),
         ({"space": "nowhere"}, "unknown space 'nowhere'"),
@@ -675,6 +675,22 @@ def test_next_step_is_the_default_as_in_gymnasium() -> None:
         native = gymnasium.make_vec(env_id, num_envs=2, evaluator="constant")
         sync = gymnasium.make_vec(env_id, num_envs=2, evaluator="constant", vectorization_mode="sync")
         assert native.metadata["autoreset_mode"] is sync.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+
+
+def test_same_step_renders_what_has_been_built() -> None:
+    """The picture after the last decision is that of the architecture, not of the next episode's start."""
+    arguments = {"evaluator": "constant", "render_mode": "rgb_array", "render_size": 64}
+    same, other = (
+        gymnasium.make_vec("NAS-Bench201-v0", 2, autoreset_mode=mode, **arguments) for mode in ("SameStep", "NextStep")
+    )
+    same.reset(), other.reset()
+    for step in range(6):
+        same.step([1, step % 5]), other.step([1, step % 5])
+        np.testing.assert_array_equal(same.render(), other.render())
+        assert same.render()[0].shape == (32, 64, 3)
+    other.step([0, 0])  # which starts the next episode
+    same.step([1, 2]), other.step([1, 2])
+    np.testing.assert_array_equal(same.render(), other.render())
 
 
 def test_vector_wrappers_of_gymnasium() -> None:

@@ -433,7 +433,10 @@ def test_stable_baselines_learns() -> None:
         ({"base": "NAS-Nothing-v0"}, "base must be the id of a construction environment, such as NAS-Cell-v0"),
         ({"base": "NAS-Transform-v0"}, "base must be the id of a construction environment"),
         ({"base": ID}, "base must be the id of a construction environment"),
-        ({"observation": "actions"}, "observation must be one of 'onehot', 'tokens', 'dict'; got 'actions'"),
+        (
+            {"observation": "actions"},
+            "observation must be one of 'onehot', .*, 'dict'; got 'actions'",
+        ),
         ({"tasks": ["cora", "imagenet"]}, "task 'imagenet' is not in NAS-Bench-Graph; tasks: cora, citeseer"),
         ({"base": "NAS-Cell-v0"}, "unknown task 'cora'; known: digits"),
     ],
