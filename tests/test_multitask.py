@@ -435,7 +435,7 @@ def test_stable_baselines_learns() -> None:
         ({"base": ID}, "base must be the id of a construction environment"),
         (
             {"observation": "actions"},
-            "observation must be one of 'onehot', .*, 'dict'; got 'actions'",
+            "observation must be one of 'onehot', 'tokens', 'float-tokens', 'dict'; got 'actions'",
         ),
         ({"tasks": ["cora", "imagenet"]}, "task 'imagenet' is not in NAS-Bench-Graph; tasks: cora, citeseer"),
         ({"base": "NAS-Cell-v0"}, "unknown task 'cora'; known: digits"),
