@@ -67,6 +67,15 @@ class TorchRLPPOHyperparameters:
         check_fields(self, "gamma lmbda", "in [0, 1]", lambda v: 0 <= v <= 1)
 
 
+LOGGED = {
+    "policy_loss": "loss_objective",
+    "value_loss": "loss_critic",
+    "entropy_loss": "loss_entropy",
+    "approx_kl": "kl_approx",
+}
+"""TorchRL's names of what is logged."""
+
+
 class TorchRLPPO(PolicyAgent):
     """Proximal policy optimisation of TorchRL over legal choices only: clipped steps, several passes over each rollout.
 
@@ -199,12 +208,7 @@ class TorchRLPPO(PolicyAgent):
                 torch.stack([*parts.values()]).sum().backward()
                 torch.nn.utils.clip_grad_norm_(self.loss.parameters(), settings.max_grad_norm)
                 self.optimizer.step()
-                losses = {
-                    "train/policy_loss": float(parts["loss_objective"]),
-                    "train/value_loss": float(parts["loss_critic"]),
-                    "train/entropy_loss": float(parts["loss_entropy"]),
-                    "train/approx_kl": float(found["kl_approx"]),
-                }
+                losses = {f"train/{tag}": float(found[name].detach()) for tag, name in LOGGED.items()}
         return losses
 
     # ------------------------------------------------------------------ play
