@@ -166,7 +166,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             ResetNeeded: before the first reset, or after the end of an episode under DISABLED.
         """
         choices, invalid = self._choices(checked_actions(actions, self.num_envs, self._width))
-        waiting = self._position == np.int64(self._length)
+        waiting = np.asarray(self._position == np.int64(self._length))
         terminations = self._advance(choices, invalid)
         truncations = self._truncations(waiting)
         rewards = self.objective.zeros(self.num_envs)
@@ -212,7 +212,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     # ------------------------------------------------------------------ transitions
 
-    def _truncations(self, waiting: np.bool_ | Bools) -> Bools:
+    def _truncations(self, waiting: Bools) -> Bools:
         """Which episodes are truncated in this step, which has only reset those that were waiting."""
         if self._max_steps is None:
             return np.zeros(self.num_envs, dtype=bool)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from nas_gym.envs.checks import checked_reset_mask, checked_seed
 from nas_gym.envs.columns import column, only
-from nas_gym.envs.construction_vector import Bools, ConstructionVectorEnv
+from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.envs.multitask import MultiTaskEnv
 from nas_gym.evaluators import Schedule
+from nas_gym.types import Bools
 
 
 class MultiTaskVectorEnv(ConstructionVectorEnv):

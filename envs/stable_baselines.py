@@ -62,7 +62,8 @@ class SB3VecEnv(VecEnv):
         native = envs.unwrapped
         if not isinstance(native, ConstructionVectorEnv):
             raise ValueError(f"envs must be a ConstructionVectorEnv, as gymnasium.make_vec makes it; got {envs!r}")
-        self.envs, self._native = envs, native
+        self.envs: Any = envs
+        self._native = native
         self._same_step = native.autoreset_mode is AutoresetMode.SAME_STEP
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
         self._actions: NDArray[Any] = np.zeros(envs.num_envs, dtype=np.int64)
@@ -76,6 +77,7 @@ class SB3VecEnv(VecEnv):
         options = self._options[0]
         if any(other != options for other in self._options):
             raise ValueError("options must be the same for all sub-environments")
+        observations: NDArray[Any]
         observations, infos = self.envs.reset(seed=self._seeds, options=options)
         self._reset_seeds()
         self._reset_options()

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nas_gym.envs.checks import checked_reset_mask
-from nas_gym.envs.construction_vector import Bools, ConstructionVectorEnv, Step
+from nas_gym.envs.construction_vector import ConstructionVectorEnv, Step
 from nas_gym.envs.transformation import TransformationEnv
 from nas_gym.spaces import UNDECIDED, TransformationSpace
+from nas_gym.types import Bools
 
 
 class TransformationVectorEnv(ConstructionVectorEnv):

@@ -205,7 +205,7 @@ class TorchRLPPO(PolicyAgent):
                 found = self.loss(rollout[torch.from_numpy(order[start:stop])])
                 parts = {name: value for name, value in found.items() if name.startswith("loss_")}
                 self.optimizer.zero_grad()
-                torch.stack([*parts.values()]).sum().backward()
+                torch.stack([*parts.values()]).sum().backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(self.loss.parameters(), settings.max_grad_norm)
                 self.optimizer.step()
                 losses = {f"train/{tag}": float(found[name].detach()) for tag, name in LOGGED.items()}
