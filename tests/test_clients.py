@@ -10,7 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
+import gymnasium
 import pytest
+
+import nas_gym  # noqa: F401  # registers the environments
 
 PAGE = Path(__file__).parents[1] / "docs" / "clients.md"
 
@@ -104,3 +107,31 @@ def test_recipe(name: str, tmp_path: Path) -> None:
         assert len(shown["lengths"]) >= 2
         assert set(shown["lengths"]) == {recipe.decisions}
     assert not (recipe.masks and shown["illegal"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_torchrl_in_each_autoreset_mode(mode: str) -> None:
+    envs = pytest.importorskip("torchrl.envs")
+    native = gymnasium.make_vec("NAS-Bench201-v0", 3, evaluator="constant", autoreset_mode=mode)
+    if mode == "NextStep":
+        with pytest.raises(RuntimeError, match="auto-reset mode must be one of SAME_STEP or DISABLED"):
+            envs.GymWrapper(native)
+        return
+    env = envs.TransformedEnv(envs.GymWrapper(native), envs.StepCounter())
+    rollout = env.rollout(20, break_when_any_done=False)
+    assert set(rollout["next", "step_count"][rollout["next", "done"]].tolist()) == {6}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("categorical", [True, False])
+def test_torchrl_reads_the_info(categorical: bool) -> None:
+    """All of it, the flag and the integers of the mask, which keep random actions legal."""
+    envs = pytest.importorskip("torchrl.envs")
+    env = gymnasium.make("NAS-Cell-v0", evaluator="constant")
+    env = envs.GymWrapper(env, categorical_action_encoding=categorical).auto_register_info_dict()
+    rollout = envs.TransformedEnv(env, envs.ActionMask()).rollout(40)
+    assert rollout["next", "invalid_action"].shape == (40,)
+    assert not rollout["next", "invalid_action"].any()
