@@ -29,6 +29,7 @@ def test_a_rollout_is_what_was_played(space: Any) -> None:
     """One step a decision; without discount, return and advantage are those of the reward at the end."""
     agent = agent_of(space)
     proposal = agent.ask(10)
+    assert len(np.unique(proposal.tokens, axis=0)) > 5, "choices are drawn"
     trials = play(agent.env, proposal)
     rollout = agent._rollout(list(zip(trials.tokens, trials.rewards.tolist(), strict=True)))
     ends = np.flatnonzero(rollout["next", "done"].numpy())

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
+from tensordict.nn import InteractionType, TensorDictModule
 from torchrl.modules import MLP, MaskedCategorical, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
@@ -103,6 +103,7 @@ class TorchRLPPO(PolicyAgent):
             TensorDictModule(logits, in_keys=["observation"], out_keys=["logits"]),
             in_keys={"logits": "logits", "mask": "action_mask"},
             distribution_class=MaskedCategorical,
+            default_interaction_type=InteractionType.RANDOM,  # by default the likeliest action is taken
             return_log_prob=True,
         )
         self.critic = ValueOperator(critic, in_keys=["observation"])
