@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from nas_gym.agents.play import play
 from nas_gym.agents.registry import agent_class, agent_name, batch_size_of, load_hyperparameters
 from nas_gym.agents.result import SearchResult, concatenate
 from nas_gym.agents.trial import Proposal, Trials
-from nas_gym.envs.problem import Env, Problem
+from nas_gym.envs.problem import Env, Problem, make_vector
 from nas_gym.files import load_tensors, save_tensors
 from nas_gym.settings import check_seed
 from nas_gym.spaces import SearchSpace, Tokens, TransformationSpace, saved_space
@@ -77,7 +76,7 @@ class Agent(ABC):
         device: str = "cpu",
     ) -> None:
         check_seed(seed)
-        self.problem = Problem(gym.make_vec(env, num_envs=NUM_ENVS) if isinstance(env, str) else env)
+        self.problem = Problem(make_vector(env, NUM_ENVS) if isinstance(env, str) else env)
         self._check_rewards()
         self.space = self.problem.space
         if not isinstance(hyperparameters, self.Hyperparameters):

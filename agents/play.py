@@ -48,10 +48,11 @@ def _play_in_scalar(env: gym.Env[Any, Any], proposal: Proposal, rewards: Floats)
     columns: dict[str, Floats] = {}
     for row, sequence in enumerate(proposal.tokens):
         env.reset(options={**FROM_START, **(options[row] if options else {})})
-        for token in sequence:
+        for position, token in enumerate(sequence):
             _, reward, terminated, truncated, info = env.step(token)
             rewards[row] += reward
             if terminated or truncated:
+                _check_whole(terminated, position + 1, len(sequence))
                 break
         for name, value in info["evaluation"].items():
             columns.setdefault(name, np.full(n, np.nan))[row] = value
@@ -66,19 +67,19 @@ def _play_in_vector(env: VectorEnv[Any, Any, Any], proposal: Proposal, rewards: 
     row = np.arange(env.num_envs)  # the architecture that each sub-environment plays
     queued, unfinished = env.num_envs, n
     position, earned = np.zeros_like(row), np.zeros((env.num_envs, *rewards.shape[1:]))
-    resetting = np.zeros(env.num_envs, dtype=bool)  # in NEXT_STEP mode, the step that answers with a reset
-    by_hand = mode == AutoresetMode.DISABLED or Problem(env).restart_after is not None
+    # Without waiting for NEXT_STEP's extra step, architectures are scored in the same batches in every mode.
+    by_hand = mode != AutoresetMode.SAME_STEP or Problem(env).restart_after is not None
     env.reset(options=FROM_START)
     if options:
-        _reset_at(env, np.ones_like(resetting), [options[index] for index in np.minimum(row, n - 1)])
+        _reset_at(env, np.ones(env.num_envs, dtype=bool), [options[index] for index in np.minimum(row, n - 1)])
     while unfinished:
         _, reward, terminated, truncated, infos = env.step(tokens[np.minimum(row, n - 1), position])
         earned += reward
-        position[~resetting] += 1
+        position += 1
         done = terminated | truncated
-        resetting = done & (mode == AutoresetMode.NEXT_STEP)
         if not done.any():
             continue
+        _check_whole(terminated[done].all(), position[done].min(), tokens.shape[1])
         evaluation = (infos["final_info"] if mode == AutoresetMode.SAME_STEP else infos)["evaluation"]
         counted = np.flatnonzero(done & (row < n))
         rewards[row[counted]] = earned[counted]
@@ -93,11 +94,15 @@ def _play_in_vector(env: VectorEnv[Any, Any, Any], proposal: Proposal, rewards: 
         position[done], earned[done] = 0, 0.0
         if unfinished and options:
             _reset_at(env, done, [options[index] for index in np.minimum(row, n - 1)])
-            resetting[:] = False
         elif unfinished and by_hand:
             env.reset(options={**FROM_START, "reset_mask": done})
-            resetting[:] = False
     return columns
+
+
+def _check_whole(terminated: bool, steps: int, decisions: int) -> None:
+    """Refuses an episode that was truncated before its architecture was complete."""
+    if not terminated:
+        raise ValueError(f"env truncates episodes after {steps} of {decisions} decisions; agents need whole ones")
 
 
 def _reset_at(env: VectorEnv[Any, Any, Any], mask: NDArray[np.bool_], options: list[dict[str, Any]]) -> None:

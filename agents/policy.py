@@ -28,7 +28,7 @@ class PolicyAgent(Agent):
     def act(
         self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None, deterministic: bool = False
     ) -> NDArray[np.int64]:
-        """Chooses the next action from what the environment shows, in either form, ``"onehot"`` or ``"tokens"``.
+        """Chooses the next action from what the environment shows, one-hot or tokens.
 
         Args:
             observation: one observation, or a batch [B, ...].
@@ -80,9 +80,9 @@ class PolicyAgent(Agent):
         if np.issubdtype(observation.dtype, np.floating) and observation.shape[-1:] == (length * choices,):
             onehot = observation.reshape(*observation.shape[:-1], length, choices)
             return np.where(onehot.any(axis=-1), onehot.argmax(axis=-1), UNDECIDED)
-        if np.issubdtype(observation.dtype, np.integer) and observation.shape[-1:] == (length,):
+        if observation.dtype.kind in "iuf" and observation.shape[-1:] == (length,):
             return observation.astype(np.int64)
         raise ValueError(
-            f"observation must be one-hot, floats of shape (..., {length * choices}), or tokens, integers of shape "
+            f"observation must be one-hot, floats of shape (..., {length * choices}), or tokens, numbers of shape "
             f"(..., {length}); got {observation.dtype} of shape {observation.shape}"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "hyperparameters"
 AGENT = "agent"  # the key of a file under which the class stands
+REQUIRES = "requires"  # the key of the module of another package without which the agent does not exist
 DEFAULT = "default"  # the settings of environments without settings of their own
 PAPER = "paper"  # those of the paper: the defaults of the dataclass
 HORIZON = "horizon"  # a hyperparameter, of agents with schedules: the trials of the search, where these are known
@@ -29,11 +31,16 @@ TRIALS = 150  # of the benchmarks' protocol
 
 @functools.cache
 def shipped() -> dict[str, dict[str, Any]]:
-    """The files of ``hyperparameters/`` by the names of their agents: random search first, folders with a colon."""
+    """The files of ``hyperparameters/`` by the names of their agents: random search first, folders with a colon.
+
+    Agents of a library that is not installed are left out.
+    """
     paths = sorted(FOLDER.rglob("*.yaml"), key=lambda path: (path.stem != "random", path.parent != FOLDER, path))
-    return {
+    files = {
         ":".join(path.relative_to(FOLDER).with_suffix("").parts): yaml.safe_load(path.read_text()) for path in paths
     }
+    required = {name: file.pop(REQUIRES, None) for name, file in files.items()}
+    return {name: file for name, file in files.items() if not required[name] or find_spec(required[name])}
 
 
 AGENTS: Registry[type[Agent]] = Registry("agent", {name: file[AGENT] for name, file in shipped().items()})

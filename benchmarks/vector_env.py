@@ -165,7 +165,7 @@ def print_all(num_envs: int, sync_envs: int, repeats: int) -> None:
         def make(id: str = spec.id, settings: dict[str, Any] = settings) -> gym.Env[Any, Any]:
             return gym.make(id, **settings, disable_env_checker=True).unwrapped
 
-        native = gym.make_vec(spec.id, num_envs, **settings)
+        native = gym.make_vec(spec.id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **settings)
         steps = max(4 * space.length, 200)
         rate = statistics.median(stepping_rate(native, steps) for _ in range(repeats))
         one_by_one = SyncVectorEnv([make] * sync_envs, autoreset_mode=AutoresetMode.SAME_STEP)

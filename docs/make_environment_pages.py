@@ -113,7 +113,7 @@ def page(spec: EnvironmentSpec) -> str:
             "import nas_gym",
             "",
             f'env = gym.make("{spec.id}")',
-            f'envs = gym.make_vec("{spec.id}", num_envs=64)',
+            f'envs = gym.make_vec("{spec.id}", num_envs=64)  # autoreset_mode="NextStep", "SameStep" or "Disabled"',
             "```",
             "",
             "| | |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas_gym.envs import vector_wrappers
 from nas_gym.envs.construction import ConstructionEnv
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.envs.multitask import MultiTaskEnv
@@ -21,4 +22,5 @@ __all__ = [
     "TransformationVectorEnv",
     "VectorReward",
     "masked_sample",
+    "vector_wrappers",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 import gymnasium
@@ -12,6 +12,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from nas_gym.envs.checks import check_positive, one_of, parent_of, starting_prefix
 from nas_gym.evaluators import (
     DEFAULT_SCHEDULE,
     Evaluator,
@@ -26,7 +27,7 @@ from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, make_space
 if TYPE_CHECKING:
     from nas_gym.envs.rendering import Window
 
-OBSERVATIONS = ("onehot", "tokens")
+OBSERVATIONS = ("onehot", "tokens", "float-tokens")
 ON_INVALID = ("remap", "penalise")
 
 
@@ -49,7 +50,8 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
     - as `info["action_mask"]`, int8[A], for `Discrete.sample(mask=...)`;
     - from `action_masks()`, bool[A], for sb3-contrib's MaskablePPO;
-    - in the observation, with the wrapper `nas_gym.envs.MaskedObservation`, for RLlib, TorchRL and Tianshou.
+    - in the observation, with `nas_gym.envs.MaskedObservation.for_rllib(env)`, `.for_tianshou(env)` or
+      `.for_torchrl(env)`, under the keys that these clients read, for scalar and for vector environments.
 
     `nas_gym.envs.masked_sample` samples legal actions for a batch of masks. An illegal choice never raises an error;
     see `on_invalid`.
@@ -59,6 +61,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     - `observation="onehot"`: `Box(0, 1, (T * A,), float32)`, the choices so far, A numbers per decision; the rows of
       undecided decisions are zero.
     - `observation="tokens"`: `Box(-1, A - 1, (T,), int64)`, the choices so far; -1 for undecided decisions.
+    - `observation="float-tokens"`: the same numbers as float32, for clients whose networks take no integers.
 
     ## Starting State
 
@@ -79,15 +82,16 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     accuracy on the validation split; with shared weights the likelihood, exp(-loss), which ranks better. A failed
     evaluation or a penalised illegal choice gives the objective's `worst`.
 
-    With the objective `"vector"` every reward is float64[k], and the environment has a `reward_space`, a `Box` of that
-    shape, and a `reward_dim`, k, as in MO-Gymnasium. (Gymnasium's checker warns about vector rewards;
+    With the objective `"vector"` every reward is float64[k], and the environment has a `reward_space`, a bounded `Box`
+    of that shape, and a `reward_dim`, k, as in MO-Gymnasium. (Gymnasium's checker warns about vector rewards;
     `gymnasium.make(..., disable_env_checker=True)` avoids the warning.) The wrapper `nas_gym.envs.VectorReward` gives
     vector rewards for an environment with any objective.
 
     ## Episode End
 
     An episode terminates with the last decision, with the choice "stop", or with an illegal choice under
-    `on_invalid="penalise"`. It is never truncated.
+    `on_invalid="penalise"`. It is truncated only after `max_episode_steps`, if `gymnasium.make` or
+    `gymnasium.make_vec` is given that.
 
     ## Information
 
@@ -95,7 +99,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
     - `action_mask`: int8[A], 1 for the choices that are legal next; all ones after the end of an episode, so that the
       mask is never empty.
-    - `invalid_action`: bool, whether the choice was illegal.
+    - `invalid_action`: bool[], whether the choice was illegal.
 
     Additionally, at the end of an episode:
 
@@ -118,13 +122,14 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
       `"interleaved"`, `"enas"`, a mapping of `name` and settings, or a `Schedule`, which contains its own evaluator.
     - `objective`: maps evaluations to rewards: a name, a mapping of `name` and the objective's fields, such as
       `{"name": "soft-constraint", "metric": "latency", "target": 0.01}`, or an `Objective`; None as under Rewards.
-    - `observation`: `"onehot"` or `"tokens"`.
+    - `observation`: `"onehot"`, `"tokens"` or `"float-tokens"`.
     - `on_invalid`: how to handle an illegal choice: `"remap"` replaces it with the legal choice of rank
       `action % number of legal choices`, `"penalise"` ends the episode.
     - `render_mode`: `"ansi"` (the decisions as text, one line per node or layer), `"rgb_array"` (a picture of the
       architecture, with undecided parts dashed and the last decision marked), `"human"` (the same picture in a window,
       updated after every step), or None. `gymnasium.make` also accepts `"ansi_list"` and `"rgb_array_list"`, which
       collect the renderings of all steps.
+    - `render_size`: the number of pixels of the longer side of pictures, twice the shorter.
 
     Invalid arguments raise a ValueError that names the argument.
 
@@ -159,7 +164,9 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         observation: str = "onehot",
         on_invalid: str = "remap",
         render_mode: str | None = None,
+        render_size: int = 1600,
     ) -> None:
+        check_positive("render_size", render_size, least=16)
         one_of("observation", observation, OBSERVATIONS)
         one_of("on_invalid", on_invalid, ON_INVALID)
         one_of("render_mode", render_mode, (None, *self.metadata["render_modes"]))
@@ -174,15 +181,16 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         announce_vector_rewards(self, self.objective)
         self.observation = observation
         self.on_invalid = on_invalid
-        self.render_mode = render_mode
+        self.render_mode, self.render_size = render_mode, render_size
 
         self._length, self._width = self.search_space.length, self.search_space.num_choices
         self.action_space: Discrete = Discrete(self._width)
         self.observation_space: Box = (
             Box(0.0, 1.0, (self._length * self._width,), np.float32)
             if observation == "onehot"
-            else Box(UNDECIDED, self._width - 1, (self._length,), np.int64)
+            else Box(UNDECIDED, self._width - 1, (self._length,), np.int64 if observation == "tokens" else np.float32)
         )
+        self._dtype: Any = self.observation_space.dtype
         self._tokens: Tokens = np.full((1, self._length), UNDECIDED, dtype=np.int64)
         self._onehot = np.zeros(self._length * self._width, dtype=np.float32)
         self._observed: NDArray[Any] = self._onehot if observation == "onehot" else self._tokens[0]
@@ -214,7 +222,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
             self._decide(choice)
         if self.render_mode == "human":
             self.render()
-        return self._observed.copy(), self._info(False)
+        return self._observed.astype(self._dtype), self._info(False)
 
     def _begin(self, options: Mapping[str, Any]) -> None:
         """Sets the state of a new episode other than its decisions."""
@@ -244,7 +252,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
             choice = self._legal[choice % len(self._legal)]
         self._decide(choice)
         if self._position < self._length:
-            return self._observed.copy(), self._nothing(), False, False, self._info(invalid)
+            return self._observed.astype(self._dtype), self._nothing(), False, False, self._info(invalid)
         evaluations = self._scorer().score(self._tokens.copy(), self._fidelity, self._parents)
         evaluation = {name: float(column[0]) for name, column in evaluations.columns().items()}
         return self._end(self.objective(evaluations)[0], evaluation, invalid)
@@ -285,7 +293,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
         if self.render_mode == "ansi":
             return decisions_text(self.search_space, tokens)
-        picture = draw_rgb(self.search_space, tokens)
+        picture = draw_rgb(self.search_space, tokens, self.render_size)
         if self.render_mode == "rgb_array":
             return picture
         self._window = self._window or Window(self.search_space.name)
@@ -323,78 +331,19 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         return np.flatnonzero(mask).tolist(), mask.astype(np.int8)
 
     def _info(self, invalid: bool) -> dict[str, Any]:
-        return {"action_mask": self._mask.copy(), "invalid_action": invalid}
+        # An array, of which SyncVectorEnv makes a column of bool; of numpy's scalars it would make objects.
+        return {"action_mask": self._mask.copy(), "invalid_action": np.array(invalid)}
 
     def _end(
         self, reward: Any, evaluation: dict[str, float], invalid: bool
     ) -> tuple[NDArray[Any], Any, bool, bool, dict[str, Any]]:
         info = {**self._info(invalid), "architecture": self._tokens[0].copy(), "evaluation": evaluation}
         earned = float(reward) if self.objective.dimensions is None else reward
-        return self._observed.copy(), earned, True, False, info
+        return self._observed.astype(self._dtype), earned, True, False, info
 
 
 def announce_vector_rewards(env: Any, objective: Objective) -> None:
     """Sets the attributes that tell clients about vector rewards, if the objective has them."""
     if objective.dimensions is not None:
-        env.reward_space = Box(-np.inf, np.inf, (objective.dimensions,), np.float64)
+        env.reward_space = Box(*objective.bounds(), dtype=np.float64)
         env.reward_dim = objective.dimensions
-
-
-def starting_prefix(space: SearchSpace, options: Mapping[str, Any] | None) -> list[int]:
-    """The choices of `options["architecture"]`, with which an episode starts; empty if the option is not given.
-
-    Raises:
-        ValueError: they are not fewer than T integers that are legal in this order.
-    """
-    prefix: Sequence[int] | None = (options or {}).get("architecture")
-    if prefix is None or len(prefix) == 0:
-        return []
-    choices = np.asarray(prefix)
-    if choices.ndim != 1 or choices.dtype.kind not in "iu" or len(choices) >= space.length:
-        raise ValueError(
-            f"options['architecture'] must be fewer than {space.length} integers, the first choices of an architecture "
-            f"of space {space.name!r}; got {prefix!r}"
-        )
-    tokens = np.full((1, space.length), UNDECIDED, dtype=np.int64)
-    for position, choice in enumerate(choices.tolist()):
-        legal = np.flatnonzero(space.legal(tokens, position)[0]).tolist()
-        if choice not in legal:
-            raise ValueError(
-                f"options['architecture'][{position}] = {choice} is not legal for decision "
-                f"{space.decisions[position].name!r}; legal: {legal}"
-            )
-        if choice == space.stop_choices[position]:
-            raise ValueError(
-                f"options['architecture'][{position}] = {choice} stops at {space.decisions[position].name!r}, which "
-                f"completes the architecture; an episode starts from a prefix that does not stop"
-            )
-        tokens[0, position] = choice
-    decided: list[int] = choices.tolist()
-    return decided
-
-
-def parent_of(space: SearchSpace, options: Mapping[str, Any]) -> Tokens | None:
-    """The architecture int64[1, T] that `options["parent"]` has an episode's architecture inherit from; None without.
-
-    Raises:
-        ValueError: it is no architecture of the space.
-    """
-    parent = options.get("parent")
-    if parent is None:
-        return None
-    tokens = np.asarray(parent)
-    if tokens.shape != (space.length,) or tokens.dtype.kind not in "iu":
-        raise ValueError(f"options['parent'] must be {space.length} integers, an architecture; got {parent!r}")
-    tokens = tokens.astype(np.int64)[None]
-    space.check(tokens)
-    return tokens
-
-
-def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    """Complains of an argument that is none of the known values.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")

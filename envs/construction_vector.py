@@ -11,13 +11,22 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from nas_gym.envs.checks import checked_actions, checked_mode
+from nas_gym.envs.checks import (
+    check_positive,
+    checked_actions,
+    checked_mode,
+    checked_reset_mask,
+    checked_seed,
+    parent_of,
+    starting_prefix,
+)
 from nas_gym.envs.columns import column, only
-from nas_gym.envs.construction import ConstructionEnv, announce_vector_rewards, parent_of, starting_prefix
+from nas_gym.envs.construction import ConstructionEnv, announce_vector_rewards
+from nas_gym.envs.episode_options import EpisodeOptions
 from nas_gym.evaluators import Schedule
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
+from nas_gym.types import Bools
 
-Bools = NDArray[np.bool_]
 Step = tuple[NDArray[Any], NDArray[np.float64], Bools, Bools, dict[str, Any]]
 
 
@@ -34,9 +43,11 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     Args:
         num_envs: N, at least 1.
-        autoreset_mode: how the next episode starts, an `AutoresetMode` or its value. SAME_STEP: in the same step.
-            NEXT_STEP: in the next step, which ignores the action. DISABLED: only by
-            `reset(options={"reset_mask": ...})`, which takes bool[N].
+        autoreset_mode: how the next episode starts, an `AutoresetMode` or its value. NEXT_STEP, Gymnasium's own
+            default: in the next step, which ignores the action and has the reward 0. SAME_STEP: in the same step.
+            DISABLED: only by `reset(options={"reset_mask": ...})`, which takes bool[N].
+        max_episode_steps: the number of steps after which an episode is truncated, as by
+            `gymnasium.wrappers.TimeLimit`; None for no limit.
         **arguments: those of `ConstructionEnv`, except the render mode ``"human"``, whose window shows one
             environment.
 
@@ -49,10 +60,16 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     restart_after: int | None = None
 
     def __init__(
-        self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        **arguments: Any,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        check_positive("num_envs", num_envs)
+        if max_episode_steps is not None:
+            check_positive("max_episode_steps", max_episode_steps)
         self._single = single = self.scalar(**arguments)
         if single.render_mode == "human":
             raise ValueError("render_mode 'human' shows one environment; a vector of them takes 'ansi' or 'rgb_array'")
@@ -74,15 +91,17 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._may_stop: list[bool] = (self._stops >= 0).tolist()
         self._tokens: Tokens = np.full((num_envs, self._length), UNDECIDED, dtype=np.int64)
         self._onehot: NDArray[np.float32] | None = None
-        if single.observation != "tokens":
+        self._dtype: Any = np.float32
+        if single.observation in ("tokens", "float-tokens"):
+            self._dtype = self.single_observation_space.dtype
+        else:
             self._onehot = np.zeros((num_envs, self._length * self._width), dtype=np.float32)
         # The next decision of each sub-environment, T at the end of an episode; a single number while in lockstep.
         self._position: int | NDArray[np.int64] = self._length
-        # The share of the full budget for each episode; None while all are evaluated in full.
-        self._fidelities: NDArray[np.float64] | None = None
-        # The architecture that each episode's inherits weights from, -1 where none is given; None while none is at all.
-        self._parents: Tokens | None = None
+        self._options = EpisodeOptions(self._tokens.shape)
         self._started = False
+        self._max_steps, self._elapsed = max_episode_steps, np.zeros(num_envs, dtype=np.int64)
+        self._shown: Tokens | None = None  # what is rendered; None for the current decisions
         self._rows = np.arange(num_envs)
         self._cells = self._rows * (self._length * self._width)  # the offset of each row of the one-hot array
         # Masks by position, the last one for ended episodes; precomputed if they do not depend on the prefix.
@@ -122,13 +141,13 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             ValueError: the seeds, the mask or the prefix are invalid, or the fidelity is not supported.
             ResetNeeded: the first reset has a mask.
         """
-        super().reset(seed=self._checked_seed(seed))
-        mask = self._checked_reset_mask(options)
+        super().reset(seed=checked_seed(seed, self.num_envs))
+        mask = checked_reset_mask(options, self.num_envs, self._started)
         prefix = starting_prefix(self.open_space, options)
         self._begin(mask, options or {})
         self._clear(mask, prefix)
         self._move_to(np.where(mask, len(prefix), self._position))
-        self._started = True
+        self._started, self._shown = True, None
         infos = self._infos(np.zeros(self.num_envs, dtype=bool))
         return self._observe(), {key: only(values, mask) for key, values in infos.items()}
 
@@ -140,23 +159,32 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
         Returns:
             Observations, rewards float64[N] (float64[N, k] for vector rewards), terminations bool[N], truncations
-            bool[N] (all False), and infos.
+            bool[N], and infos.
 
         Raises:
             ValueError: the actions have another shape, type or range.
             ResetNeeded: before the first reset, or after the end of an episode under DISABLED.
         """
         choices, invalid = self._choices(checked_actions(actions, self.num_envs, self._width))
+        waiting = np.asarray(self._position == np.int64(self._length))
         terminations = self._advance(choices, invalid)
+        truncations = self._truncations(waiting)
         rewards = self.objective.zeros(self.num_envs)
-        truncations = np.zeros(self.num_envs, dtype=bool)
-        if not terminations.any():
+        ended, self._shown = terminations | truncations, None
+        if not ended.any():
             return self._observe(), rewards, terminations, truncations, self._infos(invalid)
-        ending = self._score(terminations, terminations & invalid & self._penalise, rewards)
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
-            return self._observe(), rewards, terminations, truncations, {**self._infos(invalid), **ending}
-        infos = self._restart_at_once(terminations, invalid, ending)
-        return self._observe(), rewards, terminations, truncations, infos
+        ending = {}
+        if terminations.any():
+            ending = self._score(terminations, terminations & invalid & self._penalise, rewards)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            if self.render_mode is not None:
+                self._shown = self._tokens.copy()
+            infos = self._restart_at_once(ended, invalid, ending)
+            return self._observe(), rewards, terminations, truncations, infos
+        step = self._observe(), rewards, terminations, truncations, {**self._infos(invalid), **ending}
+        if truncations.any():  # now they wait for a reset, like those that have terminated
+            self._move_to(np.where(truncations, self._length, self._position))
+        return step
 
     @property
     def open_space(self) -> SearchSpace:
@@ -168,8 +196,12 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         return self._masks.copy()
 
     def render(self) -> tuple[Any, ...]:
-        """The result of `ConstructionEnv.render` for each sub-environment."""
-        return tuple(self._single.draw(tokens) for tokens in self._tokens.copy())
+        """The result of `ConstructionEnv.render` for each sub-environment.
+
+        After a step in which an episode has ended, what it has ended with, also where the next one has begun.
+        """
+        shown = self._tokens if self._shown is None else self._shown
+        return tuple(self._single.draw(tokens) for tokens in shown.copy())
 
     def state_dict(self) -> dict[str, Any]:
         """The state that affects future episodes, apart from the schedule's; empty here."""
@@ -179,6 +211,14 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         """Restores the state returned by `state_dict`."""
 
     # ------------------------------------------------------------------ transitions
+
+    def _truncations(self, waiting: Bools) -> Bools:
+        """Which episodes are truncated in this step, which has only reset those that were waiting."""
+        if self._max_steps is None:
+            return np.zeros(self.num_envs, dtype=bool)
+        self._elapsed += ~waiting
+        truncations: Bools = ~waiting & (self._elapsed >= self._max_steps)
+        return truncations
 
     def _choices(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.int64], Bools]:
         """Maps actions to legal choices; also returns which actions were illegal."""
@@ -258,8 +298,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             rewards[penalised] = self.objective.worst
         for together, fidelity in self._batches(scored):
             rows = slice(None) if together.all() else together
-            parents = None if self._parents is None else self._parents[rows]
-            parents = None if parents is None or (parents < 0).all() else parents
+            parents = self._options.parents_of(together)
             evaluations = self._scorer(together).score(np.array(self._tokens[rows]), fidelity, parents)
             rewards[rows] = self.objective(evaluations)
             for name, values in evaluations.columns().items():
@@ -271,14 +310,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     def _batches(self, scored: Bools) -> list[tuple[Bools, float | None]]:
         """Which sub-environments are evaluated together, and with which share of the full budget."""
-        batches: list[tuple[Bools, float | None]] = [(scored, None)]
-        if self._fidelities is not None:
-            shares = np.unique(self._fidelities[scored]).tolist()
-            batches = [(scored & (self._fidelities == share), None if share == 1 else share) for share in shares]
-        if self._parents is not None:
-            inherits = self._parents[:, 0] >= 0
-            batches = [(rows & part, share) for rows, share in batches for part in (inherits, ~inherits)]
-        return [(rows, share) for rows, share in batches if rows.any()]
+        return self._options.batches(scored)
 
     def _scorer(self, together: Bools) -> Schedule:
         """The schedule that scores the architectures of these sub-environments."""
@@ -286,32 +318,17 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     def _begin(self, mask: Bools, options: Mapping[str, Any]) -> None:
         """Sets the state of new episodes of the masked sub-environments, other than their decisions."""
-        self._inherit(mask, parent_of(self.search_space, options))
+        self._elapsed[mask] = 0
         fidelity = self.evaluator.nearest_fidelity(options.get("fidelity"))
-        if self._fidelities is None:
-            if fidelity is None:
-                return
-            self._fidelities = np.ones(self.num_envs)
-        self._fidelities[mask] = 1.0 if fidelity is None else fidelity
-        if (self._fidelities == 1.0).all():
-            self._fidelities = None
-
-    def _inherit(self, mask: Bools, parent: Tokens | None) -> None:
-        """Notes the architecture int64[1, T] that those of the masked sub-environments inherit from."""
-        if self._parents is None and parent is None:
-            return
-        if self._parents is None:
-            self._parents = np.full_like(self._tokens, UNDECIDED)
-        self._parents[mask] = UNDECIDED if parent is None else parent
-        if (self._parents < 0).all():
-            self._parents = None
+        self._options.start(mask, fidelity, parent_of(self.search_space, options))
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
         """Starts the next episodes in the same step; the final results of the ended ones go into `final_*`."""
         observed: NDArray[Any] = self._tokens if self._onehot is None else self._onehot
+        observed = observed.astype(self._dtype, copy=False)
         final_info = {key: only(values, ended) for key, values in self._infos(invalid).items()}
-        if isinstance(self._position, int):
-            final_obs = observed  # all have ended: new arrays cost less than a copy
+        if ended.all():
+            final_obs = observed  # new arrays cost less than a copy
             self._tokens = np.full_like(self._tokens, UNDECIDED)
             if self._onehot is not None:
                 self._onehot = np.zeros(self._onehot.shape, dtype=np.float32)
@@ -319,6 +336,8 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         else:  # the masks of running episodes are up to date
             final_obs = only(observed, ended)
             self._clear(ended)
+            if isinstance(self._position, int):  # some are truncated, at the same decision as the others
+                self._position, self._masks = np.full(self.num_envs, self._position), self._masks.copy()
             self._position[ended] = 0
             self._masks[ended] = self._first_mask
         self._begin(ended, {})
@@ -358,7 +377,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     # ------------------------------------------------------------------ outputs
 
     def _observe(self) -> NDArray[Any]:
-        return (self._tokens if self._onehot is None else self._onehot).copy()
+        return (self._tokens if self._onehot is None else self._onehot).astype(self._dtype)
 
     def _infos(self, invalid: Bools) -> dict[str, Any]:
         """The information of every sub-environment after every step."""
@@ -374,22 +393,3 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     def _check_waiting(self, waiting: Bools) -> None:
         if not self._started or self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise ResetNeeded(f"no episode is running in sub-environments {np.flatnonzero(waiting).tolist()}: reset()")
-
-    def _checked_seed(self, seed: int | Sequence[int | None] | None) -> int | None:
-        if seed is None or isinstance(seed, int):
-            return seed
-        if len(seed) != self.num_envs:
-            raise ValueError(f"seed must be an int or a list of {self.num_envs}, got a list of {len(seed)}")
-        return seed[0]
-
-    def _checked_reset_mask(self, options: dict[str, Any] | None) -> Bools:
-        mask = (options or {}).get("reset_mask")
-        if mask is None:
-            return np.ones(self.num_envs, dtype=bool)
-        if not self._started:
-            raise ResetNeeded("the first reset must be of all sub-environments, without a reset_mask")
-        good = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,) and mask.dtype == np.bool_
-        if not good or not mask.any():
-            raise ValueError(f"options['reset_mask'] must be a bool[{self.num_envs}] with a True in it; got {mask!r}")
-        checked: Bools = mask
-        return checked

@@ -31,10 +31,8 @@ INK = "#222222"
 FAINT = "#777777"
 
 
-def graph_figure(
-    graph: ArchitectureGraph, undecided: frozenset[str], highlight: str | None, title: str, loose: frozenset[str]
-) -> Figure:
-    """Draws a graph as `rendering.draw` does, with dashed edges into the operations chosen by the decisions `loose`."""
+def graph_figure(graph: ArchitectureGraph, undecided: frozenset[str], highlight: str | None, title: str) -> Figure:
+    """Draws a graph; see `rendering.draw`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MatplotlibFigure
     from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch
@@ -59,17 +57,12 @@ def graph_figure(
             corners = (left, lower), right - left, upper - lower
             axes.add_patch(FancyBboxPatch(*corners, _rounded(0.15), fc="#F7F7F7", ec="#DDDDDD", lw=1.0))
             write((left + right) / 2, upper - 0.24, f"{cluster} cell", size=FONT + 1, weight="bold", color=FAINT)
-    for (_, target), route in zip(graph.edges, plan.routes, strict=True):
-        guessed = graph.nodes[target].decision in loose
-        style = {"ls": (0, (3, 2)), "color": "#AAAAAA"} if guessed else {"ls": "-", "color": "#555555"}
-        axes.add_patch(
-            FancyArrowPatch(
-                path=_path(route), arrowstyle="-|>", mutation_scale=8, lw=1.1, shrinkA=0, shrinkB=0, **style
-            )
-        )
+    arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 8, "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
+    for route in plan.routes:
+        axes.add_patch(FancyArrowPatch(path=_path(route), color="#555555", **arrow))
     for node, box, text in zip(graph.nodes, plan.boxes, texts, strict=True):
         is_open = node.decision in undecided
-        colour = COLOURS["undecided" if is_open else _family(node.operation)]
+        colour = COLOURS["undecided" if is_open else family(node.operation)]
         strong = highlight is not None and node.decision == highlight
         corner = box.x - box.width / 2, box.y - box.height / 2
         shape: Patch = (
@@ -78,7 +71,7 @@ def graph_figure(
             else FancyBboxPatch(corner, box.width, box.height, _rounded(0.07))
         )
         shape.set(
-            facecolor=_tint(colour),
+            facecolor=tint(colour),
             edgecolor=INK if strong else FAINT if is_open else colour,
             linewidth=2.6 if strong else 1.2,
             linestyle=(0, (3, 2)) if is_open else "-",
@@ -95,7 +88,7 @@ def _rounded(radius: float) -> str:
     return f"round,pad=0,rounding_size={radius}"
 
 
-def _tint(colour: str, share: float = 0.5) -> tuple[float, ...]:
+def tint(colour: str, share: float = 0.5) -> tuple[float, ...]:
     """A colour mixed with white."""
     channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return tuple(share * channel + 1 - share for channel in channels)
@@ -118,7 +111,8 @@ def _path(route: Sequence[tuple[float, float, float]]) -> Curve:
     return Curve(points, codes)
 
 
-def _family(operation: str) -> str:
+def family(operation: str) -> str:
+    """The key of the colour of an operation."""
     name = operation.partition("/")[0]
     exact = {SKIP: "skip", NONE: "none", SUM: "join", CONCAT: "join", INPUT: "end", OUTPUT: "end"}
     if name in exact:

@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
-from nas_gym.envs.construction import ConstructionEnv, one_of
+from nas_gym.envs.checks import one_of
+from nas_gym.envs.construction import ConstructionEnv
 from nas_gym.evaluators import (
     DEFAULT_SCHEDULE,
     Evaluator,
@@ -22,7 +23,7 @@ from nas_gym.evaluators import (
 from nas_gym.registration import ENTRY_POINT, ENVIRONMENTS, environment_spec
 from nas_gym.spaces import SearchSpace, make_space
 
-OBSERVATIONS = ("onehot", "tokens", "dict")
+OBSERVATIONS = ("onehot", "tokens", "float-tokens", "dict")
 
 
 class MultiTaskEnv(ConstructionEnv):
@@ -43,6 +44,7 @@ class MultiTaskEnv(ConstructionEnv):
 
     - `observation="onehot"`: `Box(0, 1, (T * A + K,), float32)`: the base's observation, then the task, one-hot.
     - `observation="tokens"`: `Box` of T + 1 int64: the choices so far, -1 where undecided; then the task's index.
+    - `observation="float-tokens"`: the same numbers as float32.
     - `observation="dict"`: `Dict(observation=Box(0, 1, (T * A,), float32), task=Discrete(K))`.
 
     ## Starting State
@@ -74,7 +76,7 @@ class MultiTaskEnv(ConstructionEnv):
     - `tasks`: names of tasks of the base's table or of `nas_gym.tasks`. All must share one search space.
     - `weights`: the relative probability of each task; None draws uniformly. A task of weight 0 is only used if it is
       selected by `options["task"]`.
-    - `observation`: `"onehot"`, `"tokens"` or `"dict"`.
+    - `observation`: `"onehot"`, `"tokens"`, `"float-tokens"` or `"dict"`.
     - `evaluator`: a name; a `MultiTaskEvaluator`, which contains one evaluator per task; or a stateless evaluator for
       all tasks.
     - `schedule`: as in the base, for each task; or a `MultiTaskSchedule`, which contains its own evaluators.
@@ -108,7 +110,7 @@ class MultiTaskEnv(ConstructionEnv):
         given = {**base_arguments(base), **arguments}
         choosing = {name: given.pop(name, None) for name in ("space", "evaluator", "evaluator_kwargs", "table")}
         schedule = _schedule(self.tasks, given.pop("schedule", DEFAULT_SCHEDULE), **choosing)
-        form = "tokens" if observation == "tokens" else "onehot"
+        form = "onehot" if observation == "dict" else observation
         super().__init__(schedule.evaluator.space, schedule=schedule, observation=form, **given)
         self.schedule: MultiTaskSchedule = schedule
         self.evaluators = schedule.evaluator.evaluators
@@ -121,8 +123,9 @@ class MultiTaskEnv(ConstructionEnv):
         count = len(self.tasks)
         if self.observation == "dict":
             return Dict({"observation": decided, "task": Discrete(count)})
-        if self.observation == "tokens":
-            return Box(np.append(decided.low, 0), np.append(decided.high, count - 1), dtype=np.int64)
+        if self.observation != "onehot":
+            low, high = np.append(decided.low, 0), np.append(decided.high, count - 1)
+            return Box(low.astype(decided.dtype), high.astype(decided.dtype), dtype=decided.dtype)
         return Box(0.0, 1.0, (decided.shape[0] + count,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -158,8 +161,8 @@ class MultiTaskEnv(ConstructionEnv):
         """Combines the base's observations [..., n] with their tasks [...]."""
         if self.observation == "dict":
             return {"observation": decided, "task": task}
-        told = np.asarray(task)[..., None] if self.observation == "tokens" else self._task_rows[task]
-        return np.concatenate([decided, told], axis=-1)
+        told = self._task_rows[task] if self.observation == "onehot" else np.asarray(task)[..., None]
+        return np.concatenate([decided, told.astype(decided.dtype, copy=False)], axis=-1)
 
     def _step(self, choice: int) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         decided, *rest = super()._step(choice)

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from nas_gym.envs.checks import checked_reset_mask, checked_seed
 from nas_gym.envs.columns import column, only
-from nas_gym.envs.construction_vector import Bools, ConstructionVectorEnv
+from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.envs.multitask import MultiTaskEnv
 from nas_gym.evaluators import Schedule
+from nas_gym.types import Bools
 
 
 class MultiTaskVectorEnv(ConstructionVectorEnv):
@@ -26,8 +27,8 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
 
     Args:
         num_envs: N, at least 1.
-        autoreset_mode: as for `ConstructionVectorEnv`.
-        **arguments: those of `MultiTaskEnv`, except the render mode ``"human"``.
+        **arguments: `autoreset_mode` and `max_episode_steps` as for `ConstructionVectorEnv`, and those of
+            `MultiTaskEnv`, except the render mode ``"human"``.
 
     Raises:
         ValueError: an argument is invalid.
@@ -36,10 +37,8 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
     scalar = MultiTaskEnv
     _single: MultiTaskEnv
 
-    def __init__(
-        self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
-    ) -> None:
-        super().__init__(num_envs, autoreset_mode=autoreset_mode, **arguments)
+    def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
+        super().__init__(num_envs, **arguments)
         self.tasks, self.evaluators = self._single.tasks, self._single.evaluators
         self._tasks = np.zeros(num_envs, dtype=np.int64)
         self._generators: list[np.random.Generator] = []  # one for each sub-environment, from the first reset on
@@ -55,8 +54,8 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
         Raises:
             ValueError: as for `ConstructionVectorEnv.reset`, or `options["task"]` is not one of the tasks.
         """
-        self._checked_seed(seed)
-        self._seed(seed, self._checked_reset_mask(options))
+        checked_seed(seed, self.num_envs)
+        self._seed(seed, checked_reset_mask(options, self.num_envs, self._started))
         return super().reset(seed=seed, options=options)
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: Bools) -> None:

@@ -5,12 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from nas_gym.evaluators import Evaluator, Schedule
+from nas_gym.registration import environment_spec
 from nas_gym.spaces import SearchSpace
 
 Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
+
+
+def make_vector(id: str, num_envs: int, **arguments: Any) -> VectorEnv[Any, Any, Any]:
+    """As `gymnasium.make_vec`, in the autoreset mode SAME_STEP, which takes no step without a decision.
+
+    Raises:
+        ValueError: there is no such environment, or an argument is invalid.
+    """
+    native = environment_spec(id).vector_entry_point is not None
+    mode = {"autoreset_mode": AutoresetMode.SAME_STEP.value} if native else {}
+    made: VectorEnv[Any, Any, Any] = gym.make_vec(id, num_envs, **{**mode, **arguments})
+    return made
 
 
 class Problem:

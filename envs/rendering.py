@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_gym.envs.architecture_text import decisions_text, to_text
+from nas_gym.envs.frame import draw_frame
 from nas_gym.envs.graph_figure import graph_figure
 from nas_gym.envs.graph_layout import layout
 from nas_gym.spaces import UNDECIDED, Architecture, ArchitectureGraph, SearchSpace, Tokens
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Window", "decisions_text", "draw", "draw_rgb", "save_picture", "to_text"]
 
-FRAME = (800, 1600)  # rows and columns, or transposed; all frames of a space have the same size
+SIZE = 1600  # the longer side of a frame, twice the shorter; all frames of a space have the same shape
 
 
 def draw(
@@ -40,7 +41,7 @@ def draw(
     Returns:
         A figure with an Agg canvas that is not registered with pyplot.
     """
-    return graph_figure(graph, undecided, highlight, title, loose=frozenset())
+    return graph_figure(graph, undecided, highlight, title)
 
 
 def save_picture(architecture: Architecture, path: str | Path) -> None:
@@ -65,7 +66,7 @@ def save_picture(architecture: Architecture, path: str | Path) -> None:
         figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": None})
 
 
-def draw_rgb(space: SearchSpace, tokens: Tokens) -> NDArray[np.uint8]:
+def draw_rgb(space: SearchSpace, tokens: Tokens, size: int = SIZE) -> NDArray[np.uint8]:
     """Draws a partly decided architecture.
 
     Undecided operations show ``?``, edges whose source is undecided are dashed, and the latest decision has a thick
@@ -75,13 +76,12 @@ def draw_rgb(space: SearchSpace, tokens: Tokens) -> NDArray[np.uint8]:
     Args:
         space: the search space.
         tokens: int64[T], -1 where undecided.
+        size: the number of pixels of the longer side.
 
     Returns:
-        uint8[800, 1600, 3], or uint8[1600, 800, 3] for spaces of tall architectures; the same size for all
+        uint8[size / 2, size, 3], or uint8[size, size / 2, 3] for spaces of tall architectures; the same for all
         architectures of a space.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     tokens = np.array(tokens, dtype=np.int64)
     undecided = frozenset(space.decisions[position].name for position in np.flatnonzero(tokens == UNDECIDED))
     decided = np.flatnonzero(tokens[: space.length] != UNDECIDED)
@@ -90,22 +90,17 @@ def draw_rgb(space: SearchSpace, tokens: Tokens) -> NDArray[np.uint8]:
     graph = _completed(space, tokens)
     places = _places(space, graph)
     last = space.decisions[int(decided[-1])] if len(decided) else None
-    figure = graph_figure(
+    return draw_frame(
         graph,
-        undecided,
-        places.get(last.name) if last else None,
-        "",
+        frame(space, size),
+        undecided=undecided,
+        highlight=places.get(last.name) if last else None,
         loose=frozenset(
             places[decision.name]
             for decision in space.decisions
             if decision.name in undecided and decision.name in places and decision.targets is not None
         ),
     )
-    _fit(figure, frame(space))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
-    return pixels[..., :3].copy()
 
 
 def _completed(space: SearchSpace, tokens: Tokens) -> ArchitectureGraph:
@@ -155,25 +150,11 @@ def _places(space: SearchSpace, graph: ArchitectureGraph) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=64)
-def frame(space: SearchSpace) -> tuple[int, int]:
+def frame(space: SearchSpace, size: int = SIZE) -> tuple[int, int]:
     """Rows and columns of the frames of a space: portrait if its architectures are more than twice as tall as wide."""
     example = space.sample(np.random.default_rng(0), 1)[0]
     plan = layout(space.graph(space.architecture(example)))
-    rows, columns = FRAME
-    return (columns, rows) if plan.height > 2 * plan.width else (rows, columns)
-
-
-def _fit(figure: Figure, size: tuple[int, int]) -> None:
-    """Resizes a figure to a frame, with its content scaled and centred."""
-    rows, columns = size
-    width, height = figure.get_size_inches()
-    dpi = min(columns / width, rows / height, 140.0)
-    wide, high = columns / dpi, rows / dpi
-    figure.set_dpi(dpi)
-    figure.set_size_inches(wide, high)
-    axes = figure.axes[0]
-    axes.set_xlim((width - wide) / 2, (width + wide) / 2)
-    axes.set_ylim((height - high) / 2, (height + high) / 2)
+    return (size, size // 2) if plan.height > 2 * plan.width else (size // 2, size)
 
 
 class Window:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import Any, SupportsFloat
 
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
-from nas_gym.envs.construction import ConstructionEnv, one_of
+from nas_gym.envs.checks import one_of
+from nas_gym.envs.construction import ConstructionEnv
 from nas_gym.evaluators import Evaluator, Objective
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens, make_space
 from nas_gym.spaces.layer_arrays import Networks
 from nas_gym.spaces.layers import ABSENT, Layers
 from nas_gym.spaces.transformation import TransformationSpace
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-OBSERVATIONS = ("onehot", "tokens", "dict", "actions")
+OBSERVATIONS = ("onehot", "tokens", "float-tokens", "dict", "actions")
 REWARDS = ("paper", "gain")
 
 
@@ -51,7 +49,8 @@ class TransformationEnv(ConstructionEnv):
 
     - as `info["action_mask"]`, int8[A], for `Discrete.sample(mask=...)`;
     - from `action_masks()`, bool[A], for sb3-contrib's MaskablePPO;
-    - in the observation, with the wrapper `nas_gym.envs.MaskedObservation`.
+    - in the observation, with `nas_gym.envs.MaskedObservation.for_rllib(env)`, `.for_tianshou(env)` or
+      `.for_torchrl(env)`, under the keys that these clients read, for scalar and for vector environments.
 
     An illegal action never raises an error; see `on_invalid`.
 
@@ -64,6 +63,7 @@ class TransformationEnv(ConstructionEnv):
       the number of transformations as a share of T.
     - `observation="tokens"`: `Box(-1, max(V - 1, T), (L + 1,), int64)`: the tokens, -1 after the last layer; then the
       number of transformations.
+    - `observation="float-tokens"`: the same numbers as float32.
     - `observation="dict"`: `Dict(layers=Box(-1, V - 1, (L,), int64), length=Discrete(L + 1),
       transformations=Discrete(T + 1))`: the tokens, -1 after the last layer; the number of layers; and the number of
       transformations.
@@ -95,14 +95,15 @@ class TransformationEnv(ConstructionEnv):
     ## Episode End
 
     An episode terminates with `stop`, with the last of T transformations, or with an illegal action under
-    `on_invalid="penalise"`. It is never truncated.
+    `on_invalid="penalise"`. It is truncated only after `max_episode_steps`, if `gymnasium.make` or
+    `gymnasium.make_vec` is given that.
 
     ## Information
 
     After `reset` and every step:
 
     - `action_mask`: int8[A], 1 for the actions that are legal next; after the end of an episode all ones.
-    - `invalid_action`: bool, whether the action was illegal.
+    - `invalid_action`: bool[], whether the action was illegal.
 
     Additionally, at the end of an episode:
 
@@ -124,7 +125,7 @@ class TransformationEnv(ConstructionEnv):
     - `evaluator_kwargs`: further arguments for an evaluator that is given by name, such as `{"epochs": 20}`.
     - `objective`: maps evaluations to rewards: a name, or an `Objective`.
     - `reward`: `"paper"` or `"gain"`.
-    - `observation`: `"onehot"`, `"tokens"`, `"dict"` or `"actions"`.
+    - `observation`: `"onehot"`, `"tokens"`, `"float-tokens"`, `"dict"` or `"actions"`.
     - `restart_after`: the number of episodes after which episodes start from the best network so far (the paper's
       second stage begins after 300 networks); None always starts from the space's start network. The agents of this
       package count the trials that are reported to them instead.
@@ -133,6 +134,7 @@ class TransformationEnv(ConstructionEnv):
     - `table`, `schedule`: as in the other environments; the evaluator `"morphism"` uses neither.
     - `render_mode`: `"ansi"` (the layers as text), `"rgb_array"` (the start network and the grown network, side by
       side), `"human"` (the same picture in a window), or None.
+    - `render_size`: the number of pixels of the longer side of pictures, twice the shorter.
 
     Invalid arguments raise a ValueError that names the argument.
 
@@ -181,8 +183,9 @@ class TransformationEnv(ConstructionEnv):
         kinds = len(layers.vocabulary)
         if self.observation == "onehot":
             return Box(0.0, 1.0, (layers.length * kinds + 1,), np.float32)
-        if self.observation == "tokens":
-            return Box(UNDECIDED, max(kinds - 1, steps), (layers.length + 1,), np.int64)
+        if self.observation in ("tokens", "float-tokens"):
+            dtype = np.int64 if self.observation == "tokens" else np.float32
+            return Box(UNDECIDED, max(kinds - 1, steps), (layers.length + 1,), dtype)
         if self.observation == "dict":
             return Dict(
                 layers=Box(UNDECIDED, kinds - 1, (layers.length,), np.int64),
@@ -247,8 +250,8 @@ class TransformationEnv(ConstructionEnv):
             return tokens.copy()
         space = self.search_space
         layers = space.layer_space.arrays.sequences(networks)
-        if self.observation == "tokens":
-            return np.column_stack((layers, taken))
+        if self.observation in ("tokens", "float-tokens"):
+            return np.column_stack((layers, taken)).astype(self.observation_space.dtype)
         if self.observation == "dict":
             return {"layers": layers, "length": (layers != ABSENT).sum(axis=1), "transformations": taken.copy()}
         onehot = layers[..., None] == np.arange(len(space.layer_space.vocabulary))
@@ -264,7 +267,7 @@ class TransformationEnv(ConstructionEnv):
             taken = len(self.search_space.taken(tokens))
             parameters = self.search_space.layer_space.parameters(network)
             return f"{taken} transformations, {parameters:,} parameters\n{network}"
-        picture = growth_picture(self.search_space.layer_space.start, network)
+        picture = growth_picture(self.search_space.layer_space.start, network, self.render_size)
         if self.render_mode == "rgb_array":
             return picture
         from nas_gym.envs.rendering import Window
@@ -323,28 +326,9 @@ class Restarts:
         self.best = state["best"][0], tuple(state["best"][1])
 
 
-def growth_picture(start: Layers, grown: Layers, size: tuple[int, int] = (1600, 800)) -> NDArray[np.uint8]:
-    """Draws a network and its grown form side by side, uint8[rows, columns, 3] with `size` = (rows, columns)."""
-    from nas_gym.envs.rendering import draw
+def growth_picture(start: Layers, grown: Layers, size: int = 1600) -> NDArray[np.uint8]:
+    """Draws a network and its grown form side by side, uint8[size, size / 2, 3]."""
+    from nas_gym.envs.frame import draw_frame
 
-    rows, columns = size
-    picture = np.full((rows, columns, 3), 255, dtype=np.uint8)
-    figures = (draw(layers.graph(), title=title) for title, layers in (("start", start), ("grown", grown)))
-    halves = [_pixels(figure, rows, columns // 2) for figure in figures]
-    top = (rows - max(map(len, halves))) // 2
-    for half, pixels in enumerate(halves):
-        left = half * (columns // 2) + (columns // 2 - pixels.shape[1]) // 2
-        picture[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    return picture
-
-
-def _pixels(figure: Figure, rows: int, columns: int) -> NDArray[np.uint8]:
-    """Renders a figure as large as fits, up to a size at which text is readable."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    width, height = figure.get_size_inches()
-    figure.set_dpi(min((rows - 1) / height, (columns - 1) / width, 140.0))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
-    return pixels[..., :3]
+    named = {"start": start, "grown": grown}
+    return np.concatenate([draw_frame(at.graph(), (size, size // 4), title=name) for name, at in named.items()], axis=1)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
-from nas_gym.envs.construction_vector import Bools, ConstructionVectorEnv, Step
+from nas_gym.envs.checks import checked_reset_mask
+from nas_gym.envs.construction_vector import ConstructionVectorEnv, Step
 from nas_gym.envs.transformation import TransformationEnv
 from nas_gym.spaces import UNDECIDED, TransformationSpace
+from nas_gym.types import Bools
 
 
 class TransformationVectorEnv(ConstructionVectorEnv):
@@ -25,8 +26,8 @@ class TransformationVectorEnv(ConstructionVectorEnv):
 
     Args:
         num_envs: N, at least 1.
-        autoreset_mode: as for `ConstructionVectorEnv`.
-        **arguments: those of `TransformationEnv`, except the render mode ``"human"``.
+        **arguments: `autoreset_mode` and `max_episode_steps` as for `ConstructionVectorEnv`, and those of
+            `TransformationEnv`, except the render mode ``"human"``.
 
     Raises:
         ValueError: an argument is invalid.
@@ -36,10 +37,8 @@ class TransformationVectorEnv(ConstructionVectorEnv):
     _single: TransformationEnv
     search_space: TransformationSpace
 
-    def __init__(
-        self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **arguments: Any
-    ) -> None:
-        super().__init__(num_envs, autoreset_mode=autoreset_mode, **arguments)
+    def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
+        super().__init__(num_envs, **arguments)
         self._onehot = None  # the one-hot actions are never observed
         # The current networks, and how many transformations have made them.
         self._networks = self.search_space.reached(self._tokens[:, :0]).copy()
@@ -55,7 +54,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         """As `ConstructionVectorEnv.reset`."""
         observations, infos = super().reset(seed=seed, options=self.restarts.options(options))
         if self._single.reward == "gain":
-            mask = self._checked_reset_mask(options)
+            mask = checked_reset_mask(options, self.num_envs, self._started)
             first = self._tokens[int(np.argmax(mask))]  # all that were reset start from the same network
             start = np.full_like(first, UNDECIDED)
             start[: len(self.restarts.prefix)] = self.restarts.prefix

@@ -1,4 +1,4 @@
-"""Wrappers of the scalar environment for clients with other conventions; see also `vector_wrappers`."""
+"""Wrappers that put masks and vector rewards where other libraries look for them."""
 
 from __future__ import annotations
 
@@ -7,47 +7,78 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Space
+from gymnasium.spaces import Space
 from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from nas_gym.evaluators import Evaluations
+from nas_gym.envs import vector_wrappers
+from nas_gym.envs.wrapping import announce_rewards, masked_space, vector_rewards
 from nas_gym.evaluators.objective import VectorObjective
 
 Environment = gymnasium.Env[Any, Any]
 
 
 class MaskedObservation(gymnasium.ObservationWrapper[dict[str, NDArray[Any]], Any, Any], RecordConstructorArgs):
-    """Adds the mask of legal choices to the observation: a Dict of ``observation`` and ``action_mask``, bool[A].
+    """Adds the mask of legal choices to the observation: a Dict of the observation and the mask, [A].
 
-    These are the keys of PettingZoo's convention; TorchRL's `ActionMask` reads ``action_mask``, which must be boolean.
-    Other clients use other keys: RLlib's action-masking module reads ``observations`` and ``action_mask``, Tianshou's
-    policies ``obs`` and ``mask``.
+    By default these are ``observation`` and ``action_mask``, bool, as in PettingZoo. `for_rllib`, `for_tianshou` and
+    `for_torchrl` make what these clients read.
 
     Args:
         env: a construction environment, wrapped or not.
         observation_key: the key of the observation.
         mask_key: the key of the mask.
+        mask_dtype: the type of the mask: ``"bool"``, ``"int8"`` or ``"float32"``, among others.
 
     Raises:
-        ValueError: the environment has no masks, or the keys are equal.
+        ValueError: the environment has no masks, or is a vector environment, or the keys are equal.
     """
 
-    def __init__(self, env: Environment, observation_key: str = "observation", mask_key: str = "action_mask") -> None:
-        RecordConstructorArgs.__init__(self, observation_key=observation_key, mask_key=mask_key)
+    def __init__(
+        self,
+        env: Environment,
+        observation_key: str = "observation",
+        mask_key: str = "action_mask",
+        mask_dtype: str = "bool",
+    ) -> None:
+        if isinstance(env, VectorEnv):
+            raise ValueError("env is a vector environment; nas_gym.envs.vector_wrappers.MaskedObservation wraps those")
+        RecordConstructorArgs.__init__(self, observation_key=observation_key, mask_key=mask_key, mask_dtype=mask_dtype)
         gymnasium.ObservationWrapper.__init__(self, env)
         self.observation_space: Space[Any] = masked_space(
-            env, env.observation_space, env.action_space, observation_key, mask_key
+            env, env.observation_space, env.action_space, observation_key, mask_key, mask_dtype
         )
-        self._keys = observation_key, mask_key
+        self._keys, self._dtype = (observation_key, mask_key), mask_dtype
+
+    @classmethod
+    def for_rllib(cls, env: Any) -> Any:
+        """The form of RLlib's action-masking modules: ``observations``, and ``action_mask`` as float32.
+
+        Args:
+            env: a construction environment, or a native vector environment, which gets its own wrapper.
+        """
+        return _masked(cls, env, "observations", "action_mask", "float32")
+
+    @classmethod
+    def for_tianshou(cls, env: Any) -> Any:
+        """The form of Tianshou's DQN and its relatives: ``obs``, and ``mask`` as bool; see `for_rllib`."""
+        return _masked(cls, env, "obs", "mask", "bool")
+
+    @classmethod
+    def for_torchrl(cls, env: Any) -> Any:
+        """The form of TorchRL's `ActionMask`: ``observation``, and ``action_mask`` as bool; see `for_rllib`."""
+        return _masked(cls, env, "observation", "action_mask", "bool")
 
     def observation(self, observation: Any) -> dict[str, NDArray[Any]]:
         """The observation together with the current mask."""
-        return dict(zip(self._keys, (observation, self._masks()), strict=True))
-
-    def _masks(self) -> NDArray[np.bool_]:
         masks: NDArray[np.bool_] = self.unwrapped.action_masks()  # type: ignore[attr-defined]
-        return masks
+        return dict(zip(self._keys, (observation, masks.astype(self._dtype)), strict=True))
+
+
+def _masked(scalar: type[MaskedObservation], env: Any, *form: str) -> Any:
+    """The wrapper of an environment, or of a vector of them."""
+    return vector_wrappers.MaskedObservation(env, *form) if isinstance(env, VectorEnv) else scalar(env, *form)
 
 
 class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -61,7 +92,7 @@ class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         weights: a factor for each column, in the order of the rewards: ``{"accuracy": 1, "parameters": -1e-6}``
             rewards accuracy and penalises millions of parameters.
         worst: the rewards of failed evaluations and of penalised illegal choices, one per objective. For a metric
-            with a negative weight it must be below all values that occur.
+            with a negative weight it must be below all values that occur; it is then the bound of `reward_space`.
 
     Raises:
         ValueError: there is no objective, or `worst` has another length; at the end of an episode, if the evaluation
@@ -75,7 +106,7 @@ class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         RecordConstructorArgs.__init__(self, weights=dict(weights), worst=list(worst))
         gymnasium.Wrapper.__init__(self, env)
         self._objective = VectorObjective(weights, tuple(worst))
-        announce_rewards(self, env, len(weights))
+        announce_rewards(self, env, self._objective)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's `step`, with float32[d] as reward."""
@@ -85,29 +116,3 @@ class VectorReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
             columns = {name: np.array([value]) for name, value in info["evaluation"].items()}
             rewards = vector_rewards(self._objective, columns)[0]
         return observation, rewards, terminated, truncated, info
-
-
-def vector_rewards(objective: VectorObjective, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
-    """Computes rewards float32[B, d] from columns of evaluations, float64[B] each."""
-    metrics = {name: column for name, column in columns.items() if name not in ("accuracy", "failed")}
-    return objective(Evaluations(columns["accuracy"], metrics, columns["failed"] != 0)).astype(np.float32)
-
-
-def masked_space(env: Any, observations: Space[Any], actions: Any, observation_key: str, mask_key: str) -> Dict:
-    """The space of one environment's observations with masks.
-
-    Raises:
-        ValueError: the environment has no masks, or the keys are equal.
-    """
-    if not hasattr(env.unwrapped, "action_masks"):
-        raise ValueError(f"env must have action_masks(), as construction environments do; got {env!r}")
-    if observation_key == mask_key:
-        raise ValueError(f"observation_key and mask_key must differ, got {observation_key!r} for both")
-    return Dict({observation_key: observations, mask_key: Box(0, 1, (int(actions.n),), np.bool_)})
-
-
-def announce_rewards(wrapper: Any, env: Any, dimensions: int) -> None:
-    """Sets the attributes that tell clients about vector rewards, on a wrapper and on the unwrapped environment."""
-    for holder in (wrapper, env.unwrapped):
-        holder.reward_space = Box(-np.inf, np.inf, (dimensions,), np.float32)
-        holder.reward_dim = dimensions

@@ -6,16 +6,24 @@ in with the first environment whose evaluator needs it.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from typing import Any
+
 from nas_gym.registration import register_all
 
 __version__: str
+make_sb3_vec: Callable[..., Any]
+"""`nas_gym.envs.stable_baselines.make_sb3_vec`."""
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
     if name == "__version__":  # read when asked for: it costs a look through the installed distributions
         from importlib.metadata import version
 
         return version("nas-gym")
+    if name == "make_sb3_vec":  # likewise: it imports torch
+        return importlib.import_module("nas_gym.envs.stable_baselines").make_sb3_vec
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

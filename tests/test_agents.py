@@ -46,7 +46,7 @@ CONV = BENCH.operations.index("nor_conv_3x3")
 EVERYWHERE = [name for name in AGENTS if name != "eas"]  # which grows networks, and nothing else: see test_eas.py
 ACTING = [
     *("random", "dyna", "gflownet", "multitask", "ppo", "reinforce"),
-    *(name for name in AGENTS if name.startswith("sb3:")),
+    *(name for name in AGENTS if name.startswith(("sb3:", "torchrl:"))),
 ]
 
 
@@ -420,7 +420,7 @@ def test_unknown_agents_are_refused():
 
 def test_names_stand_in_the_order_of_their_files():
     names = list(shipped())
-    own = [name for name in names if not name.startswith("sb3:")]
+    own = [name for name in names if ":" not in name]
     assert names[0] == "random"
     assert own[1:] == sorted(own[1:])
     assert names[len(own) :] == sorted(set(names) - set(own))

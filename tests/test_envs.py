@@ -194,7 +194,8 @@ def test_penalise(objective: str) -> None:
     assert terminated
     assert not truncated
     assert reward == env.objective.worst
-    assert info["invalid_action"] is True
+    assert (info["invalid_action"].dtype, info["invalid_action"].shape) == (np.bool_, ())
+    assert info["invalid_action"]
     assert info["evaluation"] == {"accuracy": 0.0, "failed": 1.0}
     np.testing.assert_array_equal(info["architecture"], observation)
     assert info["architecture"].tolist() == [0] + [-1] * (env.search_space.length - 1)
@@ -318,7 +319,7 @@ def test_action_that_is_none(action: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"observation": "pixels"}, "observation must be one of 'onehot', 'tokens'; got 'pixels'"),
+        ({"observation": "pixels"}, "observation must be one of 'onehot', 'tokens', 'float-tokens'; got 'pixels'"),
         ({"on_invalid": "raise"}, "on_invalid must be one of 'remap', 'penalise'; got 'raise'"),
         ({"render_mode": "film"}, "render_mode must be one of None, 'ansi', 'rgb_array', 'human'; got 'film'"),
         ({"space": "nowhere"}, "unknown space 'nowhere'"),
@@ -605,7 +606,8 @@ def test_native_equals_scalar_from_a_prefix(space: Any, mode: AutoresetMode) -> 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @pytest.mark.parametrize("on_invalid", ON_INVALID)
 def test_one_batch_for_all_that_end_in_a_step(on_invalid: str, observation: str) -> None:
-    native = make_native("cell:darts", 64, on_invalid=on_invalid, observation=observation)
+    arguments = {"on_invalid": on_invalid, "observation": observation, "autoreset_mode": "SameStep"}
+    native = make_native("cell:darts", 64, **arguments)
     rng = np.random.default_rng(0)
     native.reset()
     for _ in range(3 * native.search_space.length):
@@ -654,7 +656,7 @@ def test_evaluator_may_keep_what_it_is_handed() -> None:
     native.reset()
     for _ in range(6):
         *_, infos = native.step([1, 2])
-    infos["final_info"]["architecture"][:] = 0
+    infos["architecture"][:] = 0
     for _ in range(3):
         native.step([4, 4])
     assert native.evaluator.batches[0].tolist() == [[1] * 6, [2] * 6]
@@ -668,8 +670,27 @@ def test_autoreset_mode_by_value(mode: str) -> None:
     assert "autoreset_mode" not in ConstructionEnv.metadata
 
 
-def test_same_step_is_the_default() -> None:
-    assert make_native().metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+def test_next_step_is_the_default_as_in_gymnasium() -> None:
+    for env_id in ("NAS-Bench201-v0", "NAS-Transform-v0", "NAS-MultiTask-v0"):
+        native = gymnasium.make_vec(env_id, num_envs=2, evaluator="constant")
+        sync = gymnasium.make_vec(env_id, num_envs=2, evaluator="constant", vectorization_mode="sync")
+        assert native.metadata["autoreset_mode"] is sync.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+
+
+def test_same_step_renders_what_has_been_built() -> None:
+    """The picture after the last decision is that of the architecture, not of the next episode's start."""
+    arguments = {"evaluator": "constant", "render_mode": "rgb_array", "render_size": 64}
+    same, other = (
+        gymnasium.make_vec("NAS-Bench201-v0", 2, autoreset_mode=mode, **arguments) for mode in ("SameStep", "NextStep")
+    )
+    same.reset(), other.reset()
+    for step in range(6):
+        same.step([1, step % 5]), other.step([1, step % 5])
+        np.testing.assert_array_equal(same.render(), other.render())
+        assert same.render()[0].shape == (32, 64, 3)
+    other.step([0, 0])  # which starts the next episode
+    same.step([1, 2]), other.step([1, 2])
+    np.testing.assert_array_equal(same.render(), other.render())
 
 
 def test_vector_wrappers_of_gymnasium() -> None:

@@ -130,7 +130,7 @@ def test_native_equals_scalar(space, on_invalid, mode) -> None:
 
 
 def test_a_batch_for_each_fidelity() -> None:
-    env = native(5)
+    env = native(5, autoreset_mode="SameStep")
     env.reset()
     env.reset(options={"reset_mask": np.array([True, False, True, False, False]), "fidelity": 0.3})
     env.reset(options={"reset_mask": np.array([False, False, False, True, False]), "fidelity": 0.1})

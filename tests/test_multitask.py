@@ -295,7 +295,7 @@ def test_native_equals_scalar(observation: str, name: str, on_invalid: str, mode
 
 def test_the_real_table() -> None:
     made = gymnasium.make_vec(ID, num_envs=5)
-    wanted = SyncVectorEnv([lambda: gymnasium.make(ID) for _ in range(5)], autoreset_mode=AutoresetMode.SAME_STEP)
+    wanted = SyncVectorEnv([lambda: gymnasium.make(ID) for _ in range(5)])
     rng = np.random.default_rng(0)
     assert_same(made.reset(seed=11), wanted.reset(seed=11))
     for _ in range(30):
@@ -433,7 +433,10 @@ def test_stable_baselines_learns() -> None:
         ({"base": "NAS-Nothing-v0"}, "base must be the id of a construction environment, such as NAS-Cell-v0"),
         ({"base": "NAS-Transform-v0"}, "base must be the id of a construction environment"),
         ({"base": ID}, "base must be the id of a construction environment"),
-        ({"observation": "actions"}, "observation must be one of 'onehot', 'tokens', 'dict'; got 'actions'"),
+        (
+            {"observation": "actions"},
+            "observation must be one of 'onehot', 'tokens', 'float-tokens', 'dict'; got 'actions'",
+        ),
         ({"tasks": ["cora", "imagenet"]}, "task 'imagenet' is not in NAS-Bench-Graph; tasks: cora, citeseer"),
         ({"base": "NAS-Cell-v0"}, "unknown task 'cora'; known: digits"),
     ],

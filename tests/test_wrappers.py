@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
+import nas_gym
 from nas_gym.envs import (
     ConstructionEnv,
     ConstructionVectorEnv,
@@ -26,6 +27,7 @@ SHORT_CHAIN = {"name": "chain", "layers": 3, "depth": "stop"}
 SPACES = ("bench201", "cell:darts", SHORT_CHAIN)
 OBJECTIVES = {"accuracy": 1.0, "loss": -1.0, "parameters": -0.5}
 WORST = (-1.0, -100.0, -1000.0)
+REWARDS = gymnasium.spaces.Box(np.array(WORST, np.float32), np.array([1.0, 0.0, 0.0], np.float32))
 
 
 class ThreeMetrics(FunctionEvaluator):
@@ -184,6 +186,52 @@ def test_masked_observations_equal_those_of_scalar_environments(space: Any, mode
     assert endings > 5
 
 
+@pytest.mark.parametrize(
+    ("client", "observation_key", "mask_key", "dtype"),
+    [
+        ("for_rllib", "observations", "action_mask", np.float32),
+        ("for_tianshou", "obs", "mask", np.bool_),
+        ("for_torchrl", "observation", "action_mask", np.bool_),
+    ],
+)
+def test_forms_of_clients(client: str, observation_key: str, mask_key: str, dtype: Any) -> None:
+    wrap = getattr(MaskedObservation, client)
+    env, envs = wrap(make("cell:darts")), wrap(make_native("cell:darts", 2))
+    assert isinstance(envs, vector_wrappers.MaskedObservation)
+    assert envs.autoreset_mode is AutoresetMode.NEXT_STEP
+    assert envs.single_observation_space == env.observation_space
+    (shown, info), (batch, _) = env.reset(), envs.reset()
+    for _ in range(3):
+        assert env.observation_space.contains(shown)
+        assert envs.observation_space.contains(batch)
+        assert shown.keys() == {observation_key, mask_key}
+        assert shown[mask_key].dtype == batch[mask_key].dtype == dtype
+        for row in range(2):
+            np.testing.assert_array_equal(batch[mask_key][row], shown[mask_key])
+            np.testing.assert_array_equal(batch[observation_key][row], shown[observation_key])
+        action = int(info["action_mask"].argmax())
+        (shown, *_, info), (batch, *_) = env.step(action), envs.step([action, action])
+    with pytest.raises(ValueError, match=r"vector_wrappers\.MaskedObservation wraps those"):
+        MaskedObservation(make_native("cell:darts", 2))
+
+
+@pytest.mark.parametrize("env_id", ["NAS-Cell-v0", "NAS-MultiTask-v0", "NAS-Transform-v0"])
+def test_float_tokens_are_the_tokens(env_id: str) -> None:
+    for make_one in (gymnasium.make, gymnasium.make_vec):
+        for mode in ("SameStep", "NextStep"):
+            modes = {} if make_one is gymnasium.make else {"autoreset_mode": mode}
+            tokens, floats = (
+                make_one(env_id, evaluator="constant", observation=observation, **modes)
+                for observation in ("tokens", "float-tokens")
+            )
+            assert floats.observation_space.dtype == np.float32
+            np.testing.assert_array_equal(floats.observation_space.high, tokens.observation_space.high)
+            steps = [(env.reset(seed=0), env.step(env.action_space.sample() * 0)) for env in (tokens, floats)]
+            for (expected, *_), (shown, *_) in zip(*steps, strict=True):
+                assert floats.observation_space.contains(shown)
+                np.testing.assert_array_equal(shown, expected)
+
+
 # ---------------------------------------------------------------------- vector rewards
 
 
@@ -200,7 +248,7 @@ def test_vector_reward(space: Any) -> None:
     env = VectorReward(make(space, on_invalid="penalise"), OBJECTIVES, WORST)
     for holder in (env, env.unwrapped):
         assert holder.reward_dim == 3
-        assert holder.reward_space == gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        assert holder.reward_space == REWARDS
     rng = np.random.default_rng(0)
     failures = 0
     for _ in range(40):
@@ -224,7 +272,7 @@ def test_vector_reward(space: Any) -> None:
 def test_vector_rewards_of_the_native_environment(space: Any, mode: AutoresetMode) -> None:
     envs = make_native(space, 5, autoreset_mode=mode, on_invalid="penalise")
     envs = vector_wrappers.VectorReward(envs, OBJECTIVES, WORST)
-    assert envs.reward_space == envs.unwrapped.reward_space == gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    assert envs.reward_space == envs.unwrapped.reward_space == REWARDS
     assert envs.reward_dim == 3
     rng = np.random.default_rng(0)
     envs.reset()
@@ -273,15 +321,19 @@ def test_vector_reward_by_gymnasium() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on_invalid", ["remap", "penalise"])
-@pytest.mark.parametrize("observation", ["onehot", "tokens"])
+@pytest.mark.parametrize(
+    ("observation", "mode"), [("onehot", "SameStep"), ("tokens", "NextStep"), ("float-tokens", "Disabled")]
+)
 @pytest.mark.parametrize("space", SPACES)
-def test_sb3_rollouts_equal_those_of_scalar_environments(space: Any, observation: str, on_invalid: str) -> None:
+def test_sb3_rollouts_equal_those_of_scalar_environments(
+    space: Any, observation: str, mode: str, on_invalid: str
+) -> None:
     from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
     from nas_gym.envs.stable_baselines import SB3VecEnv
 
     arguments = {"observation": observation, "on_invalid": on_invalid}
-    native = VecMonitor(SB3VecEnv(make_native(space, 6, **arguments)))
+    native = VecMonitor(SB3VecEnv(make_native(space, 6, autoreset_mode=mode, **arguments)))
     dummy = VecMonitor(DummyVecEnv([lambda: make(space, **arguments)] * 6))
     assert native.observation_space == dummy.observation_space
     assert native.action_space == dummy.action_space
@@ -321,7 +373,7 @@ def same_infos(actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
     for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         for key, value in other.items():
-            assert type(one[key]) is type(value), key
+            assert type(one[key]) is (bool if key == "invalid_action" else type(value)), key
             if isinstance(value, dict):
                 assert one[key] == value
             else:
@@ -359,8 +411,37 @@ def test_sb3_takes_native_environments_alone() -> None:
 
     with pytest.raises(ValueError, match="envs must be a ConstructionVectorEnv"):
         SB3VecEnv(SyncVectorEnv([lambda: make("size")]))
-    with pytest.raises(ValueError, match="autoreset_mode 'SameStep', got 'NextStep'"):
-        SB3VecEnv(make_native("size", autoreset_mode="NextStep"))
+
+
+def test_make_sb3_vec() -> None:
+    """As `make_vec_env` of scalar environments, through wrappers and time limits."""
+    from stable_baselines3.common.env_util import make_vec_env
+
+    arguments = {"evaluator": "constant", "objective": "accuracy"}
+    native = nas_gym.make_sb3_vec(
+        "NAS-Cell-v0", 3, wrapper=MaskedObservation.for_rllib, max_episode_steps=7, **arguments
+    )
+    scalar = make_vec_env(
+        lambda: MaskedObservation.for_rllib(gymnasium.make("NAS-Cell-v0", max_episode_steps=7, **arguments)), 3
+    )
+    assert native.unwrapped.envs.unwrapped.autoreset_mode is AutoresetMode.SAME_STEP
+    assert native.observation_space == scalar.observation_space
+    shown, expected = native.reset(), scalar.reset()
+    for step in range(15):
+        for key in ("observations", "action_mask"):
+            np.testing.assert_array_equal(shown[key], expected[key])
+        actions = [int(mask.argmax()) for mask in expected["action_mask"]]
+        shown, _, dones, infos = native.step(np.array(actions))
+        expected, _, expected_dones, expected_infos = scalar.step(actions)
+        np.testing.assert_array_equal(dones, expected_dones)
+        assert dones.all() == (step % 7 == 6)
+        for info, expected_info in zip(infos, expected_infos, strict=True):
+            assert info.get("TimeLimit.truncated", False) == expected_info["TimeLimit.truncated"]
+            if dones.all():
+                assert info["episode"]["l"] == expected_info["episode"]["l"] == 7
+                last, wanted = info["terminal_observation"], expected_info["terminal_observation"]
+                np.testing.assert_array_equal(last["observations"], wanted["observations"])
+                np.testing.assert_array_equal(last["action_mask"], wanted["action_mask"])
 
 
 @pytest.mark.slow

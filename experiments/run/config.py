@@ -17,7 +17,7 @@ from nas_gym.agents import Agent, agent_class, load_hyperparameters, make_agent
 from nas_gym.agents.registry import batch_size_of
 from nas_gym.envs.multitask import base_arguments
 from nas_gym.envs.multitask_vector import MultiTaskVectorEnv
-from nas_gym.envs.problem import Problem
+from nas_gym.envs.problem import Problem, make_vector
 from nas_gym.evaluators import DEFAULT_SCHEDULE, Evaluator, EvaluatorConfig, GuardedEvaluator
 from nas_gym.evaluators.waiting import TimeLimit
 from nas_gym.experiments.run.asynchronous import check_asynchronous
@@ -237,7 +237,7 @@ class RunConfig:
         """
         arguments = {**self.environment_arguments(), **arguments}
         try:
-            env = gym.make_vec(self.env, num_envs=num_envs or self.num_envs or self._batch_size(), **arguments)
+            env = make_vector(self.env, num_envs or self.num_envs or self._batch_size(), **arguments)
         except TypeError as error:
             raise ValueError(f"environment {self.env!r} cannot be made with {arguments}: {error}") from error
         if isinstance(env.unwrapped, MultiTaskVectorEnv):

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-
 from nas_gym.envs.multitask import base_arguments
-from nas_gym.envs.problem import Env
+from nas_gym.envs.problem import Env, make_vector
 from nas_gym.evaluators import EvaluatorConfig
 from nas_gym.experiments.benchmark.suite import RANDOM, SUITES
 from nas_gym.files import read_mapping
@@ -108,7 +106,7 @@ class TransferSuite:
         arguments = dict(self.arguments)
         if self.trains:
             arguments["evaluator_kwargs"] = {**arguments.get("evaluator_kwargs", {}), "seed": seed}
-        return gym.make_vec(MULTI_TASK, num_envs=num_envs, base=self.base, tasks=tuple(tasks), **arguments)
+        return make_vector(MULTI_TASK, num_envs, base=self.base, tasks=tuple(tasks), **arguments)
 
     @property
     def trains(self) -> bool:

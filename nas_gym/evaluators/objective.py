@@ -16,6 +16,8 @@ from nas_gym.evaluators.evaluator import Evaluations
 from nas_gym.settings import unknown
 from nas_gym.types import Floats
 
+UNKNOWN = float(np.finfo(np.float32).max)  # the bound of what has none that is known
+
 
 class Objective(ABC):
     """Maps evaluations to rewards; failed evaluations get the worst reward.
@@ -36,6 +38,10 @@ class Objective(ABC):
     def zeros(self, n: int) -> Floats:
         """The rewards of n steps that do not complete an architecture, float64[n], or float64[n, dimensions]."""
         return np.zeros(n if self.dimensions is None else (n, self.dimensions))
+
+    def bounds(self) -> tuple[Floats, Floats]:
+        """The least and the largest rewards of any step, float64[dimensions] each; the ends of float32 if unknown."""
+        return np.full(self.dimensions or 1, -UNKNOWN), np.full(self.dimensions or 1, UNKNOWN)
 
     @abstractmethod
     def values(self, evaluations: Evaluations) -> Floats:
@@ -199,6 +205,12 @@ class VectorObjective(Objective):
     @property
     def dimensions(self) -> int:
         return len(self.weights)
+
+    def bounds(self) -> tuple[Floats, Floats]:
+        """As in every objective. Metrics are taken not to be negative; `worst` is below all of them."""
+        largest = [weight if name == "accuracy" else UNKNOWN * (weight > 0) for name, weight in self.weights.items()]
+        ends = np.array([np.zeros(len(largest)), self.worst, np.maximum(largest, 0.0)])
+        return ends.min(axis=0), ends.max(axis=0)
 
     def values(self, evaluations: Evaluations) -> Floats:
         return np.stack([weight * _column(evaluations, name) for name, weight in self.weights.items()], axis=1)

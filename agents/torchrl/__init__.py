@@ -1,0 +1,1 @@
+"""Algorithms of TorchRL as agents."""
