@@ -6,6 +6,7 @@ in with the first environment whose evaluator needs it.
 
 from __future__ import annotations
 
+from nas_gym.notebook import show_environments
 from nas_gym.registration import register_all
 
 __version__: str
@@ -20,3 +21,4 @@ def __getattr__(name: str) -> str:
 
 
 register_all()
+show_environments()
