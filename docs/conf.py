@@ -36,6 +36,7 @@ autodoc_type_aliases = {name: name for name in ("Tokens", "Floats", "Array", "En
 python_use_unqualified_type_names = True
 napoleon_use_ivar = True  # attributes of a class stand with it, not as entries of their own
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # the texts tell shapes
 
 html_theme = "furo"
 html_title = f"nas_gym {release}"

@@ -17,7 +17,9 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from nas_gym.agents import Agent
 from nas_gym.agents.registry import AGENTS, FOLDER, agent_class
+from nas_gym.agents.stable_baselines.settings import RENAMED
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.experiments.plotting import BASELINE, SERIES, STYLE
 from nas_gym.spaces import make_space
@@ -52,9 +54,11 @@ REFERENCE = {
 
 
 def write(folder: Path) -> None:
-    """Writes the pages into ``generated`` in a folder, those that have changed."""
-    for name, content in pages().items():
-        path = folder / "generated" / name
+    """Writes the pages into ``generated`` in a folder, those that have changed, and removes what is no page."""
+    made = {folder / "generated" / name: content for name, content in pages().items()}
+    for path in {path for path in (folder / "generated").rglob("*") if path.is_file()} - set(made):
+        path.unlink()
+    for path, content in made.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_bytes() != content:
             path.write_bytes(content)
@@ -118,7 +122,7 @@ def agent_page(name: str, scores: dict[str, tuple[str, str]], has_curve: bool) -
             "Best validation accuracy so far in `NAS-Bench201-v0`, mean of ten seeds with 95 % interval; random search "
             "in grey, the best of the table dotted (`docs/make_agent_curves.py`)."
         )
-    lines += ["", "## Settings", "", *settings(agent.Hyperparameters)]
+    lines += ["", "## Settings", "", *settings(agent)]
     path = FOLDER.joinpath(*name.split(":")).with_suffix(".yaml")
     lines += ["", "What it uses, in [`agents/hyperparameters`](../../agents/hyperparameters.md):", ""]
     lines += ["```yaml", path.read_text(encoding="utf-8").rstrip(), "```"]
@@ -153,13 +157,14 @@ def measured(name: str, scores: dict[str, tuple[str, str]]) -> str:
     return f"Its score in the [leaderboard](../../index.md#agents) is {score}{against}."
 
 
-def settings(kind: type[Any]) -> Iterator[str]:
+def settings(agent: type[Agent]) -> Iterator[str]:
     """A table of hyperparameters: name, default, and what the docstrings say of them and their sources."""
+    kind = agent.Hyperparameters
     fields = dataclasses.fields(kind)
     if not fields:
         yield "It has none."
         return
-    told = attributes(kind)
+    told = {**parameters(agent), **attributes(kind)}
     if intro := docstring(kind)[0]:
         yield from (intro, "")
     yield from ("| name | default | meaning and source |", "|---|---|---|")
@@ -177,6 +182,14 @@ def attributes(kind: type[Any]) -> dict[str, str]:
             words = markdown(" ".join(text.split()))
             told |= {name.strip(): words[:1].upper() + words[1:] for name in names.split(",")}
     return told
+
+
+def parameters(agent: type[Agent]) -> dict[str, str]:
+    """What the docstring of an algorithm of Stable-Baselines3 says of its arguments, by the agent's names for them."""
+    text = inspect.getdoc(agent.algorithm) or "" if hasattr(agent, "algorithm") else ""
+    told = re.findall(r"^:param (\w+): (.*(?:\n {4}.*)*)", text, flags=re.MULTILINE)
+    plain = {name: re.sub(r"\s*See :ref:`\w+`", "", " ".join(words.split())) for name, words in told}
+    return {RENAMED.get(name, name): markdown(words[:1].upper() + words[1:]) for name, words in plain.items()}
 
 
 def docstring(kind: type[Any]) -> tuple[str, list[str]]:
@@ -219,13 +232,14 @@ def curve(name: str, curves: Curves) -> bytes:
     """The curve of an agent beside that of random search, as SVG."""
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 3), layout="constrained")
-        axes = figure.add_subplot(xlabel="trials", ylabel="validation accuracy", xlim=(0, None), ylim=(0.81, 0.843))
+        axes = figure.add_subplot(xlabel="trials", ylabel="validation accuracy")
         for agent, colour in {name: SERIES[0], "random": BASELINE}.items():
             trials, means, lows, highs = zip(*curves[agent], strict=True)
             axes.fill_between(trials, lows, highs, color=colour, alpha=0.15, lw=0)
             axes.plot(trials, means, color=colour, label=agent)
         optimum = TabularEvaluator(make_space("bench201"), task="fashion-mnist").reference("valid")[1]
         axes.axhline(optimum, color=BASELINE, linestyle=":", lw=1)
+        axes.set(xlim=(0, None), ylim=(0.81, 0.843))
         axes.legend(loc="lower right", frameon=False)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
