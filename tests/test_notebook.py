@@ -48,9 +48,7 @@ def test_an_architecture_is_a_picture() -> None:
 
 
 def test_a_result_is_a_summary() -> None:
-    found = result(
-        [0.5, 0.75, 0.75], [[0] * 6, [3] * 6, [3] * 6], accuracy=[0.5, 0.75, 0.75], parameters=[1e3, 2e6, 2e6]
-    )
+    found = result([0.5, 0.75, 0.75], [[0] * 6, [3] * 6, [3] * 6], parameters=[1e3, 2e6, 2e6])
     best = SPACE.format([3] * 6)
     assert str(found) == (
         f"3 trials of bench201, 2 of them different\nbest: trial 1, reward 0.75, parameters 2e+06, architecture {best}"
