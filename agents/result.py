@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nas_gym.agents.pareto import hypervolume, nondominated, signs
 from nas_gym.agents.trial import Index
-from nas_gym.notebook import facts, table
+from nas_gym.notebook import table
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.types import Floats
 
@@ -38,15 +38,16 @@ class SearchResult:
 
     def __str__(self) -> str:
         """A summary: how many trials, and the best of them."""
-        head = f"{len(self)} trials of {self.space.name}, {self.unique_architectures} of them different"
-        best = [", ".join(f"{name} {value}" for name, value in row.items()) for row in self._leaders(1)]
-        return "\nbest: ".join([head, *best])
+        lines = [f"{len(self)} trials of {self.space.name}, {self.unique_architectures} of them different"]
+        for row in self._leaders(1):
+            architecture = row.pop("architecture")
+            lines += ["best: " + ", ".join(f"{name} {value}" for name, value in row.items()), architecture]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """The same with five trials, for Jupyter."""
         rows = self._leaders(5)
-        head = f"{len(self)} trials, {self.unique_architectures} of them different"
-        return facts(self.space.name, {"trials": head}) + table(rows[0] if rows else (), [row.values() for row in rows])
+        return f"<p>{str(self).splitlines()[0]}</p>" + table(rows[0] if rows else (), [row.values() for row in rows])
 
     def _leaders(self, n: int) -> list[dict[str, str]]:
         """The best n different trials as text by column; of rewards that are vectors, some of those not dominated."""

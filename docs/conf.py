@@ -5,6 +5,7 @@ python -m sphinx -W docs build/site
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -32,7 +33,7 @@ nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_type_aliases = {name: name for name in ("Tokens", "Floats", "Array", "Env", "Index", "SpaceSpec")}
+autodoc_type_aliases = {name: name for name in ("Tokens", "Floats", "Env", "Index", "SpaceSpec")}
 python_use_unqualified_type_names = True
 napoleon_use_ivar = True  # attributes of a class stand with it, not as entries of their own
 napoleon_use_rtype = False
@@ -49,6 +50,7 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: site_pages.write(Path(app.srcdir)))
     app.connect("source-read", link_the_readme)
     app.connect("doctree-read", unlink_folders)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-process-docstring", shorten_page, priority=400)  # before napoleon
 
 
@@ -64,6 +66,18 @@ def unlink_folders(app: Sphinx, doctree: nodes.document) -> None:
     for link in list(doctree.findall(addnodes.pending_xref)):
         if link["reftype"] == "myst" and here.joinpath(link["reftarget"]).is_dir():
             link.replace_self(link.children)
+
+
+def shorten_signature(
+    app: Sphinx, what: str, name: str, item: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """The names of types as the code has them."""
+
+    def plain(text: str | None) -> str | None:
+        named = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text or "")
+        return re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[([\w.]+)\]\]", r"NDArray[\1]", named) or None
+
+    return plain(signature), plain(returns)
 
 
 def shorten_page(app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:

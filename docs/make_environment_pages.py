@@ -28,7 +28,8 @@ from nas_gym.spaces import PRESETS, UNDECIDED, SearchSpace, Tokens, Transformati
 FOLDER = Path(__file__).parent / "environments"
 FRAMES = 12  # of an animation at most, besides the empty one
 AREA, HEIGHT = 250_000, 900  # pixels of an animation at most
-COLOURS = 48
+MARGIN = 8  # pixels of a frame before it is reduced
+COLOURS = 64
 MILLISECONDS, LAST_MILLISECONDS = 400, 3000  # of a frame
 MOST_CHOICES = 20  # listed per decision kind
 
@@ -195,10 +196,11 @@ def decided(space: SearchSpace, tokens: Tokens) -> Tokens:
 
 def gif(frames: Sequence[Image.Image]) -> bytes:
     """An animation without end in few colours, cut to what is drawn, which holds its last frame."""
+    frames = [ImageOps.expand(frame, MARGIN, "white") for frame in frames]
     last = ImageOps.invert(frames[-1].convert("L")).getbbox()
     boxes = [ImageOps.invert(frame.convert("L")).getbbox() or last for frame in frames]
     edges = [[box[side] for box in boxes if box] for side in range(4)]
-    box = (min(edges[0]), min(edges[1]), max(edges[2]), max(edges[3]))
+    box = min(edges[0]) - MARGIN, min(edges[1]) - MARGIN, max(edges[2]) + MARGIN, max(edges[3]) + MARGIN
     width, height = box[2] - box[0], box[3] - box[1]
     scale = min(1.0, HEIGHT / height, math.sqrt(AREA / (width * height)))
     size = round(width * scale), round(height * scale)

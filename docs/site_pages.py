@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
 import inspect
 import io
 import re
@@ -257,15 +258,9 @@ def reference_index() -> str:
 
 
 def reference_page(module: str) -> str:
-    """What a module exports, from its docstrings."""
-    return "\n".join(
-        [
-            f"# {module}",
-            "",
-            "```{eval-rst}",
-            f".. automodule:: {module}",
-            "   :members:",
-            "   :show-inheritance:",
-            "```",
-        ]
-    )
+    """What a module exports, from its docstrings; names that it imports when they are asked for, one by one."""
+    found = importlib.import_module(module)
+    later = [name for name in getattr(found, "__all__", ()) if name not in vars(found)]
+    directives = [f".. automodule:: {module}", *(f".. autoclass:: {module}.{name}" for name in later)]
+    lines = [line for directive in directives for line in (directive, "   :members:", "   :show-inheritance:", "")]
+    return "\n".join([f"# {module}", "", "```{eval-rst}", *lines, "```"]) + "\n"

@@ -6,7 +6,8 @@ in with the first environment whose evaluator needs it.
 
 from __future__ import annotations
 
-from nas_gym.notebook import show_environments
+import sys
+
 from nas_gym.registration import register_all
 
 __version__: str
@@ -21,4 +22,7 @@ def __getattr__(name: str) -> str:
 
 
 register_all()
-show_environments()
+if "IPython" in sys.modules:
+    from nas_gym.notebook import show_environments
+
+    show_environments()

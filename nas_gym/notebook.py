@@ -18,10 +18,11 @@ def facts(title: str, rows: Mapping[str, object]) -> str:
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table with a header as HTML."""
+    """A table with a header as HTML, which scrolls where it is wider than the page."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(_cell(str(value)) for value in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    scrolls = "overflow-x: auto; white-space: nowrap"
+    return f'<div style="{scrolls}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell(text: str) -> str:
@@ -29,8 +30,8 @@ def _cell(text: str) -> str:
 
 
 def show_environments() -> None:
-    """Has IPython, where it runs, show environments as HTML, whatever wrappers are around them."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    """Has IPython, if it is running, show environments as HTML, whatever wrappers are around them."""
+    shell = sys.modules["IPython"].get_ipython()
     if shell is not None:
         html = shell.display_formatter.formatters["text/html"]
         html.for_type_by_name("gymnasium.core", "Env", _environment)

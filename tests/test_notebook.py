@@ -50,11 +50,13 @@ def test_an_architecture_is_a_picture() -> None:
 def test_a_result_is_a_summary() -> None:
     found = result([0.5, 0.75, 0.75], [[0] * 6, [3] * 6, [3] * 6], parameters=[1e3, 2e6, 2e6])
     best = SPACE.format([3] * 6)
-    assert str(found) == (
-        f"3 trials of bench201, 2 of them different\nbest: trial 1, reward 0.75, parameters 2e+06, architecture {best}"
-    )
+    assert str(found).splitlines() == [
+        "3 trials of bench201, 2 of them different",
+        "best: trial 1, reward 0.75, parameters 2e+06",
+        best,
+    ]
     rows = cells(found._repr_html_())
-    assert rows[-3:] == [
+    assert rows == [
         ["trial", "reward", "parameters", "architecture"],
         ["1", "0.75", "2e+06", best],
         ["0", "0.5", "1000", SPACE.format([0] * 6)],
@@ -70,9 +72,9 @@ def test_the_best_of_a_result_is_its_best_trial() -> None:
 def test_results_without_trials_and_of_vectors() -> None:
     empty = SearchResult(SPACE, np.empty((0, 6), dtype=np.int64), np.empty(0))
     assert str(empty) == "0 trials of bench201, 0 of them different"
-    assert cells(empty._repr_html_())[0] == ["trials", "0 trials, 0 of them different"]
+    assert empty._repr_html_().startswith(f"<p>{empty}</p>")
     front = result([[0.5, -1.0], [0.4, -2.0], [0.3, -0.5]], [[0] * 6, [1] * 6, [2] * 6])
-    assert [row[0] for row in cells(front._repr_html_())[2:]] == ["0", "2"]
+    assert [row[0] for row in cells(front._repr_html_())[1:]] == ["0", "2"]
 
 
 def test_a_table_is_its_tasks() -> None:
