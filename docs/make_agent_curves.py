@@ -1,13 +1,15 @@
 """Writes docs/agents/curves.csv: what each agent finds in NAS-Bench201-v0, for the agents' pages.
 
-    python docs/make_agent_curves.py
+    python docs/make_agent_curves.py [AGENT ...]
 
-Takes about two minutes on one core. The leaderboard of `nas-gym benchmark` has more tables and more seeds.
+Takes about two minutes on one core, of a few agents less. The leaderboard of `nas-gym benchmark` has more tables and
+more seeds.
 """
 
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +27,17 @@ GROWS = {"eas"}  # agents that play transformation environments only
 
 
 def main() -> None:
-    """Searches with every agent and seed, and writes the means with their intervals."""
+    """Searches with the agents and all seeds, and writes the means with their intervals in place of earlier ones."""
+    wanted = sys.argv[1:] or [agent for agent in AGENTS if agent not in GROWS]
+    with FILE.open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    for agent in wanted:
+        runs = [best_so_far(make_agent(agent, ENVIRONMENT, seed=seed).learn(TRIALS)) for seed in range(SEEDS)]
+        lines = [line for line in lines if line[0] != agent] + rows(agent, np.array(runs))
     with FILE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["agent", "trials", "mean", "low", "high"])
-        for agent in AGENTS:
-            if agent not in GROWS:
-                runs = [best_so_far(make_agent(agent, ENVIRONMENT, seed=seed).learn(TRIALS)) for seed in range(SEEDS)]
-                writer.writerows(rows(agent, np.array(runs)))
+        csv.writer(file, lineterminator="\n").writerows(
+            [header, *sorted(lines, key=lambda line: (line[0], int(line[1])))]
+        )
 
 
 def best_so_far(result: SearchResult) -> NDArray[np.float64]:
@@ -40,13 +45,13 @@ def best_so_far(result: SearchResult) -> NDArray[np.float64]:
     return np.fmax.accumulate(np.where(result.fidelities == 1, result.metrics["accuracy"], np.nan))
 
 
-def rows(agent: str, runs: NDArray[np.float64]) -> list[list[object]]:
+def rows(agent: str, runs: NDArray[np.float64]) -> list[list[str]]:
     """The lines of an agent from float64[seeds, n]."""
-    lines: list[list[object]] = []
+    lines: list[list[str]] = []
     for trials in range(EVERY, runs.shape[1] + 1, EVERY):
         if not np.isnan(runs[:, trials - 1]).any():
             found = MeanInterval.of(runs[:, trials - 1].tolist())
-            lines.append([agent, trials, *(f"{value:.5f}" for value in (found.mean, found.low, found.high))])
+            lines.append([agent, str(trials), *(f"{value:.5f}" for value in (found.mean, found.low, found.high))])
     return lines
 
 

@@ -35,6 +35,7 @@ FAMILIES = {
     "planning": "Planning and sampling",
     "differentiable": "Differentiable",
     "stable_baselines": "Stable-Baselines3",
+    "torchrl": "TorchRL",
 }
 """The folders of `agents/` and what their agents are called."""
 
