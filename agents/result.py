@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nas_gym.agents.pareto import hypervolume, nondominated, signs
 from nas_gym.agents.trial import Index
+from nas_gym.notebook import table
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.types import Floats
 
@@ -34,6 +35,36 @@ class SearchResult:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    def __str__(self) -> str:
+        """A summary: how many trials, and the best of them."""
+        lines = [f"{len(self)} trials of {self.space.name}, {self.unique_architectures} of them different"]
+        for row in self._leaders(1):
+            architecture = row.pop("architecture")
+            lines += ["best: " + ", ".join(f"{name} {value}" for name, value in row.items()), architecture]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The same with five trials, for Jupyter."""
+        rows = self._leaders(5)
+        return f"<p>{str(self).splitlines()[0]}</p>" + table(rows[0] if rows else (), [row.values() for row in rows])
+
+    def _leaders(self, n: int) -> list[dict[str, str]]:
+        """The best n different trials as text by column; of rewards that are vectors, some of those not dominated."""
+        if self.rewards.ndim > 1:
+            order = np.flatnonzero(nondominated(self.rewards))
+        else:
+            order = np.lexsort((-self.rewards, -self.fidelities))
+        _, first = np.unique(self.tokens[order], axis=0, return_index=True)
+        return [
+            {
+                "trial": str(trial),
+                "reward": np.array2string(self.rewards[trial], precision=4),
+                **{name: f"{column[trial]:.4g}" for name, column in self.metrics.items()},
+                "architecture": str(self.space.architecture(self.tokens[trial])),
+            }
+            for trial in order[np.sort(first)][:n]
+        ]
 
     @property
     def fidelities(self) -> Floats:

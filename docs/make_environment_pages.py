@@ -1,9 +1,9 @@
-"""Writes docs/environments/: a page and a picture for each environment, from its registration and docstrings.
+"""Writes docs/environments/: a page and an animation for each environment, from its registration and docstrings.
 
     python docs/make_environment_pages.py [--check]
 
-With --check nothing is written: it fails if the text of a page differs, or if a page or a picture is missing or left
-over. Pictures are not compared, because their bytes depend on the versions of fonts and libraries.
+With --check nothing is written: it fails if the text of a page differs, or if a page or an animation is missing or
+left over. Animations are not compared, because their bytes depend on the versions of fonts and libraries.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ import io
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nas_gym.envs import ConstructionEnv
-from nas_gym.envs.rendering import draw
-from nas_gym.envs.transformation import growth_picture
 from nas_gym.registration import ENVIRONMENTS, EnvironmentSpec
-from nas_gym.spaces import PRESETS, SearchSpace, TransformationSpace, make_space
+from nas_gym.spaces import PRESETS, UNDECIDED, SearchSpace, Tokens, TransformationSpace, make_space
 
 FOLDER = Path(__file__).parent / "environments"
-DPI = 80
+FRAMES = 12  # of an animation at most, besides the empty one
+AREA, HEIGHT = 250_000, 900  # pixels of an animation at most
+MARGIN = 8  # pixels of a frame before it is reduced
+COLOURS = 64
+MILLISECONDS, LAST_MILLISECONDS = 400, 3000  # of a frame
 MOST_CHOICES = 20  # listed per decision kind
 
 
@@ -47,24 +49,24 @@ def main() -> None:
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
     for spec in ENVIRONMENTS:
-        (FOLDER / f"{spec.id}.png").write_bytes(picture(make_space(spec.space)))
+        (FOLDER / f"{spec.id}.gif").write_bytes(animation(spec))
 
 
 def differences() -> Iterator[str]:
-    """One line for each change that a run without --check would make, except to the bytes of pictures."""
+    """One line for each change that a run without --check would make, except to the bytes of animations."""
     for name, text in pages().items():
         path = FOLDER / name
         if not path.exists():
             yield f"{name} is missing"
         elif path.read_text(encoding="utf-8") != text:
             yield f"{name} differs"
-    yield from (f"{spec.id}.png is missing" for spec in ENVIRONMENTS if not (FOLDER / f"{spec.id}.png").exists())
+    yield from (f"{spec.id}.gif is missing" for spec in ENVIRONMENTS if not (FOLDER / f"{spec.id}.gif").exists())
     yield from (f"{name} is left over" for name in stale())
 
 
 def stale() -> list[str]:
     """Files in the folder that belong to no environment."""
-    wanted = {"README.md", *(f"{spec.id}{suffix}" for spec in ENVIRONMENTS for suffix in (".md", ".png"))}
+    wanted = {"README.md", *(f"{spec.id}{suffix}" for spec in ENVIRONMENTS for suffix in (".md", ".gif"))}
     return sorted(path.name for path in FOLDER.glob("*") if path.name not in wanted)
 
 
@@ -106,7 +108,7 @@ def page(spec: EnvironmentSpec) -> str:
             "",
             spec.description,
             "",
-            f"![A randomly sampled architecture]({spec.id}.png)",
+            f"![An architecture being built]({spec.id}.gif)",
             "",
             "```python",
             "import gymnasium as gym",
@@ -172,21 +174,44 @@ def count(number: int) -> str:
     return f"{number / 10**exponent:.2f} \u00d7 10^{exponent}"
 
 
-def picture(space: SearchSpace) -> bytes:
-    """The PNG of an architecture, the same in every run: the third largest of eleven random ones.
-
-    A grown network is shown next to its start network.
-    """
+def animation(spec: EnvironmentSpec) -> bytes:
+    """The GIF of an architecture being built, the same in every run: the third largest of eleven random ones."""
+    env = environment(spec)(**{**spec.kwargs, "evaluator": "constant", "render_mode": "rgb_array"})
+    space = env.search_space
     samples = space.sample(np.random.default_rng(0), 11)
     chosen = sorted(samples, key=lambda row: len(space.graph(space.architecture(row)).nodes))[-3]
+    steps = np.unique(np.linspace(0, len(decided(space, chosen)), FRAMES + 1).astype(int)).tolist()
+    frames = []
+    for step in steps:
+        tokens = np.where(np.arange(space.length) < step, chosen, UNDECIDED) if step < steps[-1] else chosen
+        frames.append(Image.fromarray(env.draw(tokens)))
+    return gif(frames)
+
+
+def decided(space: SearchSpace, tokens: Tokens) -> Tokens:
+    """The choices of an architecture up to the one that stops."""
+    stops = np.flatnonzero(tokens == np.where(space.stop_choices >= 0, space.stop_choices, tokens.max() + 1))
+    return tokens[: stops[0] + 1] if len(stops) else tokens
+
+
+def gif(frames: Sequence[Image.Image]) -> bytes:
+    """An animation without end in few colours, cut to what is drawn, which holds its last frame."""
+    frames = [ImageOps.expand(frame, MARGIN, "white") for frame in frames]
+    last = ImageOps.invert(frames[-1].convert("L")).getbbox()
+    boxes = [ImageOps.invert(frame.convert("L")).getbbox() or last for frame in frames]
+    edges = [[box[side] for box in boxes if box] for side in range(4)]
+    box = min(edges[0]) - MARGIN, min(edges[1]) - MARGIN, max(edges[2]) + MARGIN, max(edges[3]) + MARGIN
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = min(1.0, HEIGHT / height, math.sqrt(AREA / (width * height)))
+    size = round(width * scale), round(height * scale)
+    small = [frame.resize(size, Image.Resampling.LANCZOS, box) for frame in frames]
+    # All colours, of which the tints are rare: those of the most pixels would leave the boxes grey.
+    palette = small[-1].quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    reduced = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
+    durations = [MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
     file = io.BytesIO()
-    if isinstance(space, TransformationSpace):
-        Image.fromarray(growth_picture(space.layer_space.start, space.network(chosen))).save(file, format="png")
-    else:
-        draw(space.graph(space.architecture(chosen))).savefig(file, format="png", dpi=DPI)
-    small = io.BytesIO()
-    Image.open(file).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
-    return small.getvalue()
+    reduced[0].save(file, "gif", save_all=True, append_images=reduced[1:], duration=durations, loop=0, optimize=True)
+    return file.getvalue()
 
 
 if __name__ == "__main__":

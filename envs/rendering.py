@@ -6,6 +6,7 @@ matplotlib is imported only by the functions that draw.
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from nas_gym.spaces import UNDECIDED, Architecture, ArchitectureGraph, SearchSpa
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Window", "decisions_text", "draw", "draw_rgb", "save_picture", "to_text"]
+__all__ = ["Window", "decisions_text", "draw", "draw_rgb", "save_picture", "svg", "to_text"]
 
 SIZE = 1600  # the longer side of a frame, twice the shorter; all frames of a space have the same shape
 
@@ -54,16 +55,28 @@ def save_picture(architecture: Architecture, path: str | Path) -> None:
     Raises:
         ValueError: `path` has another suffix.
     """
-    import matplotlib
-
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise ValueError(f"path must end in .png or .svg, got {str(path)!r}")
+    _write(architecture, path, kind)
+
+
+def svg(architecture: Architecture) -> str:
+    """A picture of an architecture as an SVG element, for notebooks and pages."""
+    file = io.BytesIO()
+    _write(architecture, file, "svg")
+    text = file.getvalue().decode()
+    return text[text.index("<svg") :]
+
+
+def _write(architecture: Architecture, file: Path | io.BytesIO, kind: str) -> None:
+    import matplotlib
+
     figure = draw(architecture.space.graph(architecture))
     # Without dates and random identifiers, the same architecture always gives the same bytes.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nas_gym"}):
-        figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": None})
 
 
 def draw_rgb(space: SearchSpace, tokens: Tokens, size: int = SIZE) -> NDArray[np.uint8]:

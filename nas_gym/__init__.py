@@ -7,6 +7,7 @@ in with the first environment whose evaluator needs it.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,3 +29,7 @@ def __getattr__(name: str) -> Any:
 
 
 register_all()
+if "IPython" in sys.modules:
+    from nas_gym.notebook import show_environments
+
+    show_environments()

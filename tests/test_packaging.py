@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 INNER = ("agents", "envs", "experiments")
 FOLDERS = {"nas_gym": "nas_gym", **{name: f"nas_gym/{name}" for name in INNER}}
 METADATA = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+SOURCE = "https://example.org/own/nas_gym"
 ADDED = {
     "agents/of_a_test/__init__.py": "",
     "agents/of_a_test/deeper/__init__.py": "",
@@ -76,6 +80,8 @@ def copy_to(clone: Path) -> Path:
         shutil.copytree(ROOT / folder, clone / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in METADATA:
         shutil.copy(ROOT / name, clone)
+    metadata = (clone / "pyproject.toml").read_text(encoding="utf-8").replace("[project.urls]", "[tool.of_a_test]")
+    (clone / "pyproject.toml").write_text(f'{metadata}\n[project.urls]\nSource = "{SOURCE}"\n', encoding="utf-8")
     for name, text in ADDED.items():
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text(text, encoding="utf-8")
@@ -219,6 +225,22 @@ def test_what_the_wheel_and_the_sdist_hold(clone: Path, built: dict[str, Path]) 
 
 
 @pytest.mark.slow
+def test_links_of_the_description_are_absolute(built: dict[str, Path]) -> None:
+    """A package index shows the README without the files beside it."""
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = wheel.read(name).decode()
+    assert "Description-Content-Type: text/markdown" in metadata
+    targets = re.findall(r"\]\(([^)\s]+)\)", metadata)
+    assert [target for target in targets if not re.match(r"#|https://", target)] == []
+    assert f"({SOURCE}/raw/HEAD/docs/pictures/" in metadata
+    assert f"({SOURCE}/blob/HEAD/docs/results.md" in metadata
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = metadata.partition("\n\n")[2].replace(f"{SOURCE}/raw/HEAD/", "").replace(f"{SOURCE}/blob/HEAD/", "")
+    assert shown.strip() == readme.strip()
+
+
+@pytest.mark.slow
 def test_a_clone_without_links(unlinked: Path, built: dict[str, Path], tmp_path: Path) -> None:
     """The same wheel, and an editable install that Python at least follows."""
     wheels = [zipfile.ZipFile(wheel) for wheel in (built["wheel"], build(unlinked, tmp_path)["wheel"])]
@@ -243,6 +265,13 @@ def test_every_package_has_an_init_file() -> None:
     assert {
         path.parent for path in sources(ROOT) if path.suffix == ".py" and not (path.parent / "__init__.py").is_file()
     } == set()
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_mypy_sees_each_file_once_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -76,6 +77,9 @@ class Architecture:
     def __str__(self) -> str:
         return self.space.format(self.tokens)
 
+    def _repr_svg_(self) -> Any:  # for Jupyter; by name, since spaces need nothing that draws
+        return import_module("nas_gym.envs.rendering").svg(self)
+
     def to_json(self) -> str:
         return json.dumps({"space": self.space.to_dict(), "tokens": list(self.tokens)})
 
@@ -84,8 +88,7 @@ class Architecture:
         """Reads the output of `to_json`.
 
         Raises:
-            ValueError: the text is not such JSON, its space is of a kind that is not registered, or its tokens are not
-                legal.
+            ValueError: the text is not such JSON, its space is of no registered kind, or its tokens are not legal.
         """
         from nas_gym.spaces import saved_space
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_gym.files import replacing
+from nas_gym.notebook import facts, table
 from nas_gym.spaces import SearchSpace, Tokens, saved_space
 from nas_gym.tables.checks import ARRAYS, Array, check_array, check_epochs, check_rows
 
@@ -110,6 +111,16 @@ class Table:
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"{self.path} lacks the metadata of a table: {type(error).__name__}: {error}") from error
         self._read: dict[str, Array] = {}
+
+    def _repr_html_(self) -> str:
+        """What is in it, for Jupyter."""
+        about = facts(self.path.stem, {"space": self.space.name, "rows": self.num_rows})
+        arrays = [[name for name in ARRAYS if f"{task}/{name}" in self._sha256] for task in self.tasks]
+        rows = [
+            (task, ", ".join(map(str, self.epochs[task])), ", ".join(names))
+            for task, names in zip(self.tasks, arrays, strict=True)
+        ]
+        return about + table(("task", "epochs", "arrays"), rows)
 
     @property
     def tasks(self) -> tuple[str, ...]:
