@@ -87,6 +87,15 @@ class FolderLock:
 os.register_at_fork(after_in_child=FolderLock._close_in_child)
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether a process is writing to a folder, or was within a minute if it was killed; this only looks."""
+    try:
+        found = (folder / LOCK).stat()
+    except FileNotFoundError:
+        return False
+    return found.st_size > len("{}") and time.time() - found.st_mtime < 60
+
+
 def machine() -> str:
     """The name of this machine."""
     return platform.node()

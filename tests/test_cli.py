@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from nas_gym.agents import AGENTS, agent_class
-from nas_gym.experiments.cli.app import console
+from nas_gym.experiments.cli.app import Answer, console, give
 from nas_gym.experiments.cli.main import main
+from nas_gym.experiments.run import Interrupted, Run, progress
 from nas_gym.experiments.run.config import read_config
 from nas_gym.experiments.run.pairs import parse_pairs
 from nas_gym.experiments.run.record import TrialRecord
@@ -29,12 +34,12 @@ class Command:
     """Calls the command in this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capsys = monkeypatch, capsys
+        self.monkeypatch, self.capsys, self.width = monkeypatch, capsys, 400
 
     def __call__(self, *arguments: str | Path) -> tuple[int, str]:
         """The exit code, and what was printed."""
         self.monkeypatch.setattr(sys, "argv", ["nas-gym", *map(str, arguments)])
-        self.monkeypatch.setattr(console, "width", 400)
+        self.monkeypatch.setattr(console, "width", self.width)
         code = 0
         try:
             main()
@@ -50,32 +55,70 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return Command(monkeypatch, capsys)
 
 
-def cells(output: str) -> list[list[str]]:
-    """The rows of all tables."""
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if line.startswith("│")]
-
-
 # ------------------------------------------------------------------ list and help
+
+
+def entries(output: str) -> dict[str, str]:
+    """What `nas-gym list` says of each name, its lines joined."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in output.splitlines():
+        start, _, text = line.partition("  ")
+        name = start.strip() or name
+        found[name] = f"{found.get(name, '')} {text.strip()}".strip()
+    return found
 
 
 def test_list(command) -> None:
     code, output = command("list")
     assert code == 0
-    rows = {row[0]: row[1:] for row in cells(output)}
+    found = entries(output)
     for spec in ENVIRONMENTS:
-        decisions, size, evaluator, task, description = rows[spec.id]
-        space = make_space(spec.space)
-        assert int(decisions) == len(space.decisions)
-        assert float(size.replace(",", "")) == pytest.approx(space.size, rel=5e-3)
-        assert (evaluator, task, description) == (spec.evaluator, spec.task or "-", spec.description)
-    assert rows["NAS-Bench201-v0"][:2] == ["6", "15,625"]
+        assert found[spec.id] == spec.description
     for name in AGENTS:
         # Read from the source, it is the docstring's first line as Python has it.
-        assert rows[name] == [(agent_class(name).__doc__ or "").splitlines()[0]]
+        assert found[name] == (agent_class(name).__doc__ or "").splitlines()[0]
     for name, space in PRESETS.items():
-        assert rows[name][:2] == [str(space.length), str(space.num_choices)]
+        decisions, size = re.fullmatch(r"(\d+) decisions, (\S+) architectures", found[name]).groups()
+        assert int(decisions) == space.length
+        assert float(size.replace(",", "")) == pytest.approx(space.size, rel=5e-3)
     for name, description in TASKS.items():
-        assert rows[name] == [description]
+        assert found[name] == description
+
+
+def test_list_fits_a_terminal(command) -> None:
+    command.width = 80
+    _, output = command("list")
+    assert max(len(line.rstrip()) for line in output.splitlines()) <= 80
+    for spec in ENVIRONMENTS:
+        assert re.search(rf"^{spec.id} ", output, re.MULTILINE), "names are whole"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NAS-Bench201-v0", ["15,625", "fashion-mnist", "bench201", 'gymnasium.make("NAS-Bench201-v0")']),
+        ("NAS-MultiTask-v0", ["NAS-BenchGraph-v0", "citeseer"]),
+        ("regularized-evolution", ["population_size", "Real et al.", "preset:paper"]),
+        ("from-scratch", ["'epochs': 5", "image_size", "FromScratchSettings"]),
+        ("gaussian-process", ["noise"]),
+        ("cell:darts", ["32", "sep_conv_3x3", "NAS-Cell-v0"]),
+        ("cifar10", ["60,000 colour photographs"]),
+    ],
+)
+def test_list_tells_the_details_of_a_name(command, name, said) -> None:
+    code, output = command("list", name)
+    assert code == 0
+    assert all(part in output for part in said), output
+    assert "\nnext:\n" in output
+
+
+def test_every_name_has_details(command) -> None:
+    groups = json.loads(command("list", "--json", "--quiet")[1])
+    for name in {name for group, names in groups.items() if group != "next" for name in names}:
+        code, output = command("list", name, "--json", "--quiet")
+        assert code == 0, output
+        assert json.loads(output)["next"]
 
 
 @pytest.mark.slow
@@ -202,6 +245,144 @@ def test_show_what_best_json_says(command, tmp_path) -> None:
     assert_shown(command("show", json.dumps(record["architecture"])), best, tmp_path / "architecture")
 
 
+# ------------------------------------------------------------------ what all commands share
+
+
+def test_help_tells_the_options_of_all_commands_and_the_completion(command) -> None:
+    for words in (["--help"], ["train", "--help"], ["table", "info", "--help"]):
+        code, output = command(*words)
+        assert code == 0
+        assert all(option in output for option in ("--quiet", "--json", "--version"))
+        assert ("--tyro-write-completion bash" in output) == (words == ["--help"])
+
+
+def test_version(command) -> None:
+    from importlib.metadata import version
+
+    assert command("--version") == (0, f"nas-gym {version('nas-gym')}\n")
+
+
+@pytest.mark.slow
+def test_as_a_module() -> None:
+    words = [sys.executable, "-m", "nas_gym", "--version"]
+    finished = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert (finished.returncode, finished.stdout[:8]) == (0, "nas-gym "), finished.stderr
+
+
+@pytest.mark.slow
+def test_completion(command, tmp_path) -> None:
+    code, _ = command("--tyro-write-completion", "bash", tmp_path / "completion")
+    assert code == 0
+    assert "retrain-epochs" in (tmp_path / "completion").read_text()
+
+
+def test_quiet(command, tmp_path) -> None:
+    assert command("train", *QUICK, "--run-dir", "there", "--quiet") == (0, "")
+    assert (tmp_path / "there" / "best.json").exists()
+    code, output = command("--quiet", "train", *QUICK, "--run-dir", "there")
+    assert (code, len(output.splitlines())) == (2, 1), "errors are told"
+
+
+def test_json(command, capsys, tmp_path) -> None:
+    command.monkeypatch.setattr(sys, "argv", ["nas-gym", "train", *QUICK, "--run-dir", "there", "--json"])
+    main()
+    printed, other = capsys.readouterr()
+    found = json.loads(printed)
+    assert found["folder"] == "there"
+    assert found["best"] == json.loads((tmp_path / "there" / "best.json").read_text())["best"]
+    assert "nas-gym show there" in found["next"]
+    assert "run folder: there" in other
+    code, output = command("show", "there", "--json", "--quiet")
+    shown = json.loads(output)
+    assert code == 0
+    assert Architecture.from_json(json.dumps(shown["architecture"])) == BENCH.parse(found["best"]["text"])
+    command.monkeypatch.setattr(sys, "argv", ["nas-gym", "show", "nothing", "--json"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    printed, other = capsys.readouterr()
+    assert other == f"nas-gym: {json.loads(printed)['error']}\n"
+
+
+def test_no_number_in_json_is_nan(capsys) -> None:
+    give(Answer({"a": float("nan"), "b": [float("inf"), 1.5]}), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "next": []}
+
+
+def test_every_command_says_what_to_do_next(command) -> None:
+    Path("drawn.json").write_text(BENCH.parse(TEXT).to_json())
+    for words in (
+        ["list"],
+        ["train", *QUICK, "--run-dir", "there"],
+        ["resume", "there"],
+        ["report", "there"],
+        ["show", "there"],
+        ["show", "drawn.json"],
+        ["table", "info", "bench201-fashion-mnist"],
+    ):
+        code, output = command(*words)
+        assert code == 0, output
+        assert re.search(r"\nnext:\n  \S", output), words
+
+
+def test_an_interrupted_run_tells_how_to_go_on(command, tmp_path) -> None:
+    command.monkeypatch.setattr(Run, "execute", lambda self: (_ for _ in ()).throw(Interrupted))
+    code, output = command("train", *QUICK, "--run-dir", "there")
+    assert code == 130
+    assert "nas-gym resume there" in output
+    code, output = command("train", *QUICK, "--run-dir", "there", "--json", "--quiet")
+    assert (code, json.loads(output)["state"], json.loads(output)["next"]) == (130, "stopped", ["nas-gym resume there"])
+
+
+# ------------------------------------------------------------------ progress
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
+    log = io.StringIO()
+    with progress.progress_bars(Console(file=log)) as bars:
+        first = bars.add_task("searching", total=40)
+        bars.update(first, advance=3, note="best 0.5000")
+        second = bars.add_task("training shared weights", total=10)
+        bars.advance(second, 4)
+        while "weights" not in log.getvalue():
+            time.sleep(0.01)
+        bars.update(second, completed=10)
+        while "searching" not in log.getvalue():
+            time.sleep(0.01)
+        bars.update(first, completed=40)
+    lines = log.getvalue().splitlines()
+    assert re.fullmatch(r"training shared weights 4/10, 0:00:0\d elapsed(, 0:\d\d:\d\d left)?", lines[0])
+    assert any(line.startswith("searching 3/40, best 0.5000, 0:00:0") for line in lines)
+    assert "\x1b" not in log.getvalue()
+
+
+def test_a_short_command_prints_no_line() -> None:
+    log = io.StringIO()
+    with progress.counting(Console(file=log), "runs") as tell:
+        tell(1, 2)
+    assert log.getvalue() == ""
+
+
+def test_bars_on_a_terminal() -> None:
+    screen = io.StringIO()
+    with progress.counting(Console(file=screen, force_terminal=True, width=100), "runs") as tell:
+        tell(1, 2)
+    assert "runs" in screen.getvalue()
+    assert "1/2" in screen.getvalue()
+
+
+@pytest.mark.slow
+def test_the_warm_up_has_progress(command, monkeypatch) -> None:
+    """While shared weights train, before any trial, and never an infinite best."""
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
+    env = ["space:{name: cell, nodes: 2}", "schedule.warmup_steps:12", "evaluator_kwargs.channels:4"]
+    words = ["--task", "digits", "--trials", "4", "--agent", "random", "--retrain-epochs", "0", "--run-dir", "there"]
+    code, output = command("train", *words, "--env-params", *env)
+    assert code == 0
+    assert re.search(r"^training shared weights \d+/12", output, re.MULTILINE), output
+    assert "inf" not in output
+
+
 # ------------------------------------------------------------------ what is refused
 
 
@@ -227,6 +408,8 @@ def test_show_what_best_json_says(command, tmp_path) -> None:
         ),
         (["train", *QUICK, "--run-dir", "file"], "file"),
         (["resume", "nothing"], "'nothing' holds no run: there is no config.yaml in it"),
+        (["list", "reinforced"], "unknown name 'reinforced'; known: NAS-Cell-v0"),
+        (["report", "nothing"], "'nothing' holds no run: there is no config.yaml in it"),
         (["show", "nothing"], "'nothing' is no run's folder and no JSON; an architecture as text needs --space"),
         (["show", "."], "'.' holds no run"),
         (["show", "nothing.json"], "there is no file 'nothing.json'"),

@@ -140,6 +140,18 @@ def test_the_card_says_what_was_done(tmp_path) -> None:
     assert "curves" in card
 
 
+@pytest.mark.parametrize("task", [{"env": "NAS-Bench201-v0"}, {"env": "NAS-BenchGraph-v0", "task": "proteins"}])
+def test_the_card_of_a_table_has_the_costs_of_its_trials(tmp_path, task) -> None:
+    record, card = finish(tmp_path / "run", RunConfig(agent="random", trials=4, **task))
+    metrics = {name: column[record["best"]["trial"]] for name, column in read_trials(tmp_path / "run").metrics.items()}
+    known = [name for name in ("parameters", "flops", "latency") if name in metrics]
+    assert known
+    (line,) = (line for line in card.splitlines() if line.startswith("Its cost in the search: "))
+    for name in known:
+        value = f"{metrics[name] * 1000:.4g} ms" if name == "latency" else f"{metrics[name]:,.0f}"
+        assert f"{name} {value}" in line
+
+
 def test_a_run_without_a_test_split_says_none(tmp_path) -> None:
     config = RunConfig(env="NAS-Bench201-v0", agent="random", trials=3, env_kwargs={"evaluator": "constant"})
     _, card = finish(tmp_path / "run", config)

@@ -26,10 +26,19 @@ from nas_gym.experiments.benchmark.results import RunResult
 from nas_gym.experiments.benchmark.suite import AgentEntry, Environment, Suite, make_suite, open_evaluator
 from nas_gym.experiments.cli.main import main
 from nas_gym.experiments.plotting import SERIES, spread
+from nas_gym.experiments.report.benchmark_charts import benchmark_charts
 from nas_gym.experiments.report.figures import looks
-from nas_gym.experiments.report.leaderboard import command, footnotes, headline, leaderboard, learning, markdown
+from nas_gym.experiments.report.leaderboard import (
+    command,
+    footnotes,
+    headline,
+    leader_on_test,
+    leaderboard,
+    learning,
+    markdown,
+)
 from nas_gym.experiments.report.page import SERIES_DARK
-from nas_gym.experiments.report.report import write_report
+from nas_gym.experiments.report.report import rewrite_report, write_report
 from nas_gym.experiments.report.standings import Summary, summarise
 
 pytestmark = pytest.mark.slow  # tables are built, or networks trained, for all of the tests together
@@ -245,6 +254,20 @@ def test_the_highest_score_need_not_be_significant() -> None:
     assert sentences[2] == "Better than random search: b. Not significantly different from random search: a."
 
 
+def test_the_leader_that_is_not_the_best_on_the_test_split_is_explained() -> None:
+    traces = runs({"random": 0.5, "a": 0.9, "b": 0.8})
+    assert leader_on_test(summarise(suite_of("a", "b"), traces)) == ""
+    turned = [dataclasses.replace(t, test_score=t.test_score - 0.5) if t.label == "a" else t for t in traces]
+    summary = summarise(suite_of("a", "b"), turned)
+    sentence = leader_on_test(summary)
+    assert sentence.startswith("On the test split b scores highest, 0.700 [")
+    assert "against 0.300 [" in sentence
+    assert "overlap" not in sentence
+    assert sentence in markdown(summary).replace("\\[", "[")
+    near = [dataclasses.replace(t, test_score=t.test_score - 0.11) if t.label == "a" else t for t in traces]
+    assert "and the intervals overlap" in leader_on_test(summarise(suite_of("a", "b"), near))
+
+
 def test_one_seed_allows_no_conclusion() -> None:
     found, sentences = headline(summary_of({"random": 0.5, "a": 0.9}, seeds=1))
     assert found == "a scores highest, but one seed allows no conclusion"
@@ -282,7 +305,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, list[RunR
 class Page(HTMLParser):
     """Reads a page, and collects what it should and should not have."""
 
-    VOID = frozenset({"meta", "br", "img", "link", "hr"})
+    VOID = frozenset({"meta", "br", "img", "input", "link", "hr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -321,11 +344,12 @@ def test_the_page_is_self_contained(report) -> None:
     text = (report[2] / "report.html").read_text()
     found = Page(text)
     assert found.open == []
-    assert all(link.startswith("#") and found.ids[link[1:]] for link in found.links)
+    beside = {"results.csv", "summary.json", "leaderboard.md", "suite.yaml"}  # `nas-gym benchmark` writes the last one
+    assert set(found.links) == beside
+    assert all((report[2] / name).exists() for name in beside - {"suite.yaml"})
     assert {name for name, count in found.ids.items() if count > 1} == set()
-    assert not found.tags.keys() & {"script", "link", "img", "iframe", "object", "embed"}
-    assert all(target in found.ids for target in re.findall(r"url\(#([^)]*)\)", text))
-    assert not re.search(r"url\((?!#)|@import", text)
+    assert not found.tags.keys() & {"link", "img", "iframe", "object", "embed"}
+    assert not re.search(r"url\((?!#)|@import|import\(|fetch\(|src=", text)
     assert set(re.findall(r"var\((--\w+)\)", text)) <= set(re.findall(r"(--\w+):", text))
 
 
@@ -364,6 +388,7 @@ def test_figures(report) -> None:
     wanted = {"score", "test", "median", "gap", "improvement", "trials_validation", "trials_test", "profile", "time"}
     wanted |= {f"distribution_NAS-BenchGraph-v0-{task}" for task in ("cora", "arxiv")}
     wanted |= {f"seconds_{split}_NAS-BenchGraph-v0-{t}" for t in ("cora", "arxiv") for split in ("validation", "test")}
+    wanted |= {f"trials_NAS-BenchGraph-v0-{t}_{split}" for t in ("cora", "arxiv") for split in ("validation", "test")}
     wanted |= {f"pareto_NAS-BenchGraph-v0-{task}" for task in ("cora", "arxiv")}
     assert names == wanted
     for name in names:
@@ -509,6 +534,39 @@ def test_the_command_reproduces_the_suite(monkeypatch) -> None:
     with pytest.raises(SystemExit):
         main()
     assert made == [suite]
+
+
+def test_the_report_of_a_benchmark_that_goes_on(tmp_path, monkeypatch) -> None:
+    """From its folder alone, with what is done so far; complete, it is the page that the command has written."""
+    words = ["nas-gym", "benchmark", "--agents", "local-search", "--envs", str(CORA), "--seeds", "2", "--trials", "6"]
+    monkeypatch.setattr("sys.argv", [*words, "--workers", "1", "--out", str(tmp_path)])
+    main()
+    whole = (tmp_path / "report.html").read_text()
+    monkeypatch.setattr("sys.argv", ["nas-gym", "report", str(tmp_path), "--watch"])
+    main()
+    assert (tmp_path / "report.html").read_text() == whole
+    (tmp_path / "runs" / "NAS-BenchGraph-v0-cora" / "local-search" / "seed1" / "run.json").unlink()
+    assert rewrite_report(tmp_path, 7) == (tmp_path / "report.html", False)
+    text = (tmp_path / "report.html").read_text()
+    assert '<meta http-equiv="refresh" content="7">' in text
+    assert "Agents with fewer finished runs than seeds" in text
+    assert (tmp_path / "suite.yaml").exists(), "the page links to it"
+
+
+def test_the_architectures_of_a_front_can_be_drawn() -> None:
+    """Those that no agent beats, each under its own point."""
+    space = open_evaluator(CORA).space
+    tokens = space.sample(np.random.default_rng(0), TRIALS)
+    traces = [dataclasses.replace(t, tokens=tokens) for t in runs({"random": 0.5, "a": 0.7}) if t.environment == CORA]
+    summary = summarise(suite_of("a", environments=(CORA,)), traces)
+    (chart,) = benchmark_charts(summary, traces)["tradeoffs"]
+    points = np.concatenate([t.points for t in traces])
+    offered = [(x, y, a) for s in chart.series for x, y, a in zip(s.x, s.y, s.architectures, strict=True) if a]
+    assert offered
+    for cost, accuracy, architecture in offered:
+        assert not ((points[:, 0] > accuracy) & (points[:, 1] <= cost)).any()
+        (row,) = np.flatnonzero((points == [accuracy, cost]).all(axis=1))
+        assert architecture == space.architecture(tokens[row % TRIALS])
 
 
 # ------------------------------------------------------------------ parts of figures

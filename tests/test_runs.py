@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import json
 import math
 import multiprocessing
@@ -650,6 +651,50 @@ def test_the_best_of_a_table_with_operations_of_its_own(tmp_path) -> None:
     run.execute()
     assert load_best(tmp_path / "run") == run.agent.result.best
     assert load_best(tmp_path / "run").space != make_space("bench_graph")
+
+
+def test_config_holds_every_setting_as_resolved(tmp_path) -> None:
+    """A run can be understood from that file alone, and neither it nor the code may change what it says."""
+    run = make_run(tmp_path / "run", ENAS)
+    run.execute()
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    found = yaml.safe_load(text)
+    resolved = found.pop("resolved")
+    assert found == asdict(ENAS)
+    assert read_config(tmp_path / "run") == ENAS
+    assert resolved["hyperparameters"] == json.loads(json.dumps(asdict(run.agent.hyperparameters)))
+    assert resolved["hyperparameters"]["batch_size"] == 6
+    assert make_space(resolved["space"]) == BENCH
+    assert (resolved["num_envs"], resolved["objective"]["name"]) == (4, "likelihood")
+    assert resolved["evaluator"]["settings"]["channels"] == TINY["channels"]
+    assert (resolved["evaluator"]["task"]["name"], resolved["evaluator"]["seed"]) == ("digits", ENAS.seed)
+    assert (resolved["schedule"]["name"], resolved["schedule"]["steps_per_phase"]) == ("EnasSchedule", 4)
+    assert resolved["comparison"] is None
+    kept, edited = text.split("resolved:")
+    (tmp_path / "run" / "config.yaml").write_text(
+        f"{kept}resolved:{edited.replace('batch_size: 16', 'batch_size: 17')}"
+    )
+    with pytest.raises(ValueError, match=r"resolved evaluator\.settings\.batch_size: 17 became 16"):
+        make_run(tmp_path / "run").execute()
+
+
+def test_tensorboard_has_the_best_architecture_and_the_settings(tmp_path) -> None:
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    run = make_run(tmp_path / "run", replace(CONSTANT, trials=6))
+    run.execute()
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    (picture,) = events.Images("search/best_architecture")
+    assert Image.open(io.BytesIO(picture.encoded_image_string)).size == (picture.width, picture.height)
+    assert picture.step == 6
+    (text,) = events.Tensors("config/text_summary")
+    assert (tmp_path / "run" / "config.yaml").read_text().encode() in text.tensor_proto.string_val[0]
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    values = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert values["learning_rate"].number_value == 0.05
+    assert values["agent"].string_value == "reinforce"
 
 
 def test_config_round_trip(tmp_path) -> None:

@@ -20,6 +20,7 @@ from nas_gym.agents.result import SearchResult
 from nas_gym.experiments.benchmark.suite import AgentEntry, Environment, Suite, open_evaluator
 from nas_gym.experiments.run.config import RunConfig, config_text, origin_of, read_config
 from nas_gym.experiments.run.record import TrialRecord
+from nas_gym.experiments.run.resolved import resolve
 from nas_gym.files import file_name, write_json, write_text
 from nas_gym.settings import differences
 
@@ -63,7 +64,10 @@ def is_done(folder: Path, config: RunConfig) -> bool:
     """
     if not (folder / "run.json").exists():
         return False
-    if (folder / "config.yaml").read_text() != config_text(config) and (found := read_config(folder)) != config:
+    if (
+        not (folder / "config.yaml").read_text().startswith(config_text(config))
+        and (found := read_config(folder)) != config
+    ):
         differs = ", ".join(differences(dataclasses.asdict(found), dataclasses.asdict(config)))
         raise ValueError(f"{str(folder)!r} holds a run of other settings ({differs}): give another --out, or delete it")
     return True
@@ -130,7 +134,8 @@ def _run(environment: Environment, config: RunConfig, folder: Path) -> Uncounted
         write_text(folder / "failure.txt", traceback.format_exc())
         return UncountedRun(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
     clocks = {"wall_seconds": time.perf_counter() - started[0], "cpu_seconds": time.process_time() - started[1]}
-    save_run(folder, config, result, {**clocks, "entropy": agent.entropy() if isinstance(agent, PolicyAgent) else None})
+    facts = {**clocks, "entropy": agent.entropy() if isinstance(agent, PolicyAgent) else None}
+    save_run(folder, config, resolve(config, agent), result, facts)
     return None
 
 
@@ -140,11 +145,17 @@ def _make_agent(environment: Environment, config: RunConfig) -> Agent:
     return config.make_agent(config.make_env(**arguments))
 
 
-def save_run(folder: Path, config: RunConfig, result: SearchResult, facts: Mapping[str, float | None]) -> None:
+def save_run(
+    folder: Path,
+    config: RunConfig,
+    resolved: Mapping[str, Any],
+    result: SearchResult,
+    facts: Mapping[str, float | None],
+) -> None:
     """Writes a run; run.json last, which says that all is there."""
     folder.mkdir(parents=True, exist_ok=True)
     TrialRecord.create(folder, origin_of(config, result.space), result)
-    write_text(folder / "config.yaml", config_text(config))
+    write_text(folder / "config.yaml", config_text(config, resolved))
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     record = {**facts, "finished": finished, "nas_gym": nas_gym.__version__}
     write_json(folder / "run.json", record)

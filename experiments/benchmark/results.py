@@ -17,6 +17,7 @@ from nas_gym.experiments.benchmark.jobs import run_folder
 from nas_gym.experiments.benchmark.suite import Environment, Suite, open_evaluator
 from nas_gym.experiments.run.record import RECORD, read_rows
 from nas_gym.files import read_json
+from nas_gym.spaces import Tokens
 from nas_gym.types import Floats
 
 
@@ -47,6 +48,7 @@ class RunResult:
         version: of nas_gym.
         cost: the metric of `COSTS` that the table has; None where it has none.
         points: validation accuracy and cost of the trials of full training that did not fail, float64[n, 2].
+        tokens: their architectures, int64[n, T].
     """
 
     environment: Environment
@@ -68,6 +70,7 @@ class RunResult:
     entropy: float | None = None
     cost: str | None = None
     points: Floats | None = None
+    tokens: Tokens | None = None
 
     def row(self) -> dict[str, Any]:
         """The run's line in results.csv; nothing where a number is not known."""
@@ -124,6 +127,7 @@ def _read_result(measure: str, folder: Path, environment: Environment, label: st
     played = _played(evaluator, trials)
     seconds = trials.metrics.get("seconds")
     cost = next((name for name in COSTS if name in trials.metrics), None)
+    points, sound = (None, None) if cost is None else _points(trials, cost)
     record = read_json(folder / "run.json")
     return RunResult(
         environment,
@@ -144,7 +148,8 @@ def _read_result(measure: str, folder: Path, environment: Environment, label: st
         version=record["nas_gym"],
         entropy=record.get("entropy"),
         cost=cost,
-        points=None if cost is None else _points(trials, cost),
+        points=points,
+        tokens=None if sound is None else trials.tokens[sound],
     )
 
 
@@ -164,11 +169,11 @@ def _recent_mean(values: Floats) -> Floats:
     return recent / np.minimum(np.arange(1, len(values) + 1), window)
 
 
-def _points(trials: SearchResult, cost: str) -> Floats:
+def _points(trials: SearchResult, cost: str) -> tuple[Floats, NDArray[np.bool_]]:
+    """Accuracy and cost of the trials that count, and which those are."""
     points: Floats = np.column_stack([trials.metrics["accuracy"], trials.metrics[cost]])
     sound = np.isfinite(points).all(axis=1) & ~(trials.metrics["failed"] > 0) & (trials.fidelities == 1)
-    found: Floats = points[sound]
-    return found
+    return points[sound], sound
 
 
 def incumbents(trials: SearchResult) -> NDArray[np.int64]:

@@ -1,11 +1,15 @@
-"""What all commands share: the application, the console, and tables on it."""
+"""What all commands share: the application, the console, the options of every command, and how one ends."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NoReturn
 
 import tyro
@@ -26,6 +30,69 @@ app = tyro.extras.SubcommandApp()
 console = _Output(markup=False)
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY:VALUE ...")]
+
+SHARED = """\
+Options of every command:
+  --quiet    print nothing but errors
+  --json     print one JSON object at the end; everything else goes to standard error
+  --version  print the version"""
+COMPLETION = """\
+Shell completion, for new shells:
+  nas-gym --tyro-write-completion bash ~/.local/share/bash-completion/completions/nas-gym
+  nas-gym --tyro-write-completion zsh ~/.zfunc/_nas-gym    (with ~/.zfunc in fpath)"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has come to.
+
+    Attributes:
+        facts: what ``--json`` prints; JSON-serialisable.
+        then: what to do next: commands, and what they do.
+        code: the exit status.
+    """
+
+    facts: Mapping[str, Any]
+    then: Mapping[str, str] = field(default_factory=dict)
+    code: int = 0
+
+
+def told(*words: object) -> str:
+    """A command as a shell reads it."""
+    return shlex.join(["nas-gym", *map(str, words)])
+
+
+def stopped(then: str, **facts: Any) -> Answer:
+    """The answer of a command that was interrupted, and that another, or the same, goes on with."""
+    return Answer({"state": "stopped", **facts}, {then: "goes on"}, code=130)
+
+
+def give(answer: Answer, as_json: bool) -> None:
+    """Prints the end of an answer: what to do next, or all of it as JSON."""
+    if as_json:
+        print_json({**answer.facts, "next": list(answer.then)})
+    elif answer.then:
+        width = max(map(len, answer.then))
+        lines = [f"  {command:<{width}}  {does}".rstrip() for command, does in answer.then.items()]
+        console.print("", "next:", *lines, sep="\n", highlight=False, soft_wrap=True)
+
+
+def print_json(facts: Any) -> None:
+    """Prints one JSON object on standard output; NaN and infinity are null."""
+    plain = json.loads(json.dumps(facts, default=str), parse_constant=lambda _: None)
+    print(json.dumps(plain, indent=2), flush=True)
+
+
+@contextmanager
+def shared_options(words: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
+    """Obeys the options of every command, wherever they stand; yields the other words, and whether JSON is wanted."""
+    before = console.quiet, console.stderr
+    as_json = "--json" in words
+    console.quiet, console.stderr = console.quiet or "--quiet" in words, as_json
+    try:
+        yield [word for word in words if word not in ("--json", "--quiet")], as_json
+    finally:
+        console.quiet, console.stderr = before
 
 
 def end_of_pipe() -> NoReturn:

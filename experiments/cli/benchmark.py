@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from nas_gym.experiments.cli.app import app, console, make_table
+from nas_gym.experiments.cli.app import Answer, app, console, make_table, stopped, told
 from nas_gym.experiments.run.pairs import parse_pairs
+from nas_gym.experiments.run.progress import counting
 from nas_gym.files import read_mapping
 
 
@@ -27,7 +28,7 @@ def benchmark(
     workers: int | None = None,
     ray_address: str | None = None,
     out: Path | None = None,
-) -> None:
+) -> Answer:
     """Compares agents on benchmark tables, many seeds each; killed at any moment, it goes on where it stood.
 
     The folder gets report.html, leaderboard.md, summary.json, results.csv, figures, and every run. For example:
@@ -49,19 +50,16 @@ def benchmark(
         ray_address: of a Ray cluster that does the runs, such as auto, in place of processes here.
         out: the folder; runs/benchmark-SUITE by default.
     """
-    from rich.progress import MofNCompleteColumn, Progress
-
     from nas_gym.experiments.benchmark.execution import run_benchmark
     from nas_gym.experiments.benchmark.results import read_results
     from nas_gym.experiments.benchmark.suite import make_suite
     from nas_gym.experiments.report.leaderboard import footnotes, headline, leaderboard
-    from nas_gym.experiments.report.report import write_report
+    from nas_gym.experiments.report.report import to_json, write_report
     from nas_gym.experiments.transfer.suite import make_transfer_suite
 
     transfer_suite = make_transfer_suite(suite, table=table, seeds=seeds, trials=trials)
     if transfer_suite is not None:
-        _transfer_benchmark(transfer_suite, out or Path("runs") / f"benchmark-{Path(suite).stem}")
-        return
+        return _transfer_benchmark(transfer_suite, out or Path("runs") / f"benchmark-{Path(suite).stem}")
     given = {
         "agents": [_agent_entry(text) for text in agents] or None,
         "environments": envs or None,
@@ -73,19 +71,11 @@ def benchmark(
     }
     wanted = make_suite(suite, **given)
     folder = out or Path("runs") / f"benchmark-{Path(suite).stem}"
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
-        bar = progress.add_task("runs", total=None)
-        try:
-            problems = run_benchmark(
-                wanted,
-                folder,
-                workers,
-                lambda done, total: progress.update(bar, completed=done, total=total),
-                ray_address,
-            )
-        except KeyboardInterrupt:
-            console.print("stopped; the same command goes on", highlight=False)
-            sys.exit(130)
+    try:
+        with counting(console, "runs") as tell:
+            problems = run_benchmark(wanted, folder, workers, tell, ray_address)
+    except KeyboardInterrupt:
+        return _stopped(folder)
     failed = [problem for problem in problems if problem.traceback]
     for problem in failed:
         console.print(f"failed: {problem.folder}: {problem.reason}", style="red", highlight=False, markup=False)
@@ -99,25 +89,33 @@ def benchmark(
     console.print(shown)
     console.print(*filter(None, sentences), *footnotes(summary), sep="\n", highlight=False, markup=False)
     console.print(f"wrote {folder / 'report.html'}", highlight=False)
-    sys.exit(1 if failed else 0)
+    then = {told(*sys.argv[1:]): "tries again what failed"} if failed else {}
+    then |= {f"open {folder / 'report.html'}": "every number, to explore in a browser"}
+    if wanted.seeds < 50:
+        then |= {told("benchmark", "--suite", suite, "--seeds", 50): "enough seeds to support a claim"}
+    facts = {"folder": str(folder), "report": str(folder / "report.html"), **to_json(summary)}
+    return Answer(facts, then, code=1 if failed else 0)
 
 
-def _transfer_benchmark(suite: Any, folder: Path) -> None:
-    from rich.progress import MofNCompleteColumn, Progress
+def _stopped(folder: Path) -> Answer:
+    console.print("stopped", highlight=False)
+    return stopped(told(*sys.argv[1:]), folder=str(folder))
 
+
+def _transfer_benchmark(suite: Any, folder: Path) -> Answer:
     from nas_gym.experiments.transfer.report import verdict, write_transfer_report
     from nas_gym.experiments.transfer.searches import run_transfer
 
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
-        bar = progress.add_task("searches", total=None)
-        try:
-            found = run_transfer(suite, folder, lambda done, total: progress.update(bar, completed=done, total=total))
-        except KeyboardInterrupt:
-            console.print("stopped; the same command goes on", highlight=False)
-            sys.exit(130)
-    rows = write_transfer_report(suite, found, folder)
-    console.print(*verdict(suite, rows), sep="\n", highlight=False, markup=False)
+    try:
+        with counting(console, "searches") as tell:
+            found = run_transfer(suite, folder, tell)
+    except KeyboardInterrupt:
+        return _stopped(folder)
+    sentences = verdict(suite, write_transfer_report(suite, found, folder))
+    console.print(*sentences, sep="\n", highlight=False, markup=False)
     console.print(f"wrote {folder / 'transfer.md'}", highlight=False)
+    facts = {"folder": str(folder), "report": str(folder / "transfer.md"), "text": sentences}
+    return Answer(facts, {told("pretrain"): "teaches a controller of your own"})
 
 
 def _agent_entry(text: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from nas_gym.experiments.cli.app import Pairs, app, console, make_table
+from nas_gym.experiments.cli.app import Answer, Pairs, app, console, make_table, stopped, told
 from nas_gym.experiments.run.pairs import parse_pairs
 
 
@@ -23,7 +23,7 @@ def derive(
     device: str = "auto",
     data_dir: str | None = None,
     download: bool = False,
-) -> None:
+) -> Answer:
     """Trains a run's best architectures from scratch at full budget, and exports the winner; killed, it goes on.
 
     Args:
@@ -45,8 +45,8 @@ def derive(
     try:
         record = derivation.execute()
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on", highlight=False)
-        sys.exit(130)
+        console.print("stopped", highlight=False)
+        return stopped(told(*sys.argv[1:]), folder=str(derivation.out))
     table = make_table("Derived", "", "trial", "in the search", "validation accuracy", "test accuracy", "parameters")
     for number, row in enumerate(record["architectures"]):
         accuracies = (str(MeanInterval(**row[split])) for split in ("valid", "test"))
@@ -54,3 +54,8 @@ def derive(
         table.add_row(role, str(row["trial"]), f"{row['search_accuracy']:.4f}", *accuracies, f"{row['parameters']:,}")
     console.print(table)
     console.print(f"wrote {derivation.out / 'network.pt2'}", highlight=False)
+    then = {
+        f'python -c "import torch; torch.export.load({str(derivation.out / "network.pt2")!r})"': "loads the network"
+    }
+    then |= {f"open {derivation.out / 'model_card.md'}": "how it was trained, and how to use it"}
+    return Answer({"folder": str(derivation.out), **record}, then)

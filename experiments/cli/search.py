@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from nas_gym.experiments.cli.app import app, console, make_table
+from nas_gym.experiments.cli.app import Answer, app, console, make_table, stopped, told
 from nas_gym.experiments.run import Interrupted, Run, RunConfig
 from nas_gym.files import file_name
 
 
 @app.command
-def train(config: Annotated[RunConfig, tyro.conf.arg(name="")], run_dir: Path | None = None) -> None:
+def train(config: Annotated[RunConfig, tyro.conf.arg(name="")], run_dir: Path | None = None) -> Answer:
     """Searches, then compares what was found with random architectures and networks made by hand, on test images.
 
     Args:
@@ -23,34 +22,48 @@ def train(config: Annotated[RunConfig, tyro.conf.arg(name="")], run_dir: Path | 
         run_dir: the run's folder; a new one under runs/ by default.
     """
     name = f"{config.env}_{config.agent}_{datetime.now():%Y%m%d-%H%M%S}_seed{config.seed}"
-    execute(Run(run_dir or Path("runs") / file_name(name), config, console))
+    return execute(Run(run_dir or Path("runs") / file_name(name), config, console))
 
 
 @app.command
-def resume(run: Annotated[Path, tyro.conf.Positional], repair: bool = False) -> None:
+def resume(run: Annotated[Path, tyro.conf.Positional], repair: bool = False) -> Answer:
     """Goes on with a run that was stopped or killed.
 
     Args:
         run: the run's folder.
         repair: of a damaged record, keep the sound trials and evaluate the others again.
     """
-    execute(Run(run, console=console, repair=repair))
+    return execute(Run(run, console=console, repair=repair))
 
 
-def execute(run: Run) -> None:
+def execute(run: Run) -> Answer:
     """Executes a run, and shows what came of it; interrupted, it says how to go on."""
     console.print(f"run folder: {run.folder}", highlight=False)
     try:
         record = run.execute()
-    except Interrupted:
-        console.print(f"saved; go on with: nas-gym resume {run.folder}", highlight=False)
-        sys.exit(130)
-    except KeyboardInterrupt:  # asked twice
-        console.print(f"stopped at once; go on with: nas-gym resume {run.folder}", highlight=False)
-        sys.exit(130)
+    except (Interrupted, KeyboardInterrupt) as error:  # the second is of who has asked twice
+        console.print("saved" if isinstance(error, Interrupted) else "stopped at once", highlight=False)
+        return stopped(told("resume", run.folder), folder=str(run.folder))
+    from nas_gym.experiments.report.run_report import write_run_report
+
+    _show(run, record["best"])
+    page, _ = write_run_report(run.folder)
+    console.print(f"wrote {page}", highlight=False)
+    then = {
+        f"open {page}": "the search, to explore in a browser",
+        told("show", run.folder): "draws the best architecture",
+        f"tensorboard --logdir {run.folder}": "curves of the search",
+    }
+    if run.config.trains:
+        then[told("derive", run.folder)] = "trains the best architectures in full, and exports the winner"
+    return Answer({"folder": str(run.folder), "report": str(page), **record}, then)
+
+
+def _show(run: Run, best: dict[str, float]) -> None:
+    """Shows the found architecture and its comparison with others."""
     from nas_gym.experiments.run.comparison_result import HEADINGS
 
-    best, comparison = record["best"], run.comparison
+    comparison = run.comparison
     title = f"Found in trial {best['trial']}, with validation accuracy {best['accuracy']:.4f} in the search"
     if comparison is None:
         console.print(title, highlight=False)

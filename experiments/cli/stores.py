@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import tyro
 import yaml
 
-from nas_gym.experiments.cli.app import app, console, make_table
+from nas_gym.experiments.cli.app import Answer, app, console, make_table, told
 
 stores = tyro.extras.SubcommandApp()
 app.command(stores, name="store", help="Shows stores of evaluations.")
 
 
 @stores.command(name="info")
-def store_info(store: Annotated[Path, tyro.conf.Positional]) -> None:
+def store_info(store: Annotated[Path, tyro.conf.Positional]) -> Answer:
     """Tells what a store of evaluations holds, evaluator by evaluator, with all settings that their results depend on.
 
     Args:
@@ -32,12 +32,19 @@ def store_info(store: Annotated[Path, tyro.conf.Positional]) -> None:
             str(series.number), f"{series.evaluations:,}", f"{series.failed:,}", series.space["name"], settings
         )
     console.print(shown)
+    evaluators = [
+        {"number": series.number, "evaluations": series.evaluations, "failed": series.failed}
+        | {"space": series.space, "settings": series.fingerprint}
+        for series in found.all_series()
+    ]
+    then = {told("store", "export", store, "--evaluator", evaluators[0]["number"]): "as CSV"} if evaluators else {}
+    return Answer({"file": str(found.path), "evaluations": len(found), "evaluators": evaluators}, then)
 
 
 @stores.command(name="export")
 def store_export(
     store: Annotated[Path, tyro.conf.Positional], out: Path = Path("evaluations.csv"), evaluator: int | None = None
-) -> None:
+) -> Answer:
     """Writes the evaluations of one evaluator as a CSV file.
 
     Args:
@@ -51,7 +58,9 @@ def store_export(
         (evaluator,) = numbers
     if evaluator not in numbers:
         raise ValueError(f"evaluator must be one of {', '.join(map(str, numbers)) or 'none'}; got {evaluator}")
-    console.print(f"wrote {out}, {found.export(evaluator, out):,} evaluations", highlight=False)
+    rows = found.export(evaluator, out)
+    console.print(f"wrote {out}, {rows:,} evaluations", highlight=False)
+    return Answer({"file": str(out), "evaluations": rows, "evaluator": evaluator}, {f"head {out}": "shows some"})
 
 
 def _open_store(path: Path) -> Any:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from nas_gym.experiments.cli.app import Pairs, app, console, make_table
+from nas_gym.experiments.cli.app import Answer, Pairs, app, console, make_table, told
 from nas_gym.experiments.run.pairs import parse_pairs
+from nas_gym.experiments.run.progress import counting
 
 tables = tyro.extras.SubcommandApp()
 importers = tyro.extras.SubcommandApp()
@@ -18,7 +19,7 @@ tables.command(importers, name="import", help="Makes a table of other people's b
 
 
 @tables.command
-def info(table: Annotated[str, tyro.conf.Positional], task: str | None = None) -> None:
+def info(table: Annotated[str, tyro.conf.Positional], task: str | None = None) -> Answer:
     """Tells what a benchmark table holds and where it comes from, and compares its checksums.
 
     Args:
@@ -36,16 +37,25 @@ def info(table: Annotated[str, tyro.conf.Positional], task: str | None = None) -
         console.print(f"{name}: {fact}", highlight=False, markup=False)
     columns = ("task", "trainings", "epochs", "validation: mean", "best", "test: mean", "best", "also")
     shown = make_table("Tasks", *columns)
+    tasks: dict[str, Any] = {}
     for name in opened.tasks:
         evaluator = TabularEvaluator(opened.space, table=opened, task=name)
         arrays = opened.task(name).arrays
-        accuracies = [f"{value:.4f}" for value in (evaluator.random, evaluator.optimum)]
-        accuracies += [f"{value:.4f}" for value in evaluator.reference("test")[:2]] if "test" in arrays else ["-", "-"]
+        known = {split: evaluator.reference(split)[:2] for split in ("valid", "test") if split in arrays}
+        accuracies = [f"{value:.4f}" for pair in known.values() for value in pair] + ["-", "-"] * ("test" not in known)
         recorded = opened.epochs[name]
         epochs = f"{recorded[0]} to {recorded[-1]}" if len(recorded) > 1 else str(*recorded) or "-"
         also = ", ".join(key for key in arrays if key not in ("valid", "test"))
         shown.add_row(name, str(arrays["valid"].shape[1]), epochs, *accuracies, also)
+        tasks[name] = {
+            "trainings": arrays["valid"].shape[1],
+            "epochs": recorded,
+            "accuracy": {split: {"mean": mean, "best": best} for split, (mean, best) in known.items()},
+            "also": [key for key in arrays if key not in known],
+        }
     console.print(shown)
+    then = {told("benchmark", "--table", table): "compares agents on it"}
+    return Answer({"file": str(opened.path), **facts, **opened.provenance, "tasks": tasks}, then)
 
 
 @importers.command
@@ -59,7 +69,7 @@ def csv(
     epochs: int | None = None,
     partial: bool = False,
     licence: str = "unknown",
-) -> None:
+) -> Answer:
     """Makes a table of a CSV file with a header and a line for each architecture of a space.
 
     For example: nas-gym table import csv accuracies.csv --space bench201 --percent. Learning curves have a column for
@@ -90,7 +100,7 @@ def csv(
         partial=partial,
         licence=licence,
     )
-    info(str(table.path))
+    return info(str(table.path))
 
 
 def _task_columns(text: str) -> tuple[str, dict[str, Any]]:
@@ -111,7 +121,7 @@ def _task_columns(text: str) -> tuple[str, dict[str, Any]]:
 
 
 @importers.command
-def nats_bench(folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None, partial: bool = False) -> None:
+def nats_bench(folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None, partial: bool = False) -> Answer:
     """Makes a table of an official folder of NATS-Bench, of its topology or of its size space.
 
     Args:
@@ -127,7 +137,7 @@ def nats_bench(folder: Annotated[Path, tyro.conf.Positional], out: Path | None =
         return track(files, "reading", console=console)
 
     table = import_nats_bench(folder, out or Path(f"{folder.name}.npz"), partial=partial, track=progress)
-    info(str(table.path))
+    return info(str(table.path))
 
 
 @tables.command
@@ -141,7 +151,7 @@ def build(
     workers: int | None = None,
     data_dir: str | None = None,
     device: str = "auto",
-) -> None:
+) -> Answer:
     """Makes a table by training every architecture of a space; killed at any moment, it goes on where it stood.
 
     Args:
@@ -155,13 +165,10 @@ def build(
         data_dir: where data sets are looked for.
         device: auto takes CUDA, which trains hundreds of architectures together, if there is one.
     """
-    from rich.progress import MofNCompleteColumn, Progress
-
     from nas_gym.tables import builder
 
     wanted = builder.BuildSettings.from_dict({"task": task, **parse_pairs(settings)})
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
-        bar = progress.add_task("training")
+    with counting(console, "training") as tell:
         builder.build(
             space,
             out,
@@ -171,9 +178,9 @@ def build(
             workers=workers,
             data_dir=data_dir,
             device=device,
-            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            on_progress=tell,
         )
-    info(str(out))
+    return info(str(out))
 
 
 def _seed_classes(text: str) -> tuple[int, int | None]:

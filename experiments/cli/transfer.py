@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from nas_gym.agents import load_hyperparameters
-from nas_gym.experiments.cli.app import Pairs, app, console
+from nas_gym.experiments.cli.app import Answer, Pairs, app, console, told
 from nas_gym.experiments.cli.search import execute
 from nas_gym.experiments.run import Run, RunConfig, read_config
 from nas_gym.experiments.run.pairs import parse_pairs
@@ -27,7 +28,7 @@ def pretrain(
     run_dir: Path | None = None,
     params: Pairs = (),
     env_params: Pairs = (),
-) -> None:
+) -> Answer:
     """Teaches one controller many tasks at once, for `nas-gym transfer`; the same command goes on with the run.
 
     The run's folder gets agent.pt, and a picture of the learned embeddings of the tasks.
@@ -64,12 +65,16 @@ def pretrain(
     if begun and read_config(folder) != config:
         raise ValueError(f"{str(folder)!r} holds a run of other settings; give another --run-dir")
     run = Run(folder, None if begun else config, console)
-    execute(run)
+    answer = execute(run)
+    if answer.code:
+        return answer
     run.agent.save(folder / "agent.pt")
     assert isinstance(run.agent, MultiTask)
     assert isinstance(run.problem.evaluator, MultiTaskEvaluator)
     draw_tasks(run.agent, run.problem.evaluator.evaluators, folder)
     console.print(f"wrote {folder / 'agent.pt'}", highlight=False)
+    then = {told("transfer", folder, "--task", "TASK"): "goes on to a new task with it"}
+    return dataclasses.replace(answer, facts={**answer.facts, "agent": str(folder / "agent.pt")}, then=then)
 
 
 @app.command
@@ -82,7 +87,7 @@ def transfer(
     seed: int = 0,
     run_dir: Path | None = None,
     params: Pairs = (),
-) -> None:
+) -> Answer:
     """Goes on to a new task with what `nas-gym pretrain` has learned; a run as that of `nas-gym train`.
 
     Args:
@@ -114,4 +119,4 @@ def transfer(
         transfer_mode=mode,
     )
     name = f"transfer_{file_name(task)}_{datetime.now():%Y%m%d-%H%M%S}_seed{seed}"
-    execute(Run(run_dir or Path("runs") / name, config, console))
+    return execute(Run(run_dir or Path("runs") / name, config, console))

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import yaml
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
@@ -33,6 +32,7 @@ from nas_gym.experiments.intervals import MeanInterval
 from nas_gym.experiments.run.config import RunConfig, read_config
 from nas_gym.experiments.run.model_card import bullets, versions
 from nas_gym.experiments.run.pairs import pairs
+from nas_gym.experiments.run.progress import progress_bars
 from nas_gym.experiments.run.results import draw_architecture
 from nas_gym.experiments.run.trials import best_trials, read_trials
 from nas_gym.experiments.run.weights import load_weights, save_weights
@@ -164,7 +164,7 @@ class Derivation:
         wanted = [(trial, seed) for trial in self.trials for seed in self.config.seeds]
         steps = max(len(self.task.train) // self.evaluator.settings.training.batch_size, 1)
         steps *= self.evaluator.settings.training.epochs
-        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=self.console) as progress:
+        with progress_bars(self.console) as progress:
             for number, (trial, seed) in enumerate(wanted, start=1):
                 if not self._stem(trial, seed).with_suffix(".json").exists():
                     bar = progress.add_task(f"training {number} of {len(wanted)}", total=steps)

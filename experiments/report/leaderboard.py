@@ -78,6 +78,27 @@ def _random_sentence(rivals: Sequence[AgentSummary], baseline: AgentSummary) -> 
     return " ".join(f"{start}{listed(labels)}." for start, labels in groups.items() if labels)
 
 
+def leader_on_test(summary: Summary) -> str:
+    """Why the agent of the highest validation score may not have the highest test score; nothing where it has."""
+    tested = [agent for agent in summary.standings if agent.test_score is not None]
+    if len(tested) < 2 or (best := max(tested, key=_test_value)) is tested[0]:
+        return ""
+    leader = tested[0]
+    assert best.test_score is not None
+    assert leader.test_score is not None
+    overlap = best.test_score.low <= leader.test_score.high and leader.test_score.low <= best.test_score.high
+    return (
+        f"On the test split {best.label} scores highest, {bracketed(best.test_score)} against "
+        f"{bracketed(leader.test_score)} of {leader.label}{', and the intervals overlap' * overlap}: agents are ranked "
+        "by what they can see, validation accuracies, and the best of those is partly luck that the test split does "
+        "not share."
+    )
+
+
+def _test_value(agent: AgentSummary) -> float:
+    return math.nan if agent.test_score is None else agent.test_score.value
+
+
 def listed(labels: Sequence[str]) -> str:
     """Joins labels as ``a, b and c``; at least one."""
     return " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
@@ -185,7 +206,7 @@ def markdown(summary: Summary) -> str:
     title, sentences = headline(summary)
     parts = [
         f"# {escaped(title)}",
-        *map(escaped, filter(None, sentences)),
+        *map(escaped, filter(None, (*sentences, leader_on_test(summary)))),
         _markdown_table(*leaderboard(summary)),
         RANK_NOTE,
         LEARNING_NOTES[suite.measure],

@@ -1,100 +1,73 @@
-"""The HTML page of a benchmark's report: the numbers and figures that the templates lay out.
+"""Pages to explore: one file each, without references to others, with the charts' numbers and a script that draws them.
 
-The page is one file without references to others: figures are inline SVG whose colours are CSS variables, so that they
-follow the light or dark scheme of the reader's screen.
+Colours are CSS variables, so that a page follows the light or dark scheme of the reader's screen.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
-from markupsafe import Markup, escape
 
-from nas_gym.experiments.benchmark import statistics
-from nas_gym.experiments.benchmark.jobs import run_config
-from nas_gym.experiments.benchmark.suite import Environment, Suite, open_evaluator
-from nas_gym.experiments.plotting import BASELINE, FAINT, GRID, INK, SERIES, Picture
-from nas_gym.experiments.report.figures import looks
-from nas_gym.experiments.report.leaderboard import (
-    LEARNING_NOTES,
-    RANK_NOTE,
-    command,
-    counts,
-    days,
-    footnotes,
-    headline,
-    learning,
-    listed,
-    marked,
-    partial_table,
-)
-from nas_gym.experiments.report.standings import AgentSummary, Summary
+from nas_gym.experiments.plotting import BASELINE, SERIES
+from nas_gym.experiments.report.charts import Chart, drawn_architectures
+from nas_gym.experiments.report.drawing import drawing
+from nas_gym.experiments.report.leaderboard import listed, marked
+from nas_gym.spaces import Architecture
 
 SERIES_DARK = (
     "#6ea8fe", "#fbb040", "#3ddc97", "#ff7b7b", "#b69cff", "#3fd0e8", "#f77fbe", "#a8dc4a",
     "#d8a26a", "#9aa2ff", "#45cdbb", "#e58af5", "#ff9a5c", "#58b7f0", "#c2d86a", "#ff8fab",
 )  # fmt: skip
-VARIABLES = {
-    INK: "var(--ink)",
-    FAINT: "var(--faint)",
-    GRID: "var(--line)",
-    BASELINE: "var(--baseline)",
-    **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES)},
-}
+VARIABLES = {BASELINE: "var(--baseline)", **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES)}}
 
 
-def page(summary: Summary, drawn: Mapping[str, Sequence[Picture]], written: Mapping[str, str]) -> str:
-    """The report as one self-contained HTML page.
+def render(
+    template: str,
+    charts: Mapping[str, Sequence[Chart]],
+    *,
+    colours: Mapping[str, str],
+    dashes: Mapping[str, str],
+    drawn: Iterable[Architecture] = (),
+    refresh: int | None = None,
+    **context: Any,
+) -> str:
+    """A page.
 
     Args:
-        summary: of the benchmark.
-        drawn: figures by section of the page.
-        written: their SVG texts by name.
+        template: name of its template, which extends ``base.html.jinja``.
+        charts: by section of the page.
+        colours: of the labels of all series, of `SERIES` or `BASELINE`.
+        dashes: of their lines, as SVG has it; solid where none is given.
+        drawn: architectures that the page offers to draw beside those of the charts.
+        refresh: seconds after which a browser loads the page anew; None does not.
+        **context: what the template reads beside these.
     """
-    title, sentences = headline(summary)
-    suite, everyone = summary.suite, (*summary.standings, *summary.partial)
-    leader = next((agent for agent in summary.standings if not agent.is_random), None)
+    every = [chart for found in charts.values() for chart in found]
+    names = drawn_architectures(every)
+    names |= {found: f"drawing-{number}" for number, found in enumerate(dict.fromkeys(drawn)) if found not in names}
+    variables = {label: VARIABLES[colour] for label, colour in colours.items()}
+    data = {
+        "colours": variables,
+        "dashes": dict(dashes),
+        "charts": {chart.name: chart.to_json(names) for chart in every},
+    }
     return (
         _templates()
-        .get_template("report.html.jinja")
+        .get_template(template)
         .render(
-            summary=summary,
-            title=title,
-            sentences=sentences,
-            counts=counts(summary),
-            days=days(summary),
-            command=command(suite),
-            rank_note=RANK_NOTE,
-            footnotes=footnotes(summary),
-            resamples=statistics.RESAMPLES,
+            charts=charts,
+            colours=variables,
+            data=data,
+            drawings=[(name, found, drawing(found)) for found, name in names.items()],
+            drawing_of=names.__getitem__,
+            refresh=refresh,
             light=SERIES,
             dark=SERIES_DARK,
-            colours={label: VARIABLES[look.colour] for label, look in looks(suite).items()},
-            figures={section: [_inline(p, written[p.name]) for p in pictures] for section, pictures in drawn.items()},
-            leader=leader,
-            level=[a.label for a in summary.standings if leader and a.rank == leader.rank and a is not leader],
-            bars=_bars(summary.standings),
-            partial=partial_table(summary),
-            learning=learning(summary),
-            learning_note=LEARNING_NOTES[suite.measure],
-            environments=[str(environment) for environment in suite.environments],
-            environment_header=_environment_header(suite.environments),
-            cost_header=_environment_header(
-                [environment for environment in suite.environments if str(environment) in summary.tradeoffs],
-                [tradeoff.cost for tradeoff in summary.tradeoffs.values()],
-            ),
-            incomplete=[a for a in everyone if any(there.runs < suite.seeds for there in a.environments.values())],
-            refused=_refused(summary),
-            failed=[(Path(*p.folder.parts[-3:]), p) for p in summary.problems if p.traceback],
-            tables=list(dict.fromkeys(map(_table, suite.environments))),
-            hyperparameters=list(_hyperparameters(suite)),
+            **context,
         )
     )
 
@@ -111,89 +84,3 @@ def _templates() -> jinja2.Environment:
     templates.filters |= {"fixed": lambda number, digits: f"{number:.{digits}f}", "listed": listed, "marked": marked}
     templates.tests["nan"] = math.isnan
     return templates
-
-
-@dataclass(frozen=True)
-class Bar:
-    """Geometry of a small picture of an interval, 120 units wide.
-
-    Attributes:
-        low: left end of the interval.
-        width: of the interval.
-        middle: position of the value.
-        baseline: position of random search.
-    """
-
-    low: float
-    width: float
-    middle: float
-    baseline: float
-
-
-def _bars(agents: Sequence[AgentSummary]) -> dict[str, Bar]:
-    """The score of each agent as a bar, by label, all on one scale."""
-    scores = [agent.score for agent in agents]
-    values = [value for score in scores for value in (score.value, score.low, score.high) if not math.isnan(value)]
-    left, right = min(values), max(values)
-    if left == right:
-        left, right = left - 0.5, right + 0.5
-
-    def place(value: float) -> float:
-        return round(4 + 112 * (value - left) / (right - left), 1)
-
-    baseline = next(place(agent.score.value) for agent in agents if agent.is_random)
-    bars = {}
-    for agent, score in zip(agents, scores, strict=True):
-        low, high = (place(score.value if math.isnan(bound) else bound) for bound in (score.low, score.high))
-        bars[agent.label] = Bar(low, max(high - low, 0.5), place(score.value), baseline)
-    return bars
-
-
-def _environment_header(environments: Sequence[Environment], costs: Sequence[str] | None = None) -> list[str]:
-    """The header of a table with one column per environment, and the cost metric of each where given."""
-    lines = [[env.id, env.task] for env in environments]
-    if costs is not None:
-        lines = [[*line, cost] for line, cost in zip(lines, costs, strict=True)]
-    return ["agent", *(Markup("<br>").join(line) for line in lines)]
-
-
-def _refused(summary: Summary) -> list[tuple[str, list[str], str]]:
-    """Agent, environments and reason of the runs that are not applicable, one entry per agent and reason."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
-    for problem in summary.problems:
-        if not problem.traceback:
-            environment, agent, _ = problem.folder.parts[-3:]
-            found.setdefault((agent, problem.reason), {})[environment] = None
-    return [(agent, [*environments], reason) for (agent, reason), environments in found.items()]
-
-
-def _table(environment: Environment) -> tuple[str, str, str]:
-    """Name, start of the SHA-256 digest, and provenance of an environment's table."""
-    table = open_evaluator(environment).table
-    digest = hashlib.sha256(table.path.read_bytes()).hexdigest()[:12]
-    about = "; ".join(str(table.provenance[key]) for key in ("name", "source") if key in table.provenance)
-    return environment.table, digest, about
-
-
-def _hyperparameters(suite: Suite) -> Iterator[tuple[str, str, str]]:
-    """Label, environments and values of every agent, one entry per distinct set of values."""
-    for entry in suite.agents:
-        found: dict[str, list[str]] = {}
-        for environment in suite.environments:
-            values = run_config(suite, environment, entry, 0).hyperparameters
-            text = ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items()) or "none"
-            found.setdefault(text, []).append(str(environment))
-        for text, environments in found.items():
-            yield entry.label, "" if len(found) == 1 else ", ".join(environments), text
-
-
-def _inline(picture: Picture, svg: str) -> Markup:
-    """A figure to embed in the page: colours as CSS variables, identifiers unique in the page, scaled to its width."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{picture.name}-", svg)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
-    start = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(picture.title)}">'
-    return Markup(re.sub(r"<svg[^>]*>", lambda _: start, svg, count=1))

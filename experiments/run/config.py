@@ -39,6 +39,8 @@ PAIRS = tyro.constructors.PrimitiveConstructorSpec(
 """How the command line gives mappings."""
 
 CONFIG = "config.yaml"
+RESOLVED = "resolved"
+"""The part of it that tells what the settings come to (`resolve`)."""
 ELSEWHERE = (
     "device",
     "data_dir",
@@ -300,9 +302,14 @@ def changes_since(origin: Mapping[str, Any], config: RunConfig) -> list[str]:
     return [f"{name}: {old!r} became {new!r}" for name, (old, new) in changed.items() if name not in ELSEWHERE]
 
 
-def config_text(config: RunConfig) -> str:
-    """What config.yaml holds."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+def config_text(config: RunConfig, resolved: Mapping[str, Any] | None = None) -> str:
+    """What config.yaml holds: the configuration, and what its settings come to."""
+    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+    if resolved is None:
+        return text
+    return f"{text}\n# What these settings come to. It is not read when a run begins, and must not be changed.\n" + (
+        yaml.safe_dump({RESOLVED: dict(resolved)}, sort_keys=False, width=120)
+    )
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -315,10 +322,17 @@ def read_config(folder: Path) -> RunConfig:
     if not path.exists():
         raise ValueError(f"{str(folder)!r} holds no run: there is no {CONFIG} in it")
     values = read_mapping(path)
+    values.pop(RESOLVED, None)
     try:
         return from_mapping(RunConfig, values, "a run", "field")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} holds no run's configuration: {error}") from error
+
+
+def read_resolved(folder: Path) -> dict[str, Any] | None:
+    """Reads what the settings of a run have come to; None if config.yaml does not tell."""
+    found = read_mapping(folder / CONFIG).get(RESOLVED)
+    return dict(found) if isinstance(found, Mapping) else None
 
 
 def read_space(folder: Path) -> SearchSpace:

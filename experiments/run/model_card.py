@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import shlex
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ def model_card(
             "",
             "## Result",
             "",
-            *_result(record["best"]),
+            *_result(record["best"], agent.result),
             "",
             *_comparison(comparison),
             "",
@@ -112,14 +113,17 @@ def versions() -> list[str]:
     return bullets({"Python": platform.python_version(), **{package: version(package) for package in PACKAGES}})
 
 
-def _result(best: Mapping[str, Any]) -> list[str]:
-    """The found architecture: its trial, and its accuracies."""
+def _result(best: Mapping[str, Any], result: SearchResult) -> list[str]:
+    """The found architecture: its trial, its accuracies, and its costs as the search knows them."""
     fidelity = f" (fidelity {best['fidelity']:.3g})" if "fidelity" in best else ""
+    known = {name: float(result.metrics[name][best["trial"]]) for name in COSTS if name in result.metrics}
+    costs = [f"{name} {_amount(name, value)}" for name, value in known.items() if math.isfinite(value)]
     return [
         "| trial | reward | validation accuracy in the search | test accuracy |",
         "|---|---|---|---|",
         f"| {best['trial']} | {best['reward']:.4f} | {best['accuracy']:.4f}{fidelity} | "
         f"{_or_dash(best.get('test_accuracy'), '.4f')} |",
+        *(["", f"Its cost in the search: {', '.join(costs)}."] if costs else []),
     ]
 
 

@@ -15,11 +15,14 @@ from nas_gym.agents import Agent, Callback, Proposal, SearchResult
 from nas_gym.agents.budget import simulated_seconds
 from nas_gym.evaluators import Schedule
 from nas_gym.experiments.run.checkpoint import Checkpoint
+from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.progress import Interrupted
 from nas_gym.experiments.run.record import TrialRecord
 from nas_gym.experiments.run.replay import answer_from_record
+from nas_gym.experiments.run.tensorboard import write_architecture, write_settings
 from nas_gym.experiments.run.trials import export_trials
 from nas_gym.files import naming
+from nas_gym.spaces import Architecture
 
 CHECKPOINT_SECONDS = 60.0
 RECENT = 100  # trials that `rollout/ep_rew_mean` averages, as in Stable-Baselines3
@@ -30,11 +33,9 @@ class Recorder(Callback):
 
     Args:
         folder: of the run.
+        config: what the run is asked to do.
         agent: what searches.
         record: of its trials.
-        trials: how many it is to try.
-        simulated_seconds: what the trials may take in all; None sets no limit.
-        asynchronous: whether the search is not the same twice, and so goes on from checkpoints.
         progress: the bars to show.
         stop: turns non-empty when the run is to stop.
     """
@@ -42,28 +43,28 @@ class Recorder(Callback):
     def __init__(
         self,
         folder: Path,
+        config: RunConfig,
         agent: Agent,
         record: TrialRecord,
         *,
-        trials: int,
-        simulated_seconds: float | None,
-        asynchronous: bool,
         progress: Progress,
         stop: list[int],
     ) -> None:
         self.folder, self.agent, self.record, self.progress, self.stop = folder, agent, record, progress, stop
-        self.schedule, self.limit = agent.problem.schedule, simulated_seconds
+        self.config, self.schedule = config, agent.problem.schedule
         # Others are played again from their seed.
-        self.checkpointed = self.schedule.evaluator.stateful or asynchronous
+        self.checkpointed = self.schedule.evaluator.stateful or config.asynchronous
         self.checkpoint = Checkpoint(folder, record)
         self.on_record = record.recorded.result.tokens  # when the run was begun or resumed
         self.best = 0.0, -math.inf  # fidelity and reward: only those of the highest fidelity compare
+        self.best_architecture: Architecture | None = None
+        self.shown: Architecture | None = None  # in TensorBoard
         self.unique, self.recent = set[bytes](), list[float]()
         self.clock = 0.0  # simulated seconds
         self.started = self.saved = time.monotonic()
         self.earlier = 0.0  # seconds of earlier sessions
         self.writer: Any = None
-        self.search_bar = progress.add_task("searching", total=trials, note="")
+        self.search_bar = progress.add_task("searching", total=config.trials)
         self.warmup_bar: TaskID | None = None
 
     @property
@@ -85,6 +86,7 @@ class Recorder(Callback):
         self.earlier = float(recorded.seconds[-1]) if len(recorded.seconds) else 0.0
         # Nothing is purged: what is logged twice is equal, and a step counts trials in some tags, updates in others.
         self.writer = SummaryWriter(str(self.folder))
+        write_settings(self.writer, self.folder, self.config, self.agent)
         if self.checkpointed:
             self._count(recorded.result)
         else:
@@ -94,6 +96,9 @@ class Recorder(Callback):
         """Brings all that was recorded to the disk, and writes the checkpoint of a run that goes on from one."""
         self.saved = time.monotonic()
         with naming(self.folder):
+            if self.best_architecture is not None and self.best_architecture != self.shown:
+                self.shown = self.best_architecture
+                write_architecture(self.writer, self.shown, self.agent.trials)
             self.writer.flush()
         self.record.sync()
         export_trials(self.folder)
@@ -162,11 +167,13 @@ class Recorder(Callback):
         return self.earlier + time.monotonic() - self.started
 
     def _count(self, trials: SearchResult) -> None:
-        if len(trials):
-            self.best = max(self.best, (float(trials.fidelities.max()), trials.best_reward))
+        if len(trials) and (found := (float(trials.fidelities.max()), trials.best_reward)) > self.best:
+            self.best, self.best_architecture = found, trials.best
         self.unique.update(row.tobytes() for row in trials.tokens)
         self.recent = [*self.recent, *trials.rewards.tolist()][-RECENT:]
-        note, limit = f"best {self.best[1]:.4f}", self.limit
+        note, limit = "", self.config.simulated_seconds
+        if math.isfinite(self.best[1]):
+            note = f"best {self.best[1]:.4f}"
         if limit is not None:
             self.clock += float(simulated_seconds(trials.metrics).sum())
             note += f", {self.clock:,.0f} of {limit:,.0f} s"
@@ -190,7 +197,7 @@ class Recorder(Callback):
 
     def _show_training(self, pending: int) -> None:
         if self.warmup_bar is None:
-            self.warmup_bar = self.progress.add_task("training shared weights", total=pending + 1, note="")
+            self.warmup_bar = self.progress.add_task("training shared weights", total=pending + 1)
         self.progress.advance(self.warmup_bar)
         if pending == 0:
             self.progress.remove_task(self.warmup_bar)

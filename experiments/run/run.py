@@ -36,10 +36,12 @@ from nas_gym.experiments.run.config import (
     evaluator_of,
     origin_of,
     read_config,
+    read_resolved,
 )
 from nas_gym.experiments.run.progress import progress_bars, stop_on_signal
 from nas_gym.experiments.run.record import RECORD, TrialRecord, read_rows, repair
 from nas_gym.experiments.run.recorder import Recorder
+from nas_gym.experiments.run.resolved import resolve
 from nas_gym.experiments.run.results import BEST, write_results
 from nas_gym.experiments.run.target import UNITS
 from nas_gym.experiments.run.trials import changed_config, read_trials
@@ -63,6 +65,7 @@ class Run:
 
     Attributes:
         problem: the view of the environment.
+        resolved: what all settings come to.
         agent: what searches.
         comparison: of what was found, once the run is executed; None where there is nothing to compare by.
 
@@ -86,6 +89,7 @@ class Run:
         self.problem: Problem = self.agent.problem
         self.comparison: Comparison | None = None
         self._check_metrics()
+        self.resolved = resolve(self.config, self.agent)
         self.workers: DistributedEvaluator | None = None
         self._spread()
 
@@ -157,7 +161,8 @@ class Run:
         if self.begins:
             self._check_free()
             TrialRecord.create(self.folder, origin)
-            write_text(self.folder / CONFIG, config_text(self.config))  # last: it makes the folder a run's
+            # Last: it makes the folder a run's.
+            write_text(self.folder / CONFIG, config_text(self.config, self.resolved))
             self.begins = False
         elif self.repair:
             kept = repair(self.folder, origin)
@@ -166,24 +171,16 @@ class Run:
         changed = changes_since(record.origin, self.config)
         for name, (old, new) in differences(record.origin["settings"], origin["settings"]).items():
             changed.append(f"the agent's {name}: {old!r} became {new!r}")
+        before = {k: v for k, v in (read_resolved(self.folder) or self.resolved).items() if k != "comparison"}
+        for name, (old, new) in differences(before, {**self.resolved, "comparison": None}).items():
+            changed.append(f"resolved {name}: {old!r} became {new!r}")
         if changed:
             raise ValueError(changed_config(self.folder, changed))
         return record
 
     def _execute(self, record: TrialRecord, progress: Progress, stop: list[int]) -> dict[str, Any]:
         config, agent = self.config, self.agent
-        with closing(
-            Recorder(
-                self.folder,
-                agent,
-                record,
-                trials=config.trials,
-                simulated_seconds=config.simulated_seconds,
-                asynchronous=config.asynchronous,
-                progress=progress,
-                stop=stop,
-            )
-        ) as recorder:
+        with closing(Recorder(self.folder, config, agent, record, progress=progress, stop=stop)) as recorder:
             try:
                 recorder.restore()
                 if agent.trials < config.trials:

@@ -96,7 +96,7 @@ class Trainings:
         self.settings, images = default_training(len(task.train), epochs)
         self.task = task.with_splits(task.train.take(slice(images)), task.valid, task.test)
         self.steps = max(images // self.settings.batch_size, 1) * self.settings.epochs
-        self.bar = progress.add_task("comparing", total=None, note="")
+        self.bar = progress.add_task("comparing", total=None)
         self._seeding = threading.Lock()  # initial weights are drawn from the global random state
         folder.mkdir(exist_ok=True)
 
