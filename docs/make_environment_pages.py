@@ -205,8 +205,13 @@ def gif(frames: Sequence[Image.Image]) -> bytes:
     scale = min(1.0, HEIGHT / height, math.sqrt(AREA / (width * height)))
     size = round(width * scale), round(height * scale)
     small = [frame.resize(size, Image.Resampling.LANCZOS, box) for frame in frames]
-    # All colours, of which the tints are rare: those of the most pixels would leave the boxes grey.
-    palette = small[-1].quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    # The colours of boxes and panels, which are the most frequent, are kept; of the others those furthest apart.
+    pixels = np.asarray(small[-1]).reshape(-1, 3)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
+    flat = colours[np.argsort(-counts)[: COLOURS // 4]]
+    others = small[-1].quantize(COLOURS - len(flat), Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*flat.flatten().tolist(), *others])
     reduced = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
     durations = [MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
     file = io.BytesIO()
