@@ -366,6 +366,14 @@ def test_acts_for_the_task_that_the_observation_tells(form, pretrained) -> None:
         agent.act(observation)
 
 
+def test_the_entropy_after_updates(pretrained) -> None:
+    """Updates score other numbers of sequences than are played for the estimate."""
+    agent = make_agent("multitask", "NAS-Bench201-v0", hyperparameters={"replay_size": 2})
+    before = agent.entropy()
+    agent.learn(20)
+    assert 0 < agent.entropy() < before + 1
+
+
 def test_an_environment_of_one_task_will_do() -> None:
     env = gym.make_vec("NAS-Bench201-v0", num_envs=5)
     agent = MultiTask(env, 0, FAST)

@@ -53,6 +53,13 @@ class TaskController(LSTMController):
         return torch.cat([embedding, context.expand(*embedding.shape[:-1], -1)], dim=-1)
 
     @torch.no_grad()
+    def next_distribution(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """As `Controller.next_distribution`; of the first task, if those set are of other sequences, already learned."""
+        if len(self.tasks) not in (1, tokens.shape[1]):
+            self.tasks = self.tasks[:1]
+        return super().next_distribution(tokens, positions)
+
+    @torch.no_grad()
     def add_task(self, spread: float, generators: Sequence[torch.Generator]) -> None:
         """Appends an embedding, drawn from the normal distribution that those learned have."""
         known = self.task_embedding

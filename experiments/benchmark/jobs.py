@@ -129,12 +129,12 @@ def _run(environment: Environment, config: RunConfig, folder: Path) -> Uncounted
             raise RuntimeError(f"the agent ended after {len(result)} of {config.trials} trials")
         if len(result) == 0:
             raise ValueError(f"simulated_seconds {config.simulated_seconds} end before the first trial does: give more")
+        clocks = {"wall_seconds": time.perf_counter() - started[0], "cpu_seconds": time.process_time() - started[1]}
+        facts = {**clocks, "entropy": agent.entropy() if isinstance(agent, PolicyAgent) else None}
     except Exception as error:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "failure.txt", traceback.format_exc())
         return UncountedRun(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
-    clocks = {"wall_seconds": time.perf_counter() - started[0], "cpu_seconds": time.process_time() - started[1]}
-    facts = {**clocks, "entropy": agent.entropy() if isinstance(agent, PolicyAgent) else None}
     save_run(folder, config, resolve(config, agent), result, facts)
     return None
 
