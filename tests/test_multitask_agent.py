@@ -289,7 +289,7 @@ def test_an_agent_goes_on_from_a_file(tmp_path, pretrained) -> None:
         MultiTask.from_pretrained(path, make_env("third", space=CellSpace(nodes=1)), 0, settings)
     with pytest.raises(ValueError, match="new_task must be none of first, second; got 'first'"):
         MultiTask.from_pretrained(path, make_env("first"), 0, settings)
-    with pytest.raises(ValueError, match="agent 'reinforce' does not transfer to new tasks; 'multitask' does"):
+    with pytest.raises(ValueError, match="agent 'reinforce' does not transfer to new tasks; 'multitask' and 'dyna' do"):
         Reinforce.from_pretrained(path, make_env("third"))
     other = make_agent("random", make_env("third"))
     other.save(tmp_path / "other.pt")

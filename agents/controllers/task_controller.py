@@ -54,7 +54,7 @@ class TaskController(LSTMController):
 
     @torch.no_grad()
     def next_distribution(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """As `Controller.next_distribution`; of the first task, if those set are of other sequences, already learned."""
+        """As `Controller.next_distribution`; of the first task, where those set are of other sequences."""
         if len(self.tasks) not in (1, tokens.shape[1]):
             self.tasks = self.tasks[:1]
         return super().next_distribution(tokens, positions)
