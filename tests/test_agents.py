@@ -315,7 +315,7 @@ def test_act_builds_legal_architectures(name, observation, deterministic):
     for _ in range(DARTS.length):
         seen, _, ended, _, infos = envs.step(agent.act(seen, infos["action_mask"], deterministic))
     assert ended.all()
-    assert infos["final_info"]["evaluation"]["failed"].tolist() == [0.0] * 4
+    assert infos["evaluation"]["failed"].tolist() == [0.0] * 4
 
 
 def test_act_follows_the_policy_and_the_mask():
