@@ -30,7 +30,9 @@ from nas_gym.agents import SearchResult, agent_class, make_agent
 from nas_gym.agents.registry import batch_size_of, load_hyperparameters
 from nas_gym.evaluators import make_objective
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
+from nas_gym.experiments.cli.app import Pairs
 from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.pairs import parse_pairs
 from nas_gym.experiments.run.run import Run
 from nas_gym.spaces import Tokens
 
@@ -79,6 +81,7 @@ def main(
     first_seed: int = 0,
     env: str = "NAS-Cell-v0",
     agent: str = "reinforce",
+    params: Pairs = (),
     others: tuple[str, ...] = ("regularized-evolution", "local-search", "random"),
     folder: Path = Path("runs/quality"),
 ) -> None:
@@ -91,13 +94,22 @@ def main(
         first_seed: the seed of the first of them.
         env: the environment.
         agent: the agent of the runs.
+        params: its hyperparameters, where they differ.
         others: agents that search with the runs' weights.
         folder: where the runs are kept, in folders ``seed0``, ``seed1``, ...
     """
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in (agent, *others)}
     for seed in range(first_seed, first_seed + seeds):
         path = folder / f"seed{seed}"
-        config = RunConfig(env=env, agent=agent, task=task, trials=trials, seed=seed, retrain_epochs=0)
+        config = RunConfig(
+            env=env,
+            agent=agent,
+            task=task,
+            trials=trials,
+            seed=seed,
+            retrain_epochs=0,
+            hyperparameters=parse_pairs(params),
+        )
         run = Run(path, None if (path / "config.yaml").exists() else config)
         run.execute()
         evaluator = run.problem.evaluator.unwrapped

@@ -355,8 +355,8 @@ def test_every_agent_has_settings_for_every_environment(name):
 
 
 def test_overrides_go_over_the_file():
-    assert load_hyperparameters("reinforce", "NAS-Cell-v0").hidden_size == 64
-    assert load_hyperparameters("reinforce", "NAS-Cell-v0", {"hidden_size": 9}).hidden_size == 9
+    assert load_hyperparameters("reinforce", "NAS-Cell-v0").tanh_constant == 2.5
+    assert load_hyperparameters("reinforce", "NAS-Cell-v0", {"tanh_constant": None}).tanh_constant is None
     assert load_hyperparameters("regularized-evolution", "NAS-Bench201-v0").population_size == 15
     assert load_hyperparameters("regularized-evolution", "Another-v0").population_size == 20
     paper = {"preset": "paper", "sample_size": 7}
