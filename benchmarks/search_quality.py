@@ -101,15 +101,8 @@ def main(
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in (agent, *others)}
     for seed in range(first_seed, first_seed + seeds):
         path = folder / f"seed{seed}"
-        config = RunConfig(
-            env=env,
-            agent=agent,
-            task=task,
-            trials=trials,
-            seed=seed,
-            retrain_epochs=0,
-            hyperparameters=parse_pairs(params),
-        )
+        asked = {"env": env, "agent": agent, "task": task, "trials": trials, "hyperparameters": parse_pairs(params)}
+        config = RunConfig(**asked, seed=seed, retrain_epochs=0)
         run = Run(path, None if (path / "config.yaml").exists() else config)
         run.execute()
         evaluator = run.problem.evaluator.unwrapped
