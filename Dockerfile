@@ -1,4 +1,4 @@
-# docker build -t nas-gym . && docker run --rm -v "$PWD/runs:/work/runs" nas-gym train
+# docker build -t nas-gym . && docker run --rm -v "$PWD/runs:/data/runs" nas-gym train
 FROM python:3.12-slim
 
 # PyTorch for CPUs is a tenth of the size. For GPUs: --build-arg TORCH_INDEX=
@@ -13,5 +13,5 @@ COPY envs envs
 COPY experiments experiments
 RUN pip install --no-cache-dir . && rm -r /source/*
 
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["nas-gym"]

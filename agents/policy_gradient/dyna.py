@@ -187,16 +187,16 @@ class Dyna(PredictorAgent, PolicyAgent):
         return agent
 
     def start_from(self, sources: Sequence[tuple[Tokens, Floats]]) -> None:
-        """Models the rewards by those of other tasks (`SourceTasks`), from the first trial on.
+        """Models the rewards by those of other tasks, from the first trial on: by `SourceTasks`, whatever `predictor` says.
 
         Args:
             sources: of each task the architectures, int64[n, T], and their rewards, float64[n].
+
+        Raises:
+            ValueError: there is no source, or its architectures are none of the space.
         """
         self.sources = tuple(sources)
-        settings = (
-            self.hyperparameters.predictor_settings if self.hyperparameters.predictor == "gaussian-process" else {}
-        )
-        self.predictor = SourceTasks(self.space, self.sources, **settings)
+        self.predictor = SourceTasks(self.space, self.sources)
 
     def _make_predictor(self) -> Predictor:
         return make_predictor(self.hyperparameters.predictor, self.space, **self.hyperparameters.predictor_settings)
