@@ -187,7 +187,7 @@ class Dyna(PredictorAgent, PolicyAgent):
         return agent
 
     def start_from(self, sources: Sequence[tuple[Tokens, Floats]]) -> None:
-        """Models the rewards by those of other tasks, from the first trial on: by `SourceTasks`, whatever `predictor` says.
+        """Models the rewards by `SourceTasks`, whatever `predictor` says, from the first trial on.
 
         Args:
             sources: of each task the architectures, int64[n, T], and their rewards, float64[n].
