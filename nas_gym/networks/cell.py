@@ -41,12 +41,16 @@ class CellNetwork(Network):
         self.auxiliary_cell = -1
         for index, kind in enumerate(kinds):
             channels *= 2 if kind == "reduction" else 1
-            cell = Cell(self, kind, (before, previous), channels, before_is_larger)
+            cell = self.make_cell(kind, (before, previous), channels, before_is_larger)
             self.cells.append(cell)
             before, previous, before_is_larger = previous, cell.out_channels, kind == "reduction"
             if settings.auxiliary and self.architecture is not None and index == auxiliary_at:
                 self.auxiliary_head, self.auxiliary_cell = Head(previous, num_classes), index
         self.head = Head(previous, num_classes)
+
+    def make_cell(self, kind: str, in_channels: tuple[int, int], channels: int, first_is_larger: bool) -> nn.Module:
+        """A cell that reads feature maps of these numbers of channels."""
+        return Cell(self, kind, in_channels, channels, first_is_larger)
 
     def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
         x = self.expanded(self.stem(images), len(tokens))
@@ -74,6 +78,16 @@ class CellNetwork(Network):
         return (np.array(cell.ends)[:, None] * channels + np.arange(channels)).ravel()
 
 
+def cell_inputs(in_channels: tuple[int, int], channels: int, first_is_larger: bool, norm: Norm) -> nn.ModuleList:
+    """What brings the outputs of the two cells before to the channels and the resolution of a cell."""
+    first: nn.Module = (
+        FactorisedReduction(in_channels[0], channels, norm)
+        if first_is_larger
+        else convolution(in_channels[0], channels, 1, 1, norm)
+    )
+    return nn.ModuleList([first, convolution(in_channels[1], channels, 1, 1, norm)])
+
+
 class Halves(nn.Module):
     """The sum of the two halves of the channels: `add` on what `concat` would join."""
 
@@ -96,14 +110,7 @@ class Cell(nn.Module):
         self.space, self.reduces = network.space, kind == "reduction"
         self.first = CELLS.index(kind) * self.space.nodes * self.space.decisions_per_node
         norm = network.norm
-        self.inputs = nn.ModuleList(
-            [
-                FactorisedReduction(in_channels[0], channels, norm)
-                if first_is_larger
-                else convolution(in_channels[0], channels, 1, 1, norm),
-                convolution(in_channels[1], channels, 1, 1, norm),
-            ]
-        )
+        self.inputs = cell_inputs(in_channels, channels, first_is_larger, norm)
         self.operations = nn.ModuleList()  # two banks a node
         self.combines = nn.ModuleList()
         for node in range(self.space.nodes):
