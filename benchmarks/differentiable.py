@@ -82,7 +82,9 @@ class Clock(Callback):
         return self.rows[-1][0] < self.seconds
 
 
-def relaxed_search(agent: str, settings: dict[str, Any], seed: int, seconds: float) -> tuple[list[tuple[float, str]], int]:
+def relaxed_search(
+    agent: str, settings: dict[str, Any], seed: int, seconds: float
+) -> tuple[list[tuple[float, str]], int]:
     """What a differentiable search would have ended with after each trial, and the steps between two trials."""
     steps = planned_steps(agent, settings, seed, seconds)
     made = _relaxed(agent, {**settings, "steps_per_trial": steps, "horizon": TRIALS}, seed)
@@ -110,7 +112,9 @@ def _relaxed(agent: str, settings: dict[str, Any], seed: int) -> Agent:
     return make_agent(agent, gym.make(ENVIRONMENT, evaluator=evaluator, objective="likelihood"), seed, settings)
 
 
-def shared_searches(names: Sequence[str], seed: int, seconds: float) -> Iterator[tuple[str, list[tuple[float, str]], int]]:
+def shared_searches(
+    names: Sequence[str], seed: int, seconds: float
+) -> Iterator[tuple[str, list[tuple[float, str]], int]]:
     """The same of searches with one supernet, which is trained once and counts for each of them."""
     space = make_space("bench201")
     trial = SharedWeightEvaluator(space, TASK, seed=seed, device="cpu")
@@ -207,7 +211,8 @@ def draw(curves: dict[str, list[list[tuple[float, float]]]], path: Path, chance:
         for number, method in enumerate(m for m in methods if m in curves):
             at = np.linspace(0, max(rows[-1][0] for rows in curves[method]), 200)
             values = [
-                [next((v for s, v in reversed(rows) if s <= moment), np.nan) for moment in at] for rows in curves[method]
+                [next((v for s, v in reversed(rows) if s <= moment), np.nan) for moment in at]
+                for rows in curves[method]
             ]
             known = ~np.isnan(values).any(axis=0)
             style = "--" if method in SHARED else "-"

@@ -43,7 +43,8 @@ from nas_gym.spaces import Bench201Space, SearchSpace, make_space
 BENCH = make_space("bench201")
 DARTS = make_space("cell:darts")
 CONV = BENCH.operations.index("nor_conv_3x3")
-EVERYWHERE = [name for name in AGENTS if name != "eas"]  # which grows networks, and nothing else: see test_eas.py
+TRAINING = ("eas", "darts", "drnas", "gdas", "rsps", "snas")  # train networks, so they play no tables: see test_eas.py
+EVERYWHERE = [name for name in AGENTS if name not in TRAINING]
 ACTING = [
     *("random", "dyna", "gflownet", "multitask", "ppo", "reinforce"),
     *(name for name in AGENTS if name.startswith(("sb3:", "torchrl:"))),

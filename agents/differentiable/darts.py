@@ -126,15 +126,21 @@ class Darts(DifferentiableAgent):
         return self.stopping.cell if self.stopping.cell is not None else self.stopping.cells[-1]
 
     def _largest_eigenvalue(self) -> float:
-        def gradient(parameters: Floats) -> Floats:
-            given = torch.from_numpy(parameters.reshape(self.edges.shape)).requires_grad_()
-            mixture = self._mixture_of(given)
-            mixture.backward(torch.from_numpy(self.evaluator.mixture_gradient(as_array(mixture))[1]))  # type: ignore[no-untyped-call]
-            assert given.grad is not None
-            found: Floats = given.grad.numpy().ravel()
-            return found
+        """Of the Hessian of the held-out loss by the parameters: that by the mixture, and the mixture's own."""
+        parameters = self.parameters.detach().requires_grad_()
+        mixture = self._mixture_of(parameters)
+        _, gradient = self.evaluator.mixture_gradient(as_array(mixture))
+        (slope,) = torch.autograd.grad(mixture, parameters, torch.from_numpy(gradient), create_graph=True)
 
-        return largest_eigenvalue(gradient, as_array(self.parameters).ravel())
+        def product(vector: Floats) -> Floats:
+            direction = torch.from_numpy(vector.reshape(self.edges.shape))
+            _, change = torch.func.jvp(self._mixture_of, (parameters.detach(),), (direction,))
+            curvature = torch.from_numpy(self.evaluator.hessian_product(as_array(mixture), as_array(change)))
+            (outer,) = torch.autograd.grad(mixture, parameters, curvature, retain_graph=True)
+            (inner,) = torch.autograd.grad(slope, parameters, direction, retain_graph=True)
+            return as_array(outer + inner).ravel()
+
+        return largest_eigenvalue(product, parameters.numel())
 
     def state_dict(self) -> dict[str, Any]:
         stopping = {} if self.stopping is None else self.stopping.state_dict()

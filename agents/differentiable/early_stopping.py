@@ -15,7 +15,6 @@ WINDOW = 5  # eigenvalues that are averaged (section 5.1, and the authors' code)
 LAG = 4  # epochs between the two averages
 RATIO = 1.3  # of the later to the earlier that stops the search
 FIRST = 10  # epochs before it may stop
-DIFFERENCE = 0.01  # length of the step of the finite difference
 
 
 class EarlyStopping:
@@ -57,21 +56,14 @@ class EarlyStopping:
         self.cell = self.cells[-1 - LAG] if state["stopped"] else None
 
 
-def largest_eigenvalue(gradient: Callable[[Floats], Floats], at: Floats) -> float:
-    """Of the Hessian of a function with that gradient, by Lanczos iteration on finite differences.
+def largest_eigenvalue(product: Callable[[Floats], Floats], size: int) -> float:
+    """Of a symmetric matrix, by Lanczos iteration.
 
     Args:
-        gradient: float64[n] -> float64[n].
-        at: float64[n].
+        product: the matrix times float64[size].
+        size: of the matrix.
     """
-
-    def times(direction: Floats) -> Floats:
-        step = DIFFERENCE / max(float(np.linalg.norm(direction)), 1e-12) * direction.ravel()
-        scale = np.linalg.norm(direction) / (2 * DIFFERENCE)
-        product: Floats = scale * (gradient(at + step) - gradient(at - step))
-        return product
-
-    hessian = LinearOperator((len(at), len(at)), matvec=times, dtype=np.float64)
-    start = np.random.default_rng(0).normal(size=len(at))
-    (found,) = eigsh(hessian, k=1, which="LA", v0=start, tol=0.01, return_eigenvectors=False)
+    matrix = LinearOperator((size, size), matvec=lambda vector: product(vector.ravel()), dtype=np.float64)
+    start = np.random.default_rng(0).normal(size=size)
+    (found,) = eigsh(matrix, k=1, which="LA", v0=start, tol=0.01, return_eigenvectors=False)
     return float(found)

@@ -47,5 +47,3 @@ class Gdas(DifferentiableAgent):
         soft = concrete(self.parameters, self.gumbel(), temperature)
         hard = F.one_hot(soft.argmax(dim=1), soft.shape[1]).double()
         return hard * (1 + (soft - soft.detach()))
-
-

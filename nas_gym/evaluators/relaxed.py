@@ -140,11 +140,16 @@ class RelaxedEvaluator(SharedWeightEvaluator):
             return float(loss.detach()), _as_array(gradient, mixture.shape)
         parameters = [each for each in self.supernet.parameters() if each.requires_grad]
         buffers = [self.optimiser.state[each].get("momentum_buffer") for each in parameters]
-        step = Unrolling(
-            parameters, buffers, self._learning_rate(), self.settings.momentum, self.settings.weight_decay
-        )
+        step = Unrolling(parameters, buffers, self._learning_rate(), self.settings.momentum, self.settings.weight_decay)
         loss, gradient = step.gradient(weights, self._loss("train"), self._loss(half))
         return float(loss), _as_array(gradient, mixture.shape)
+
+    def hessian_product(self, mixture: Floats, direction: Floats) -> Floats:
+        """The Hessian of the held-out loss by the mixture, times a direction float64[E, O], on the same minibatch."""
+        weights = self._as_tensor(mixture)
+        (gradient,) = torch.autograd.grad(self._loss("held-out")(weights), [weights], create_graph=True)
+        (product,) = torch.autograd.grad(gradient, [weights], self._as_tensor(direction).detach())
+        return _as_array(product, mixture.shape)
 
     @torch.no_grad()
     def relaxed_losses(self, mixtures: Floats) -> Floats:

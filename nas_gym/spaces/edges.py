@@ -109,9 +109,7 @@ class CellEdges(Edges):
         chosen, rows = np.zeros((len(tokens), *self.shape)), np.arange(len(tokens))
         nodes = self._by_node(tokens)
         numbers = {triple: edge for edge, triple in enumerate(self.triples)}
-        first = np.array(
-            [[numbers[cell, 0, node] for node in range(self.space.nodes)] for cell in range(len(CELLS))]
-        )
+        first = np.array([[numbers[cell, 0, node] for node in range(self.space.nodes)] for cell in range(len(CELLS))])
         for slot in range(SLOTS):
             edges = first + nodes[..., slot]
             chosen[rows[:, None, None], edges, 1 + nodes[..., SLOTS + slot]] = 1.0
