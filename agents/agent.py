@@ -59,8 +59,8 @@ class Agent(ABC):
         relaxed: whether it trains a relaxed network, which the environment's evaluator must then hold.
 
     Raises:
-        ValueError: the environment has no search space, or vector rewards for an agent that does not learn from them, or
-            an evaluator that the agent cannot train; a hyperparameter is unknown or out of range.
+        ValueError: the environment has no search space, vector rewards for an agent that does not learn from them, or
+            an evaluator that is not for the agent; a hyperparameter is unknown or out of range.
     """
 
     Hyperparameters: ClassVar[type[Any]]
@@ -106,8 +106,8 @@ class Agent(ABC):
         evaluator = self.problem.evaluator.unwrapped
         if self.relaxed and not evaluator.relaxed:
             raise ValueError(
-                f"agent {self.name!r} trains a relaxed network itself: give the environment evaluator='relaxed', in space "
-                f"'bench201' or 'cell:darts'; got {type(evaluator).__name__}"
+                f"agent {self.name!r} trains a relaxed network itself: give the environment evaluator='relaxed', in "
+                f"space 'bench201' or 'cell:darts'; got {type(evaluator).__name__}"
             )
         if evaluator.relaxed and not self.relaxed:
             raise ValueError(

@@ -1,10 +1,10 @@
 """Gradients, reinforcement learning and evolution on shared weights: the same seconds, and a known truth.
 
-NAS-Bench-201's space on Fashion-MNIST. Every search gets the same processor seconds of one thread. Differentiable agents
-train a relaxed network for them, in steps whose number is planned from the time that a few of them take, and end with
-the cell of the last trial. The others get a supernet, trained by the default schedule for two thirds of the time, search
-with its frozen weights in the rest, and end with the best trial. What a search ends with is looked up in the bundled
-table: its accuracy after a training of its own, and the share of all cells that are worse.
+NAS-Bench-201's space on Fashion-MNIST. Every search gets the same processor seconds of one thread. Differentiable
+agents train a relaxed network for them, in steps whose number is planned from the time that a few of them take, and end
+with the cell of the last trial. The others get a supernet, trained by the default schedule for two thirds of the time,
+search with its frozen weights in the rest, and end with the best trial. What a search ends with is looked up in the
+bundled table: its accuracy after a training of its own, and the share of all cells that are worse.
 
 Every search is written as it ends: killed at any moment, the same command goes on. When all are there, the tables are
 printed and the picture is drawn.

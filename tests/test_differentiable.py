@@ -117,7 +117,7 @@ def test_tables_are_refused(name) -> None:
 
 def test_other_agents_refuse_weights_that_nobody_trains() -> None:
     env = gym.make("NAS-Bench201-v0", evaluator="relaxed", task="digits", evaluator_kwargs=TINY)
-    with pytest.raises(ValueError, match="trained by differentiable agents alone.*'reinforce' plays.*'shared-weights'"):
+    with pytest.raises(ValueError, match=r"differentiable agents alone.*'reinforce' plays.*'shared-weights'"):
         make_agent("reinforce", env)
 
 

@@ -76,7 +76,8 @@ class RelaxedAgent(Agent):
     @property
     def progress(self) -> float:
         """How much of the horizon is over, in [0, 1]."""
-        return min(self.epoch / self.hyperparameters.horizon, 1.0)
+        horizon: int = self.hyperparameters.horizon
+        return min(self.epoch / horizon, 1.0)
 
     # ------------------------------------------------------------------ what a subclass says
 

@@ -23,14 +23,14 @@ class DartsHyperparameters(DifferentiableHyperparameters):
     """Those of Liu et al. 2019; the remedies are off by default.
 
     Attributes:
-        order: 2 descends the held-out loss after one step of the weights (section 2.3); 1 takes the weights for optimal.
+        order: 2 descends the held-out loss after one step of the weights (section 2.3); 1 leaves the step out.
         fair: sigmoids take the place of the softmax, so that operations do not compete (Chu et al. 2020, FairDARTS).
         fair_weight: of the loss that drives the sigmoids to 0 and 1.
         perturbation: the weights learn under a mixture that is changed at ``"random"``, or ``"adversarial"``, so that
             the loss is smooth in it (Chen & Hsieh 2020, SmoothDARTS); None leaves it as it is.
         first_perturbation: the largest change of a weight of the mixture at the start (the authors' code: 0.03).
         last_perturbation: at the horizon; it rises linearly (the authors' code: 0.3).
-        perturbation_steps: of projected gradient ascent, each of 2 / steps of the largest change (the authors' code: 7).
+        perturbation_steps: of projected gradient ascent, each of 2 / steps of the largest change (their code: 7).
         early_stopping: the search stops when the largest eigenvalue of the held-out loss's Hessian rises (Zela et al.
             2020); it then proposes the cell from before the rise.
     """
@@ -134,7 +134,7 @@ class Darts(DifferentiableAgent):
 
         def product(vector: Floats) -> Floats:
             direction = torch.from_numpy(vector.reshape(self.edges.shape))
-            _, change = torch.func.jvp(self._mixture_of, (parameters.detach(),), (direction,))
+            change = torch.func.jvp(self._mixture_of, (parameters.detach(),), (direction,))[1]
             curvature = torch.from_numpy(self.evaluator.hessian_product(as_array(mixture), as_array(change)))
             (outer,) = torch.autograd.grad(mixture, parameters, curvature, retain_graph=True)
             (inner,) = torch.autograd.grad(slope, parameters, direction, retain_graph=True)

@@ -32,8 +32,8 @@ class GdasHyperparameters(DifferentiableHyperparameters):
 class Gdas(DifferentiableAgent):
     """Runs one operation an edge, drawn from the softmax of the parameters: a step costs as much as one architecture.
 
-    Forward, the draw is one-hot. Backward, the drawn operation's weight has the gradient of its softened weight, and the
-    others, which were not run, have none.
+    Forward, the draw is one-hot. Backward, the drawn operation's weight has the gradient of its softened weight, and
+    the others, which were not run, have none.
 
     Source: Dong & Yang 2019, "Searching for a Robust Neural Architecture in Four GPU Hours", section 3.2.
     """

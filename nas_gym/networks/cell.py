@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas_gym.networks.bank import Bank, Indices, Maps
+from nas_gym.networks.bank import Bank, Choices, Indices, Maps
 from nas_gym.networks.network import Head, Network, Stem, masked
 from nas_gym.networks.operations import FactorisedReduction, Norm, convolution, make_operation
 from nas_gym.spaces import CellSpace, Tokens
@@ -48,11 +48,11 @@ class CellNetwork(Network):
                 self.auxiliary_head, self.auxiliary_cell = Head(previous, num_classes), index
         self.head = Head(previous, num_classes)
 
-    def make_cell(self, kind: str, in_channels: tuple[int, int], channels: int, first_is_larger: bool) -> nn.Module:
+    def make_cell(self, kind: str, in_channels: tuple[int, int], channels: int, first_is_larger: bool) -> AnyCell:
         """A cell that reads feature maps of these numbers of channels."""
         return Cell(self, kind, in_channels, channels, first_is_larger)
 
-    def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+    def run(self, images: Tensor, tokens: Choices) -> tuple[Tensor, Tensor | None]:
         x = self.expanded(self.stem(images), len(tokens))
         before, previous, auxiliary = x, x, None
         for index, cell in enumerate(self.cells):
@@ -88,6 +88,16 @@ def cell_inputs(in_channels: tuple[int, int], channels: int, first_is_larger: bo
     return nn.ModuleList([first, convolution(in_channels[1], channels, 1, 1, norm)])
 
 
+class AnyCell(nn.Module):
+    """A cell of a network.
+
+    Attributes:
+        out_channels: of its output.
+    """
+
+    out_channels: int
+
+
 class Halves(nn.Module):
     """The sum of the two halves of the channels: `add` on what `concat` would join."""
 
@@ -96,7 +106,7 @@ class Halves(nn.Module):
         return first + second
 
 
-class Cell(nn.Module):
+class Cell(AnyCell):
     """One cell: two inputs, nodes that each apply two operations to earlier states, a concatenation.
 
     In a reduction cell the operations on the cell's inputs have stride 2, those between nodes have not; so a

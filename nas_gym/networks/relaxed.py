@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_gym.networks.bank import Bank, Choices, Maps
-from nas_gym.networks.cell import CellNetwork, cell_inputs
+from nas_gym.networks.cell import AnyCell, CellNetwork, cell_inputs
 from nas_gym.networks.network import Network, NetworkSettings
 from nas_gym.networks.operations import make_operation
 from nas_gym.networks.supernet import make_supernet
@@ -61,7 +61,7 @@ class RelaxedCellNetwork(CellNetwork):
         self.edges = CellEdges(self.space)
         super().build(image_shape, num_classes)
 
-    def make_cell(self, kind: str, in_channels: tuple[int, int], channels: int, first_is_larger: bool) -> nn.Module:
+    def make_cell(self, kind: str, in_channels: tuple[int, int], channels: int, first_is_larger: bool) -> AnyCell:
         """A cell that reads feature maps of these numbers of channels."""
         return RelaxedCell(self, kind, in_channels, channels, first_is_larger)
 
@@ -76,7 +76,7 @@ class RelaxedCellNetwork(CellNetwork):
         return super().run(images, tokens)
 
 
-class RelaxedCell(nn.Module):
+class RelaxedCell(AnyCell):
     """One cell: two inputs, nodes that sum the edges from all states before them, a concatenation of the nodes."""
 
     def __init__(

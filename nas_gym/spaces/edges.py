@@ -1,7 +1,7 @@
 """Spaces whose operations stand on the edges of a cell: an architecture as one operation an edge, and back.
 
-Differentiable search weighs all operations of each edge. An `Edges` says which edges and operations those are, and which
-architecture is meant by weights of them.
+Differentiable search weighs all operations of each edge. An `Edges` says which edges and operations those are, and
+which architecture is meant by weights of them.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
 
     Args:
         spec: a schedule; one of the names in `SCHEDULES`; or a mapping with ``name``, ``seed`` and the fields of
-            `ScheduleSettings`. An evaluator that `update` does not train, or that an agent does, is never trained by it,
+            `ScheduleSettings`. An evaluator that `update` does not train, or that an agent trains, is never trained,
             whatever the name.
         evaluator: what it trains and scores with.
 
