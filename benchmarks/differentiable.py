@@ -31,7 +31,7 @@ from scipy import stats
 
 from nas_gym.agents import Agent, Callback, SearchResult, make_agent
 from nas_gym.envs.problem import make_vector
-from nas_gym.evaluators import make_schedule
+from nas_gym.evaluators import Schedule
 from nas_gym.evaluators.relaxed import RelaxedEvaluator
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
 from nas_gym.evaluators.tabular import TabularEvaluator
@@ -116,19 +116,12 @@ def shared_searches(
     names: Sequence[str], seed: int, seconds: float
 ) -> Iterator[tuple[str, list[tuple[float, str]], int]]:
     """The same of searches with one supernet, which is trained once and counts for each of them."""
-    space = make_space("bench201")
-    trial = SharedWeightEvaluator(space, TASK, seed=seed, device="cpu")
-    schedule = make_schedule({"seed": seed, "warmup_steps": 10}, trial)
-    start = time.process_time()
-    for _ in schedule.prepare():
-        pass
-    steps = round(WARM_UP * seconds / ((time.process_time() - start) / 10))
+    space, few = make_space("bench201"), 20
+    trained_for(SharedWeightEvaluator(space, TASK, seed=seed, device="cpu"), few, seed)  # what is slow the first time
+    step = trained_for(SharedWeightEvaluator(space, TASK, seed=seed, device="cpu"), few, seed) / few
+    steps = round(WARM_UP * seconds / step)
     evaluator = SharedWeightEvaluator(space, TASK, seed=seed, device="cpu")
-    schedule = make_schedule({"seed": seed, "warmup_steps": steps}, evaluator)
-    start = time.process_time()
-    for _ in schedule.prepare():
-        pass
-    trained = time.process_time() - start
+    trained, schedule = trained_for(evaluator, steps, seed), Schedule(evaluator)
     for name in names:
         agent, settings = SHARED[name]
         env = make_vector(ENVIRONMENT, BATCH, evaluator=evaluator, schedule=schedule, objective="likelihood")
@@ -136,6 +129,15 @@ def shared_searches(
         clock = Clock(time.process_time() - trained, seconds, ends_with_best=True)
         made.learn(space.size, clock)
         yield name, clock.rows, steps
+
+
+def trained_for(evaluator: SharedWeightEvaluator, steps: int, seed: int) -> float:
+    """The processor seconds of a warm-up of uniform architectures, one a step."""
+    rng, start = np.random.default_rng(seed), time.process_time()
+    evaluator.plan_updates(steps)
+    for _ in range(steps):
+        evaluator.update(evaluator.space.sample(rng, 1))
+    return time.process_time() - start
 
 
 # ---------------------------------------------------------------------- results
@@ -280,15 +282,23 @@ def main(
     if steps_only:
         time_steps()
         return
-    for seed in track(range(first_seed, first_seed + seeds), "seeds"):
-        for method, (agent, settings) in {**RELAXED, **(REMEDIES if seed < first_seed + remedies else {})}.items():
-            if (method, seed) not in read(out):
-                write(out, method, seed, *relaxed_search(agent, settings, seed, seconds))
+    every = range(first_seed, first_seed + seeds)
+    for seed in track(every, "seeds"):
+        search(RELAXED, seed, seconds, out)
         missing = [method for method in SHARED if (method, seed) not in read(out)]
         if missing:
             for method, rows, steps in shared_searches(missing, seed, seconds):
                 write(out, method, seed, rows, steps)
+    for seed in track(every[:remedies], "seeds of the remedies"):
+        search(REMEDIES, seed, seconds, out)
     report(out, picture)
+
+
+def search(methods: dict[str, tuple[str, dict[str, Any]]], seed: int, seconds: float, out: Path) -> None:
+    """Runs the differentiable searches of a seed that are missing."""
+    for method, (agent, settings) in methods.items():
+        if (method, seed) not in read(out):
+            write(out, method, seed, *relaxed_search(agent, settings, seed, seconds))
 
 
 if __name__ == "__main__":

@@ -408,7 +408,7 @@ def test_hyperparameters_out_of_range_are_refused(field, value):
 
 def test_unknown_agents_are_refused():
     with pytest.raises(
-        ValueError, match="unknown agent 'annealing'; known: random, bananas, bayesian, bogcn, bohb, dyna, eas, "
+        ValueError, match="unknown agent 'annealing'; known: random, bananas, bayesian, bogcn, bohb, darts, drnas, "
     ):
         make_agent("annealing", vector(1))
     with pytest.raises(ValueError, match=r"unknown agent 'reinforced'; .*; did you mean 'reinforce'\?"):
