@@ -12,7 +12,7 @@ from scipy import integrate, stats
 
 from nas_gym.agents import Callback, agent_class, make_agent
 from nas_gym.agents.differentiable.agent import DifferentiableAgent, RelaxedAgent, as_array
-from nas_gym.agents.differentiable.darts import Darts
+from nas_gym.agents.differentiable.darts import DARTS
 from nas_gym.agents.differentiable.early_stopping import LAG, EarlyStopping, largest_eigenvalue
 from nas_gym.agents.differentiable.selection import by_removal
 from nas_gym.agents.differentiable.snas import concrete
@@ -21,7 +21,7 @@ from nas_gym.spaces import make_space
 from nas_gym.spaces.edges import edges_of
 
 torch.set_num_threads(1)
-BENCH, DARTS = make_space("bench201"), make_space("cell:darts")
+BENCH = make_space("bench201")
 NAMES = ("darts", "drnas", "gdas", "rsps", "snas")
 TINY = {"channels": 4, "batch_size": 16, "score_images": 40, "task_kwargs": {"train_limit": 101, "valid_limit": 40}}
 
@@ -98,7 +98,7 @@ def test_same_seed_same_search(name, space) -> None:
 )
 def test_a_state_holds_everything(name, settings, monkeypatch) -> None:
     """In the middle of an epoch, too."""
-    monkeypatch.setattr(Darts, "_largest_eigenvalue", lambda agent: float(agent.epoch))
+    monkeypatch.setattr(DARTS, "_largest_eigenvalue", lambda agent: float(agent.epoch))
     whole = make(name, **settings)
     whole.learn(2)
     next(whole.prepare())

@@ -19,7 +19,7 @@ PERTURBATIONS = ("random", "adversarial")
 
 
 @dataclass(frozen=True)
-class DartsHyperparameters(DifferentiableHyperparameters):
+class DARTSHyperparameters(DifferentiableHyperparameters):
     """Those of Liu et al. 2019; the remedies are off by default.
 
     Attributes:
@@ -57,7 +57,7 @@ class DartsHyperparameters(DifferentiableHyperparameters):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
 
 
-class Darts(DifferentiableAgent):
+class DARTS(DifferentiableAgent):
     """Weighs the operations of each edge by a softmax of parameters, which descend the loss of held-out examples.
 
     Source: Liu et al. 2019, "DARTS: Differentiable Architecture Search", algorithm 1. The parameters and the weights of
@@ -67,8 +67,8 @@ class Darts(DifferentiableAgent):
         stopping: what is known of the curvature; None without early stopping.
     """
 
-    Hyperparameters = DartsHyperparameters
-    hyperparameters: DartsHyperparameters
+    Hyperparameters = DARTSHyperparameters
+    hyperparameters: DARTSHyperparameters
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

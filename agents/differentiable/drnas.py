@@ -9,7 +9,7 @@ from torch import Tensor
 from nas_gym.agents.differentiable.agent import DifferentiableAgent
 
 
-class DrNas(DifferentiableAgent):
+class DrNAS(DifferentiableAgent):
     """Learns the concentrations of a Dirichlet distribution of mixtures for each edge, by the pathwise gradient.
 
     The concentrations are ELU(parameters) + 1; weight decay of the parameters draws them to 1. The progressive

@@ -13,7 +13,7 @@ from nas_gym.agents.differentiable.snas import concrete
 
 
 @dataclass(frozen=True)
-class GdasHyperparameters(DifferentiableHyperparameters):
+class GDASHyperparameters(DifferentiableHyperparameters):
     """Those of Dong & Yang 2019, section 4.1.
 
     Attributes:
@@ -29,7 +29,7 @@ class GdasHyperparameters(DifferentiableHyperparameters):
         self._check("temperature final_temperature", "positive", lambda v: 0 < v < math.inf)
 
 
-class Gdas(DifferentiableAgent):
+class GDAS(DifferentiableAgent):
     """Runs one operation an edge, drawn from the softmax of the parameters: a step costs as much as one architecture.
 
     Forward, the draw is one-hot. Backward, the drawn operation's weight has the gradient of its softened weight, and
@@ -38,8 +38,8 @@ class Gdas(DifferentiableAgent):
     Source: Dong & Yang 2019, "Searching for a Robust Neural Architecture in Four GPU Hours", section 3.2.
     """
 
-    Hyperparameters = GdasHyperparameters
-    hyperparameters: GdasHyperparameters
+    Hyperparameters = GDASHyperparameters
+    hyperparameters: GDASHyperparameters
 
     def mixture(self) -> Tensor:
         settings = self.hyperparameters

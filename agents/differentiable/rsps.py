@@ -11,7 +11,7 @@ from nas_gym.spaces import Tokens
 
 
 @dataclass(frozen=True)
-class RspsHyperparameters(RelaxedHyperparameters):
+class RSPSHyperparameters(RelaxedHyperparameters):
     """Those of NATS-Bench's one-shot configuration.
 
     Attributes:
@@ -25,14 +25,14 @@ class RspsHyperparameters(RelaxedHyperparameters):
         self._check("candidates", "a positive integer", lambda v: v > 0)
 
 
-class Rsps(RelaxedAgent):
+class RSPS(RelaxedAgent):
     """Trains the weights on a uniform architecture a step; proposes the best of uniform ones by the held-out loss.
 
     Source: Li & Talwalkar 2019, "Random Search and Reproducibility for Neural Architecture Search", section 3.2.
     """
 
-    Hyperparameters = RspsHyperparameters
-    hyperparameters: RspsHyperparameters
+    Hyperparameters = RSPSHyperparameters
+    hyperparameters: RSPSHyperparameters
 
     def train(self) -> dict[str, float]:
         tokens = self.space.sample(self.rng, 1)

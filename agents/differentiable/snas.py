@@ -13,7 +13,7 @@ from nas_gym.agents.differentiable.agent import DifferentiableAgent, Differentia
 
 
 @dataclass(frozen=True)
-class SnasHyperparameters(DifferentiableHyperparameters):
+class SNASHyperparameters(DifferentiableHyperparameters):
     """Those of Xie et al. 2019, appendix, and of the authors' code.
 
     Attributes:
@@ -37,15 +37,15 @@ class SnasHyperparameters(DifferentiableHyperparameters):
         self._check("resource_weight", "finite and not negative", lambda v: 0 <= v < math.inf)
 
 
-class Snas(DifferentiableAgent):
+class SNAS(DifferentiableAgent):
     """Draws almost one operation an edge; the weights and the parameters descend the same loss in one step.
 
     Source: Xie et al. 2019, "SNAS: Stochastic Neural Architecture Search", sections 2.2 (the concrete distribution) and
     2.4 (resource constraint). Both learn from the part of the train split that is not held out.
     """
 
-    Hyperparameters = SnasHyperparameters
-    hyperparameters: SnasHyperparameters
+    Hyperparameters = SNASHyperparameters
+    hyperparameters: SNASHyperparameters
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
