@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from .controllers.controller import Controller
     from .controllers.lstm import LSTMController
     from .controllers.softmaxes import IndependentSoftmaxes
+    from .differentiable.agent import DifferentiableAgent, RelaxedAgent
+    from .differentiable.darts import DARTS
+    from .differentiable.drnas import DrNAS
+    from .differentiable.gdas import GDAS
+    from .differentiable.rsps import RSPS
+    from .differentiable.snas import SNAS
     from .evolution.nsga2 import NSGA2
     from .evolution.regularized_evolution import RegularizedEvolution
     from .evolution.tournament_evolution import TournamentEvolution
@@ -42,6 +48,13 @@ if TYPE_CHECKING:
     from .stable_baselines.on_policy import SB3A2C, SB3PPO, SB3TRPO, SB3MaskablePPO, SB3RecurrentPPO
 
 _LAZY = {
+    "DARTS": ".differentiable.darts",
+    "DifferentiableAgent": ".differentiable.agent",
+    "DrNAS": ".differentiable.drnas",
+    "GDAS": ".differentiable.gdas",
+    "RSPS": ".differentiable.rsps",
+    "RelaxedAgent": ".differentiable.agent",
+    "SNAS": ".differentiable.snas",
     "BOGCN": ".predictor_based.bogcn",
     "Bananas": ".predictor_based.bananas",
     "Bayesian": ".predictor_based.bayesian",
@@ -85,16 +98,20 @@ __all__ = [
     "AGENTS",
     "BOGCN",
     "BOHB",
+    "DARTS",
     "EAS",
+    "GDAS",
     "MCTS",
     "NPENAS",
     "NSGA2",
     "PPO",
+    "RSPS",
     "SB3A2C",
     "SB3DQN",
     "SB3PPO",
     "SB3QRDQN",
     "SB3TRPO",
+    "SNAS",
     "TPE",
     "Agent",
     "Bananas",
@@ -102,6 +119,8 @@ __all__ = [
     "Budget",
     "Callback",
     "Controller",
+    "DifferentiableAgent",
+    "DrNAS",
     "Dyna",
     "GFlowNet",
     "IndependentSoftmaxes",
@@ -114,6 +133,7 @@ __all__ = [
     "RandomSearch",
     "RegularizedEvolution",
     "Reinforce",
+    "RelaxedAgent",
     "SB3MaskablePPO",
     "SB3RecurrentPPO",
     "SearchResult",

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -56,10 +56,11 @@ class Agent(ABC):
             before it proposes the next.
         needs_fidelities: whether it needs an evaluator that can spend a share of its budget on an architecture.
         vector_rewards: whether it learns from rewards that are vectors.
+        relaxed: whether it trains a relaxed network, which the environment's evaluator must then hold.
 
     Raises:
-        ValueError: the environment has no search space, or vector rewards for an agent that does not learn from them; a
-            hyperparameter is unknown or out of range.
+        ValueError: the environment has no search space, vector rewards for an agent that does not learn from them, or
+            an evaluator that is not for the agent; a hyperparameter is unknown or out of range.
     """
 
     Hyperparameters: ClassVar[type[Any]]
@@ -67,6 +68,7 @@ class Agent(ABC):
     staleness: ClassVar[int | None] = 0
     needs_fidelities: ClassVar[bool] = False
     vector_rewards: ClassVar[bool] = False
+    relaxed: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class Agent(ABC):
         check_seed(seed)
         self.problem = Problem(make_vector(env, NUM_ENVS) if isinstance(env, str) else env)
         self._check_rewards()
+        self._check_evaluator()
         self.space = self.problem.space
         if not isinstance(hyperparameters, self.Hyperparameters):
             hyperparameters = load_hyperparameters(
@@ -97,6 +100,19 @@ class Agent(ABC):
             raise ValueError(
                 f"the rewards of env are vectors of {dimensions} numbers; {type(self).__name__} learns from one: give "
                 "the environment the objective 'linear', which weighs them, or 'soft-constraint'"
+            )
+
+    def _check_evaluator(self) -> None:
+        evaluator = self.problem.evaluator.unwrapped
+        if self.relaxed and not evaluator.relaxed:
+            raise ValueError(
+                f"agent {self.name!r} trains a relaxed network itself: give the environment evaluator='relaxed', in "
+                f"space 'bench201' or 'cell:darts'; got {type(evaluator).__name__}"
+            )
+        if evaluator.relaxed and not self.relaxed:
+            raise ValueError(
+                f"evaluator 'relaxed' is trained by differentiable agents alone, such as 'darts'; agent {self.name!r} "
+                "plays the evaluator 'shared-weights'"
             )
 
     @property
@@ -135,6 +151,13 @@ class Agent(ABC):
         ids = np.arange(self._proposed, self._proposed + len(tokens))
         self._proposed += len(tokens)
         return Proposal(ids, tokens, fidelities, tasks, parents)
+
+    def prepare(self) -> Iterator[dict[str, float]]:
+        """Does the training that the agent itself needs before its next proposal, a step an item.
+
+        `ask` runs it to its end; a run that wants to save itself in between iterates over it first.
+        """
+        return iter(())
 
     def withdraw(self) -> None:  # noqa: B027  # most agents keep nothing of them
         """Gives up all proposals without a trial so far: none will come."""

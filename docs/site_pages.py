@@ -137,6 +137,15 @@ def agent_page(name: str, scores: dict[str, tuple[str, str]], has_curve: bool) -
 def usage(name: str) -> Iterator[str]:
     """How an agent is called."""
     environment = "NAS-Transform-v0" if name == "eas" else "NAS-Bench201-v0"
+    if AGENTS[name].relaxed:
+        yield from ("```sh", f"nas-gym train --env {environment} --agent {name} --trials 12 --task fashion-mnist \\")
+        yield from ("    --params steps_per_trial:50 --env-params evaluator:relaxed", "```", "")
+        yield from ("```python", "import gymnasium as gym", "import nas_gym")
+        yield from ("from nas_gym.agents import make_agent", "")
+        yield f'env = gym.make("{environment}", evaluator="relaxed", task="fashion-mnist")'
+        yield f'agent = make_agent("{name}", env, seed=0, hyperparameters={{"steps_per_trial": 50, "horizon": 12}})'
+        yield from ("print(agent.learn(trials=12))", "```")
+        return
     yield from ("```sh", f"nas-gym train --env {environment} --agent {name} --trials 150", "```", "")
     yield from ("```python", "from nas_gym.agents import make_agent", "")
     yield from (f'result = make_agent("{name}", "{environment}", seed=0).learn(trials=150)', "print(result)", "```")

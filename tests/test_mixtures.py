@@ -48,8 +48,7 @@ def test_one_hot_weights_are_choices(kind: Callable[..., Bank], sources: tuple[i
     choice = np.array([0, 3, 0, 1, 4, 2])
     chosen = bank()(maps, source, choice)
     assert torch.equal(made(maps, source, one_hot(choice, 5)), chosen)
-    weighted = made(maps, source, one_hot(choice, 5).requires_grad_())  # runs all modules
-    torch.testing.assert_close(weighted, chosen, rtol=1e-5, atol=1e-6)
+    assert torch.equal(made(maps, source, one_hot(choice, 5).requires_grad_()), chosen)
 
 
 @pytest.mark.parametrize("needs_gradient", [False, True])
@@ -74,10 +73,10 @@ def test_a_mixture_is_the_weighted_sum(kind: Callable[..., Bank], needs_gradient
 
 @pytest.mark.slow
 def test_gradients_equal_finite_differences() -> None:
-    """With respect to every weight, of those that are zero too, and to what is read."""
+    """With respect to every weight and to what is read; what is not run has no gradient."""
     made = bank().double()
     x = torch.randn(2 * IMAGES, CHANNELS, 4, 4, dtype=torch.float64, requires_grad=True)
-    weights = torch.tensor([[0.3, 0.0, 0.2, 0.5, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    weights = torch.tensor([[0.3, 0.1, 0.2, 0.5, 0.4], [0.2, 1.0, -0.1, 0.3, 0.1]], dtype=torch.float64)
 
     def run(weights: Tensor, x: Tensor) -> Tensor:
         out: Tensor = made([Maps(x, 2)], np.zeros(2, dtype=np.int64), weights)
@@ -85,11 +84,14 @@ def test_gradients_equal_finite_differences() -> None:
 
     assert torch.autograd.gradcheck(run, (weights.requires_grad_(), x))
     (gradient,) = torch.autograd.grad(run(weights, x).sum(), weights)
-    assert (gradient[:, :4] != 0).all(), "also of operations whose weight is zero"
+    assert (gradient[:, :4] != 0).all()
     assert (gradient[:, 4] == 0).all(), "of `none`"
+    hard = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]] * 2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(run(hard, x).sum(), hard)
+    assert ((gradient != 0) == (hard != 0)).all()
 
 
-def test_modules_without_weight_are_skipped_where_no_gradient_is_needed() -> None:
+def test_modules_without_weight_are_skipped() -> None:
     class Counted(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -105,10 +107,7 @@ def test_modules_without_weight_are_skipped_where_no_gradient_is_needed() -> Non
     made(maps, source, weights)
     assert [module.seen for module in modules] == [[IMAGES], [2 * IMAGES], []]
     made(maps, source, weights.requires_grad_())
-    assert [module.seen[-1] for module in modules] == [2 * IMAGES] * 3
-    with torch.no_grad():
-        made(maps, source, weights)
-    assert [len(module.seen) for module in modules] == [3, 3, 1]
+    assert [len(module.seen) for module in modules] == [2, 2, 0]
 
 
 def test_no_weight_at_all_gives_zeros() -> None:

@@ -128,3 +128,34 @@ def test_a_leader_that_is_not_the_best_elsewhere_is_explained() -> None:
     far = [row("reference", "plain", valid, 0.9 + valid / 100) for valid in (0.60, 0.62, 0.61)]
     (sentence,) = _leaders(result, Comparison("training", 1, (*rows, *far)))
     assert "does not rank them as the test split does" in sentence
+
+
+def test_the_mixture_of_a_differentiable_search(tmp_path) -> None:
+    """A cell for each trial, edge and operation, as dark as the weight is large beside the largest."""
+    config = RunConfig(
+        env="NAS-Bench201-v0",
+        task="digits",
+        agent="darts",
+        trials=3,
+        hyperparameters={"steps_per_trial": 2, "learning_rate": 0.5},
+        env_kwargs={"evaluator": "relaxed", "evaluator_kwargs": {"channels": 4, "batch_size": 16}},
+        retrain_epochs=0,
+    )
+    run = Run(tmp_path / "run", config, Console(quiet=True))
+    run.execute()
+    text = write_run_report(tmp_path / "run")[0].read_text()
+    heat = re.search(r'<svg class="heat".*?</svg>', text, re.DOTALL).group()
+    cells = re.findall(r'fill-opacity="([\d.]+)"><title>(\S+), (\S+), after (\d) trials: ([\d.]+)', heat)
+    assert len(cells) == 3 * 6 * 5
+    last = {(edge, name): float(weight) for _, edge, name, trial, weight in cells if trial == "3"}
+    strengths = run.agent.strengths()
+    for row, edge in enumerate(run.agent.edges.names):
+        for column, name in enumerate(run.agent.edges.operations):
+            assert last[edge, name] == pytest.approx(strengths[row, column], abs=1e-3)
+    darkest = max(cells, key=lambda cell: float(cell[4]))
+    assert darkest[0] == "1.000"
+    assert "mixture/" not in json.dumps(data_of(text)["charts"])
+
+
+def test_no_mixture_no_heat_map(folder) -> None:
+    assert 'class="heat"' not in write_run_report(folder)[0].read_text()

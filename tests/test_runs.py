@@ -68,6 +68,16 @@ CONSTANT = RunConfig(
     env_kwargs={"evaluator": "constant"},
 )
 RANDOM = replace(CONSTANT, agent="random", trials=34, hyperparameters={})  # the last batch overruns the budget
+RELAXED = RunConfig(
+    env="NAS-Bench201-v0",
+    task="digits",
+    agent="snas",
+    trials=4,
+    seed=3,
+    hyperparameters={"steps_per_trial": 3},
+    env_kwargs={"evaluator": "relaxed", "evaluator_kwargs": {"channels": 4, "batch_size": 16, "score_images": 64}},
+    retrain_epochs=0,
+)
 COMPARED = replace(
     INTERLEAVED,
     trials=4,
@@ -86,6 +96,7 @@ CONFIGS = {
     "reinforce": CONSTANT,
     "random": RANDOM,
     "compared": COMPARED,
+    "relaxed": RELAXED,
 }
 CLOCKS = {"time/fps"}
 
@@ -232,6 +243,7 @@ def assert_clocks(folder: Path) -> None:
 
 
 UPDATE = "nas_gym.evaluators.shared_weights:SharedWeightEvaluator.update"
+STEP = "nas_gym.evaluators.relaxed:RelaxedEvaluator.relaxed_step"
 ADD = "nas_gym.experiments.run.record:TrialRecord.add"
 MIDDLE = "nas_gym.experiments.run.record:TrialRecord._write_head"  # of a transaction; of one a save as well
 CHECKPOINT = "nas_gym.experiments.run.checkpoint:save_tensors"
@@ -261,6 +273,9 @@ def on_record(folder: Path) -> int:
         pytest.param("enas", Kill(UPDATE, 6), 8, True, id="enas-second-phase"),
         pytest.param("enas", Kill(UPDATE, 11, saves=7), 16, True, id="enas-third-phase-past-checkpoint"),
         pytest.param("enas", Kill(ADD, 4), 12, True, id="enas-frozen-weights"),
+        pytest.param("relaxed", Kill(STEP, 2), 0, True, id="relaxed-first-epoch"),
+        pytest.param("relaxed", Kill(STEP, 8), 2, True, id="relaxed-within-an-epoch"),
+        pytest.param("relaxed", Kill(ADD, 3, saves=7), 2, True, id="relaxed-past-checkpoint"),
     ],
 )
 def test_resume_shared_weights(tmp_path, uninterrupted, name, kill, trials, checkpoint) -> None:
@@ -463,7 +478,7 @@ def test_what_is_on_record_is_not_asked_again(tmp_path, deterministic, trials) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [None, 300.0], ids=["trials", "seconds"])
-@pytest.mark.parametrize("agent", [name for name in AGENTS if name != "eas"])  # on tables it has nothing to grow
+@pytest.mark.parametrize("agent", [name for name in AGENTS if name != "eas" and not AGENTS[name].relaxed])
 def test_every_agent_goes_on_to_the_bit(tmp_path, agent, seconds) -> None:
     """On a table with learning curves, from a record that breaks off in the middle of a batch."""
     config = on_table(tmp_path, agent, trials=45, seed=2, simulated_seconds=seconds)

@@ -22,6 +22,7 @@ from nas_gym.experiments.intervals import MeanInterval
 from nas_gym.experiments.plotting import AXIS_LABELS, BASELINE, SERIES
 from nas_gym.experiments.report.charts import CURVES, Chart, Series
 from nas_gym.experiments.report.drawing import drawing
+from nas_gym.experiments.report.heat_map import MIXTURE, Scalars, heat_map
 from nas_gym.experiments.report.page import render
 from nas_gym.experiments.run.comparison_result import HEADINGS, Comparison, Row, amount
 from nas_gym.experiments.run.config import CONFIG, RunConfig, read_config
@@ -94,7 +95,8 @@ def write_run_report(folder: Path, refresh: int | None = None) -> tuple[Path, bo
         ValueError: the folder holds no run, or its record is damaged.
     """
     run = read_run(folder)
-    charts = {"search": _search_charts(run), "tradeoffs": _tradeoff_charts(run.result), "curves": _curves(folder)}
+    scalars = _scalars(folder)
+    charts = {"search": _search_charts(run), "tradeoffs": _tradeoff_charts(run.result), "curves": _curves(scalars)}
     labels = dict.fromkeys(each.label for found in charts.values() for chart in found for each in chart.series)
     shown = best_trials(run.result, SHOWN) if _sound(run.result).any() else []
     page = render(
@@ -110,6 +112,7 @@ def write_run_report(folder: Path, refresh: int | None = None) -> tuple[Path, bo
         shown=[(trial, _architecture(run.result, trial)) for trial in shown],
         costs=[name for name in ("seconds", *COSTS) if name in run.result.metrics],
         comparison=_comparison(run),
+        mixtures=heat_map(scalars),
         files={name: about for name, about in FILES.items() if (folder / name).exists()},
         configuration=(folder / CONFIG).read_text(),
         amount=amount,
@@ -199,15 +202,22 @@ def _tradeoff_charts(result: SearchResult) -> list[Chart]:
     return charts
 
 
-def _curves(folder: Path) -> list[Chart]:
-    """What TensorBoard shows of the training of the agent and of shared weights."""
+def _scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """What TensorBoard has: by tag, values by step."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 400}).Reload()
+    return {
+        tag: {event.step: event.value for event in events.Scalars(tag) if math.isfinite(event.value)}
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def _curves(scalars: Scalars) -> list[Chart]:
+    """The training of the agent and of shared weights."""
     charts = []
-    for tag in sorted(events.Tags()["scalars"]):
-        found = {event.step: event.value for event in events.Scalars(tag) if math.isfinite(event.value)}
-        if len(found) > 1 and not tag.startswith("search/"):
+    for tag, found in sorted(scalars.items()):
+        if len(found) > 1 and not tag.startswith(("search/", MIXTURE)):
             x, y = (np.array(values, dtype=np.float64) for values in (list(found), list(found.values())))
             unit = "trials" if tag.startswith(("rollout/", "train/", "time/")) else "steps"
             charts.append(Chart(f"curve-{tag}", tag, CURVES, unit, "", (Series(tag, x, y),)))

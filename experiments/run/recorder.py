@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class Recorder(Callback):
     # ------------------------------------------------------------------ in the search
 
     def before_trials(self, agent: Agent) -> None:
-        for statistics in self.schedule.prepare():
+        for statistics in chain(self.schedule.prepare(), agent.prepare()):
             self._show_training(int(statistics["pending_steps"]))
             self._scalars(statistics, _training_steps(self.schedule))
             self.save_or_stop()

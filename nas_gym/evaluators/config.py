@@ -18,6 +18,7 @@ EVALUATORS: Registry[type[Evaluator]] = Registry(
         "from-scratch": "nas_gym.evaluators.from_scratch:FromScratchEvaluator",
         "hypernetwork": "nas_gym.evaluators.hypernetwork:HypernetworkEvaluator",
         "morphism": "nas_gym.evaluators.morphism:MorphismEvaluator",
+        "relaxed": "nas_gym.evaluators.relaxed:RelaxedEvaluator",
         "shared-weights": "nas_gym.evaluators.shared_weights:SharedWeightEvaluator",
         "table": "nas_gym.evaluators.tabular:TabularEvaluator",
         "zero-cost": "nas_gym.evaluators.zero_cost:ZeroCostEvaluator",

@@ -91,6 +91,7 @@ class Evaluator(ABC):
         trains: whether it trains networks on a task: then its arguments include ``task``, ``seed``, ``device``,
             ``data_dir`` and ``download``.
         uses_task: whether its arguments include ``task``.
+        relaxed: whether a differentiable agent trains the weights that it scores with, and no schedule does.
         stateful: whether earlier calls, of `update` or of `evaluate`, change later results, so that a run must save it.
         fidelities: the shares of the full budget that it can spend on an architecture, ascending, the last one 1; ()
             where it evaluates in full only.
@@ -101,6 +102,7 @@ class Evaluator(ABC):
 
     trains: ClassVar[bool] = False
     uses_task: ClassVar[bool] = False
+    relaxed: ClassVar[bool] = False
     objective: str = "accuracy"
     stateful: bool = False
     fidelities: tuple[float, ...] = ()

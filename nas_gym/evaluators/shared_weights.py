@@ -104,6 +104,7 @@ class SharedWeightEvaluator(TaskEvaluator):
     Settings = SharedWeightSettings
     stateful = True
     objective = "likelihood"
+    nesterov = True
     settings: SharedWeightSettings
 
     def __init__(self, space: SearchSpace, task: Task | str = "digits", **arguments: Any) -> None:
@@ -125,7 +126,7 @@ class SharedWeightEvaluator(TaskEvaluator):
             self.settings.learning_rate,
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
-            nesterov=self.settings.momentum > 0,
+            nesterov=self.nesterov and self.settings.momentum > 0,
         )
 
     def make_supernet(self) -> nn.Module:

@@ -79,7 +79,7 @@ class Bank(nn.Module):
             states: what the architectures may read.
             source: int64[B], the state that each architecture reads.
             choice: int64[B], the module that each architecture uses; or float[B, choices], the weight that each module
-                has in its output. A module is skipped where its weight is zero and needs no gradient.
+                has in its output. A module is skipped where its weight is zero, which then has no gradient.
 
         Returns:
             float[B * N, C', H', W'], architectures first.
@@ -99,8 +99,7 @@ class Bank(nn.Module):
                 yield used, np.flatnonzero(choice == used).tolist()
             return
         held = [int(key) for key in self.choices]
-        weights = choice.detach().cpu().numpy()[:, held]
-        uses = np.full(weights.shape, True) if choice.requires_grad and torch.is_grad_enabled() else weights != 0
+        uses = choice.detach().cpu().numpy()[:, held] != 0
         uses[~uses.any(axis=1), 0] = True  # an architecture without any weight still needs an output, of zeros
         for used, column in zip(held, uses.T, strict=True):
             if column.any():

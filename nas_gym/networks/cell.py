@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas_gym.networks.bank import Bank, Indices, Maps
+from nas_gym.networks.bank import Bank, Choices, Indices, Maps
 from nas_gym.networks.network import Head, Network, Stem, masked
 from nas_gym.networks.operations import FactorisedReduction, Norm, convolution, make_operation
 from nas_gym.spaces import CellSpace, Tokens
@@ -41,14 +41,18 @@ class CellNetwork(Network):
         self.auxiliary_cell = -1
         for index, kind in enumerate(kinds):
             channels *= 2 if kind == "reduction" else 1
-            cell = Cell(self, kind, (before, previous), channels, before_is_larger)
+            cell = self.make_cell(kind, (before, previous), channels, before_is_larger)
             self.cells.append(cell)
             before, previous, before_is_larger = previous, cell.out_channels, kind == "reduction"
             if settings.auxiliary and self.architecture is not None and index == auxiliary_at:
                 self.auxiliary_head, self.auxiliary_cell = Head(previous, num_classes), index
         self.head = Head(previous, num_classes)
 
-    def run(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+    def make_cell(self, kind: str, in_channels: tuple[int, int], channels: int, first_is_larger: bool) -> AnyCell:
+        """A cell that reads feature maps of these numbers of channels."""
+        return Cell(self, kind, in_channels, channels, first_is_larger)
+
+    def run(self, images: Tensor, tokens: Choices) -> tuple[Tensor, Tensor | None]:
         x = self.expanded(self.stem(images), len(tokens))
         before, previous, auxiliary = x, x, None
         for index, cell in enumerate(self.cells):
@@ -74,6 +78,26 @@ class CellNetwork(Network):
         return (np.array(cell.ends)[:, None] * channels + np.arange(channels)).ravel()
 
 
+def cell_inputs(in_channels: tuple[int, int], channels: int, first_is_larger: bool, norm: Norm) -> nn.ModuleList:
+    """What brings the outputs of the two cells before to the channels and the resolution of a cell."""
+    first: nn.Module = (
+        FactorisedReduction(in_channels[0], channels, norm)
+        if first_is_larger
+        else convolution(in_channels[0], channels, 1, 1, norm)
+    )
+    return nn.ModuleList([first, convolution(in_channels[1], channels, 1, 1, norm)])
+
+
+class AnyCell(nn.Module):
+    """A cell of a network.
+
+    Attributes:
+        out_channels: of its output.
+    """
+
+    out_channels: int
+
+
 class Halves(nn.Module):
     """The sum of the two halves of the channels: `add` on what `concat` would join."""
 
@@ -82,7 +106,7 @@ class Halves(nn.Module):
         return first + second
 
 
-class Cell(nn.Module):
+class Cell(AnyCell):
     """One cell: two inputs, nodes that each apply two operations to earlier states, a concatenation.
 
     In a reduction cell the operations on the cell's inputs have stride 2, those between nodes have not; so a
@@ -96,14 +120,7 @@ class Cell(nn.Module):
         self.space, self.reduces = network.space, kind == "reduction"
         self.first = CELLS.index(kind) * self.space.nodes * self.space.decisions_per_node
         norm = network.norm
-        self.inputs = nn.ModuleList(
-            [
-                FactorisedReduction(in_channels[0], channels, norm)
-                if first_is_larger
-                else convolution(in_channels[0], channels, 1, 1, norm),
-                convolution(in_channels[1], channels, 1, 1, norm),
-            ]
-        )
+        self.inputs = cell_inputs(in_channels, channels, first_is_larger, norm)
         self.operations = nn.ModuleList()  # two banks a node
         self.combines = nn.ModuleList()
         for node in range(self.space.nodes):

@@ -52,7 +52,8 @@ class Network(nn.Module, ABC):
 
     Attributes:
         unused_settings: what a space has no use for; it must be left at its default.
-        takes_mixtures: whether a supernet also runs under weights of the choices, float[B, T, A].
+        takes_mixtures: whether a supernet also runs under weights of the choices, float[B, T, A], or of the operations
+            on the edges of the space (`relaxed`).
         batchable: whether many networks of it can train as one `NetworkBatch`: it routes architectures by banks, or not
             at all, and its modules have the names of its supernet's.
 
@@ -152,10 +153,15 @@ class Network(nn.Module, ABC):
     def _check_mixture(self, weights: Tensor) -> None:
         if not self.takes_mixtures:
             raise ValueError(f"networks of space {self.space.name!r} take tokens as int64 arrays, and no mixtures")
-        shape = self.space.length, self.space.num_choices
+        shape = self.mixture_shape
         if weights.shape[1:] != shape or not weights.is_floating_point():
             got = f"{str(weights.dtype).removeprefix('torch.')} {list(weights.shape)}"
             raise ValueError(f"a mixture must be float [B, {shape[0]}, {shape[1]}], got {got}")
+
+    @property
+    def mixture_shape(self) -> tuple[int, int]:
+        """T decisions and A choices, of each of which a mixture has a weight."""
+        return self.space.length, self.space.num_choices
 
     def expanded(self, x: Tensor, batch: int) -> Tensor:
         """float[N, ...] -> float[batch * N, ...]: the same images for every architecture, if each has not its own."""

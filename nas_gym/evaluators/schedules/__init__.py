@@ -46,7 +46,8 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
 
     Args:
         spec: a schedule; one of the names in `SCHEDULES`; or a mapping with ``name``, ``seed`` and the fields of
-            `ScheduleSettings`. An evaluator that `update` does not train is never trained, whatever the name.
+            `ScheduleSettings`. An evaluator that `update` does not train, or that an agent trains, is never trained,
+            whatever the name.
         evaluator: what it trains and scores with.
 
     Raises:
@@ -60,4 +61,5 @@ def make_schedule(spec: Schedule | str | Mapping[str, Any], evaluator: Evaluator
         raise ValueError(unknown("schedule", name, SCHEDULES))
     check_seed(seed, "seed of the schedule")
     settings = from_mapping(ScheduleSettings, fields, f"schedule {name!r}", "field")
-    return SCHEDULES[name](evaluator, settings, seed) if evaluator.has_shared_weights else Schedule(evaluator)
+    scheduled = evaluator.has_shared_weights and not evaluator.unwrapped.relaxed
+    return SCHEDULES[name](evaluator, settings, seed) if scheduled else Schedule(evaluator)
