@@ -42,7 +42,9 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "GFlowNet": ("gflownet", {}),
     "reinforce": ("reinforce", {}),
     "bayesian": ("bayesian", {}),
+    "PPO": ("ppo", {}),
     "dyna": ("dyna", {}),
+    "dyna, preset policy": ("dyna", {"preset": "policy"}),
 }
 CLOSE = 1e-3  # to the best architecture of the table, in the normalised score
 # Of a plain simulation on NAS-Bench-201's accuracies after 12 epochs, 150 trials, 200 runs.
