@@ -295,7 +295,7 @@ def main(
     picture: Path | None = None,
     agents: tuple[str, ...] = tuple(PLAYERS),
     workers: tuple[int, ...] = WORKERS,
-    seeds: int = 4,
+    seeds: tuple[int, ...] = (0, 1, 2, 3),
 ) -> None:
     """Plays the searches that are not in OUT.json yet; writes OUT.json and OUT.md.
 
@@ -311,7 +311,7 @@ def main(
     file = out.with_suffix(".json")
     searches = [Search(**row) for row in json.loads(file.read_text())] if file.exists() else []
     known = {(one.player, one.workers, one.asynchronous, one.conditions, one.seed) for one in searches}
-    for seed, count, name in product(range(seeds), workers, agents):
+    for seed, count, name in product(seeds, workers, agents):
         for conditions, way in product(CONDITIONS if name == "random" else (HARSH,), PLAYERS[name].ways):
             key = name, count, way, conditions, seed
             # With one worker there is nothing to wait for, and both ways are one.
