@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nas_gym.evaluators import waiting
-from nas_gym.evaluators.waiting import TimeLimit, as_they_end
+from nas_gym.evaluators.waiting import TimeLimit, first_ended
 
 
 def test_the_default_is_a_multiple_of_the_median() -> None:
@@ -49,7 +49,8 @@ def test_waiting_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
         if (error := next(polls)) is not None:
             raise error
 
-    found = []
+    assert first_ended([never, done], poll) == {done}
     with pytest.raises(KeyboardInterrupt):
-        found.extend(each for each in as_they_end([never, done], poll))
+        first_ended([never], poll)
     assert list(polls) == []
+    assert not first_ended([], poll), "nothing to wait for"

@@ -9,7 +9,6 @@ from typing import Any
 
 from nas_gym.agents import Agent, Budget, Callback, Proposal, SearchResult, play
 from nas_gym.evaluators import Evaluator
-from nas_gym.evaluators.waiting import as_they_end
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +68,9 @@ def learn_asynchronously(
             updates, proposal = agent.updates, agent.ask(1)
             callback.proposed(agent, proposal)
             running.append(_Running(proposal, updates, _begin(evaluator, proposal)))
-        next(as_they_end([each.future for each in running], poll), None)
-        ended += [each for each in running if each.future.done()]
-        running = [each for each in running if each not in ended]
+        done = set(evaluator.wait([each.future for each in running], poll))
+        ended += [each for each in running if each.future in done]
+        running = [each for each in running if each.future not in done]
         if limit is not None and any(agent.updates - each.updates >= limit for each in running):
             continue
         ended.sort(key=lambda each: int(each.proposal.ids[0]))

@@ -9,6 +9,7 @@ from nas_gym.evaluators.guarded import GuardedEvaluator
 from nas_gym.evaluators.multitask import MultiTaskEvaluator, MultiTaskSchedule
 from nas_gym.evaluators.objective import OBJECTIVES, AccuracyObjective, Objective, make_objective
 from nas_gym.evaluators.schedules import DEFAULT_SCHEDULE, SCHEDULES, ScheduleSettings, make_schedule
+from nas_gym.evaluators.simulated import ClusterConditions, SimulatedCluster
 from nas_gym.evaluators.store import EvaluationStore, StoredEvaluator
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "OBJECTIVES",
     "SCHEDULES",
     "AccuracyObjective",
+    "ClusterConditions",
     "DistributedEvaluator",
     "EvaluationStore",
     "Evaluations",
@@ -29,6 +31,7 @@ __all__ = [
     "Objective",
     "Schedule",
     "ScheduleSettings",
+    "SimulatedCluster",
     "StoredEvaluator",
     "make_evaluator",
     "make_objective",

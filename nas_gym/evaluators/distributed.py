@@ -12,7 +12,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,8 +21,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from nas_gym.evaluators.evaluator import Evaluations, Evaluator, concatenate
-from nas_gym.evaluators.waiting import TimeLimit, as_they_end
+from nas_gym.evaluators.evaluator import Evaluations, Evaluator
+from nas_gym.evaluators.pool import WorkerPool, check_positive
+from nas_gym.evaluators.waiting import TimeLimit
 from nas_gym.spaces import Tokens
 
 logger = logging.getLogger("nas_gym")
@@ -68,7 +69,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class DistributedEvaluator(Evaluator):
+class DistributedEvaluator(WorkerPool):
     """Evaluates in worker processes, each with its own evaluator, on this machine or on a Ray cluster.
 
     A batch is distributed over the workers, one architecture at a time, and returned in its order. The results equal
@@ -115,22 +116,14 @@ class DistributedEvaluator(Evaluator):
         attempts: int = 3,
         local: Evaluator | None = None,
     ) -> None:
-        for name, whole in (("workers", workers), ("attempts", attempts)):
-            if not isinstance(whole, int) or isinstance(whole, bool) or whole < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {whole!r}")
+        check_positive("workers", workers)
+        check_positive("attempts", attempts)
         for name, number in (("cpus", cpus), ("gpus", gpus)):
             if not isinstance(number, Real) or isinstance(number, bool) or not 0 <= number < math.inf:
                 raise ValueError(f"{name} must be a number that is not negative, got {number!r}")
         self._limit = TimeLimit(timeout)
-        self.local = make() if local is None else local
-        super().__init__(self.local.space)
-        if self.local.stateful:
-            raise ValueError(
-                f"{type(self.local.unwrapped).__name__} is stateful: its state would differ between the workers"
-            )
-        self.fidelities, self.workers, self.lost = self.local.fidelities, workers, 0
-        self.attempts, self._make = attempts, make
-        self.poll: Callable[[], None] = lambda: None
+        super().__init__(make() if local is None else local, workers)
+        self.attempts, self.lost, self._make = attempts, 0, make
         self._started_ray = start_ray(address, workers * cpus, workers * gpus)
         import ray
 
@@ -139,17 +132,12 @@ class DistributedEvaluator(Evaluator):
         self._actors: list[Any] = []
         self._numbers = count(1)
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
-        self._begun: dict[tuple[bytes, float | None], list[Future[Evaluations]]] = {}
         self._fingerprint: Future[str | None] = Future()  # of the first worker
         self._lock, self._closed = threading.Lock(), False
         # One thread per worker. Daemons, so that the interpreter can exit while they work.
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def unwrapped(self) -> Evaluator:
-        return self.local.unwrapped
 
     def fingerprint(self) -> dict[str, Any]:
         """The fingerprint of the workers' evaluators, whose devices may differ from this process's.
@@ -160,38 +148,7 @@ class DistributedEvaluator(Evaluator):
         text = self._fingerprint.result()
         return self.local.fingerprint() if text is None else dict(json.loads(text))
 
-    # ------------------------------------------------------------------ evaluating
-
-    def evaluate(self, tokens: Tokens, *, fidelity: float | None = None, parents: Tokens | None = None) -> Evaluations:
-        """Distributes int64[B, T] over the workers; duplicates are evaluated once. Parents are ignored."""
-        if not len(tokens):
-            return self.local.evaluate(tokens, fidelity=fidelity, parents=parents)
-        parts = {part.tobytes(): found for part, found in self.evaluate_in_parts(tokens, fidelity=fidelity)}
-        return concatenate([parts[row.tobytes()] for row in tokens])
-
-    def evaluate_in_parts(
-        self, tokens: Tokens, *, fidelity: float | None = None
-    ) -> Iterator[tuple[Tokens, Evaluations]]:
-        unique = {row.tobytes(): row[None] for row in tokens}
-        futures = {self._taken(one, fidelity): one for one in unique.values()}
-        for future in as_they_end(futures, self.poll):
-            yield futures[future], future.result()
-
-    def begin(self, tokens: Tokens, *, fidelity: float | None = None) -> Future[Any]:
-        """Starts the evaluation of int64[1, T]; the next `evaluate` of it takes the result."""
-        waiting = self._begun.setdefault((tokens.tobytes(), fidelity), [])
-        waiting.append(waiting[0] if waiting else self._given(tokens, fidelity))
-        return waiting[0]
-
-    def _taken(self, tokens: Tokens, fidelity: float | None) -> Future[Evaluations]:
-        """The evaluation that `begin` has started, or a new one."""
-        waiting = self._begun.get((tokens.tobytes(), fidelity), [])
-        future = waiting.pop() if waiting else self._given(tokens, fidelity)
-        if not waiting:
-            self._begun.pop((tokens.tobytes(), fidelity), None)
-        return future
-
-    def _given(self, tokens: Tokens, fidelity: float | None) -> Future[Evaluations]:
+    def submit(self, tokens: Tokens, fidelity: float | None) -> Future[Evaluations]:
         if self._closed:
             raise ValueError("the evaluator is closed: its workers are gone")
         job = _Job(next(self._numbers), np.array(tokens), fidelity)
@@ -271,8 +228,7 @@ class DistributedEvaluator(Evaluator):
             if job.attempts < self.attempts:
                 self._jobs.put(job)
             else:
-                reason = f"worker lost {job.attempts} times"
-                job.future.set_result(Evaluations(np.zeros(1), {}, np.ones(1, dtype=bool), (reason,)))
+                job.future.set_result(Evaluations.failure(f"worker lost {job.attempts} times"))
             return False
         except Exception as raised:  # raised by Ray itself: pass it on to the caller
             job.future.set_exception(raised)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.evaluators.waiting import first_ended
 from nas_gym.spaces import SearchSpace, Tokens
 from nas_gym.types import Floats
 
@@ -47,6 +48,11 @@ class Evaluations:
         finite = np.isfinite(np.asarray(self.accuracy))
         if not finite[~failed].all():
             raise ValueError("accuracy must be finite wherever an evaluation has not failed")
+
+    @classmethod
+    def failure(cls, reason: str) -> Evaluations:
+        """One evaluation that has failed."""
+        return cls(np.zeros(1), {}, np.ones(1, dtype=bool), (reason,))
 
     def __len__(self) -> int:
         return len(self.accuracy)
@@ -162,6 +168,10 @@ class Evaluator(ABC):
         done: Future[Any] = Future()
         done.set_result(None)
         return done
+
+    def wait(self, begun: Collection[Future[Any]], poll: Callable[[], None]) -> Collection[Future[Any]]:
+        """Waits until something is done that `begin` has returned; see `first_ended`."""
+        return first_ended(begun, poll)
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that its results depend on beside the space, the architecture and the fidelity, as JSON has it.

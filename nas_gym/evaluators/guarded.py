@@ -6,8 +6,6 @@ import copy
 import logging
 from typing import Any
 
-import numpy as np
-
 from nas_gym.evaluators.evaluator import Evaluations, Evaluator, concatenate
 from nas_gym.spaces import Tokens
 
@@ -70,7 +68,7 @@ class GuardedEvaluator(Evaluator):
                 error = raised
         reason = f"raised {type(error).__name__}: {error}"
         logger.debug(reason, exc_info=error)
-        return Evaluations(np.zeros(1), {}, np.ones(1, dtype=bool), (reason,))
+        return Evaluations.failure(reason)
 
     def _state(self) -> dict[str, Any] | None:
         """What evaluations change; with shared weights, only `update` changes anything."""

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -362,6 +362,10 @@ class StoredEvaluator(Evaluator):
         evaluator: Evaluator = self.evaluator
         (known,) = self.store.read(self._series, tokens, self._share(fidelity))
         return evaluator.begin(tokens, fidelity=fidelity) if known is None else super().begin(tokens)
+
+    def wait(self, begun: Collection[Future[Any]], poll: Callable[[], None]) -> Collection[Future[Any]]:
+        evaluator: Evaluator = self.evaluator
+        return evaluator.wait(begun, poll)
 
     def _share(self, fidelity: float | None) -> float:
         """The share of the full budget that is spent for a requested fidelity."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from numbers import Real
 from typing import Any
@@ -40,14 +40,17 @@ class TimeLimit:
 
     def measured(self, seconds: float, fidelity: float | None = None) -> None:
         """Takes note of how long an evaluation took."""
-        self._durations[fidelity].append(seconds)
+        bisect.insort(self._durations[fidelity], seconds)  # in order, so that the median is at hand
 
     def seconds(self, fidelity: float | None = None) -> float:
         """The limit for an evaluation. It may change while one is waited for: others are measured meanwhile."""
         if self.timeout is not None:
             return self.timeout
         durations = self._durations[fidelity]
-        return max(FLOOR, MEDIANS * statistics.median(durations)) if len(durations) >= MEASURED else UNMEASURED
+        if len(durations) < MEASURED:
+            return UNMEASURED
+        median = (durations[len(durations) // 2] + durations[~(len(durations) // 2)]) / 2
+        return max(FLOOR, MEDIANS * median)
 
     @property
     def step(self) -> float:
@@ -55,10 +58,15 @@ class TimeLimit:
         return min(POLL_SECONDS, math.inf if self.timeout is None else self.timeout)
 
 
-def as_they_end(futures: Iterable[Future[Any]], poll: Callable[[], None]) -> Iterator[Future[Any]]:
-    """Yields futures as they are done, and calls `poll` about twice a second, so that it can interrupt the waiting."""
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-        yield from done
+def first_ended(futures: Collection[Future[Any]], poll: Callable[[], None]) -> Collection[Future[Any]]:
+    """Waits until one of these is done and returns all that are.
+
+    Args:
+        futures: any number; of none, none is returned at once.
+        poll: called before, and about twice a second meanwhile, so that it can interrupt the waiting.
+    """
+    done: Collection[Future[Any]] = ()
+    while futures and not done:
         poll()
+        done = wait(futures, POLL_SECONDS, FIRST_COMPLETED).done
+    return done
