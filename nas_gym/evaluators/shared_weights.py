@@ -112,6 +112,7 @@ class SharedWeightEvaluator(TaskEvaluator):
         self._one = self.make_supernet()
         for module in self._one.modules():
             if isinstance(module, ArchitectureNorm):
+                module.affine = self.settings.affine
                 module.requires_grad_(self.settings.affine)
         self._one.to(self.device)
         self.split_at: int | None = None
