@@ -23,9 +23,9 @@ from nas_gym.spaces import Tokens, make_space
 from nas_gym.tables.builder import BuildSettings
 from nas_gym.tasks import Augmentation, ImageTask, Split
 
-SPACES = ("cell:enas", "bench201", "chain", "macro", "size", "bench101", "hierarchical", "mobile")
+SPACES = ("cell:enas", "bench201", "chain:stop", "macro", "size", "bench101", "hierarchical", "mobile")
 """Those with supernets."""
-BATCHABLE = ("bench201", "cell:enas")
+BATCHABLE = ("bench201", "cell:enas", "size")
 """Those whose networks are trained together."""
 PROXY = BuildSettings()
 """Small networks and their training: the table builder's."""
