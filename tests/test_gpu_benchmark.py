@@ -124,8 +124,11 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_a_search_and_a_derivation_that_are_cut_off_go_on(tmp_path: Path) -> None:
+def test_a_search_and_a_derivation_that_are_cut_off_go_on(tmp_path: Path, monkeypatch) -> None:
     """Each is asked to stop by a signal as soon as it has begun."""
+    monkeypatch.setattr("nas_gym.experiments.derive.derivation.export", lambda *arguments: None)  # slow
+    for place in ("run.results", "derive.derivation"):
+        monkeypatch.setattr(f"nas_gym.experiments.{place}.draw_architecture", lambda *arguments: None)
     for piece, name in ((search.search, "search"), (search.derive, "derive")):
         cut, spent = bench(tmp_path), tmp_path / "parts" / f"{name}.spent"
         cut.stopping = bench(tmp_path, 0).stopping  # type: ignore[method-assign]

@@ -10,7 +10,17 @@ import torch
 from toy_tasks import toy_task
 
 from nas_gym.evaluators.training import TrainingSettings, fit
-from nas_gym.networks import NETWORKS, Network, NetworkSettings, bank, make_network, make_supernet, network
+from nas_gym.networks import (
+    NETWORKS,
+    Network,
+    NetworkSettings,
+    bank,
+    bench101,
+    make_network,
+    make_supernet,
+    mobile,
+    network,
+)
 from nas_gym.networks.network import ArchitectureNorm
 from nas_gym.spaces import make_space
 
@@ -23,7 +33,7 @@ def _one_thread() -> None:
 
 
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bank, network):
+    for module in (bank, network, bench101, mobile):
         monkeypatch.setattr(module, "on_gpu", lambda x: True)
 
 

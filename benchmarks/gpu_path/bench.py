@@ -79,6 +79,8 @@ class Sizes:
                 "stem_stride": 1,
                 "batch_size": 160,
                 "augment": True,
+                "score_images": 5000,
+                "score_batch": 500,
             },
         }
     )

@@ -349,7 +349,7 @@ def memory_reason(error: Exception) -> str:
         Exception: the error itself, if it is any other error.
     """
     # PyTorch has a class of its own for this on CUDA alone; its CPU allocator, cuDNN and cuBLAS raise bare ones.
-    bare = "can't allocate memory", "STATUS_ALLOC_FAILED"
+    bare = "can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in bare):
         return "out of memory"
     raise error
