@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from benchmarks.gpu_path.bench import SPACES
 from nas_gym.evaluators.shared_weights import SharedWeightSettings
 from nas_gym.networks import Network, make_supernet
+from nas_gym.networks.layers import channels_last
 from nas_gym.networks.network import ArchitectureNorm
 from nas_gym.spaces import Tokens, make_space
 
@@ -41,8 +43,12 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
-        self.total += function.__name__.partition(".")[0] not in FREE
-        return function(*arguments, **(named or {}))
+        name = function.__name__.partition(".")[0]
+        self.total += name not in FREE
+        found = function(*arguments, **(named or {}))
+        if name in ("convolution", "convolution_backward"):  # cuDNN keeps the order, tensors without data do not
+            return tree_map_only(torch.Tensor, channels_last, found)
+        return found
 
 
 def supernet(name: str) -> Network:
