@@ -33,8 +33,15 @@ BLOCKED = {
 }
 CODE = """
 import sys
+from importlib import metadata
 from importlib.machinery import PathFinder
 
+def version(name):
+    if name == "nas-gym":  # it is on the path, but not installed
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+
+known, metadata.version = metadata.version, version
 find = PathFinder.find_spec
 PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in {blocked} else find(name, *rest)
 import torch

@@ -38,8 +38,9 @@ def equal_supernets(bench: Bench, name: str) -> Row:
     """Logits and gradients of a supernet: of a batch against a loop, in bfloat16, on both devices."""
     space, sizes = make_space(name), bench.sizes
     tokens = space.sample(np.random.default_rng(0), sizes.equal)
-    images = torch.randn(sizes.batch, 1, sizes.pixels, sizes.pixels, generator=torch.Generator().manual_seed(0))
-    network = make_supernet(space, (1, sizes.pixels, sizes.pixels), 10, NetworkSettings(channels=8, reductions=1))
+    shape = (1, sizes.pixels, sizes.pixels)
+    images = torch.randn(min(sizes.batch, 16), *shape, generator=torch.Generator().manual_seed(0))
+    network = make_supernet(space, shape, 10, NetworkSettings(channels=8, reductions=1))
 
     def run(groups: Iterable[Tokens], device: torch.device, half: bool = False) -> tuple[Tensor, Tensor]:
         return logits_and_gradient(copy.deepcopy(network).to(device), images.to(device), groups, half)
