@@ -188,7 +188,7 @@ class _Rows(torch.autograd.Function):
         """The architectures `rows` out of float[batch * N, C, H, W]."""
         if len(rows) == batch and (rows == np.arange(batch)).all():
             return x
-        taken: Tensor = _Rows.apply(x, constant(rows, x.device), batch)  # type: ignore[no-untyped-call]
+        taken: Tensor = _Rows.apply(x, constant(rows, x.device), batch)
         return taken
 
     @staticmethod
