@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -32,6 +31,8 @@ class MeanInterval:
         mean = float(np.mean(accuracies))
         if len(accuracies) < 2:
             return cls(mean, None, None)
+        from scipy import stats
+
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(accuracies) - 1) * stats.sem(accuracies))
         return cls(mean, max(mean - half, 0.0), min(mean + half, 1.0))
 
@@ -71,6 +72,8 @@ class Difference:
         variance = sum(part for part, _ in variances)
         if variance == 0:
             return cls(value, None, None)
+        from scipy import stats
+
         freedom = variance**2 / sum(part**2 / freedom for part, freedom in variances)
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * math.sqrt(variance)
         return cls(value, value - half, value + half)

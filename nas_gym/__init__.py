@@ -20,9 +20,12 @@ make_sb3_vec: Callable[..., Any]
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # read when asked for: it costs a look through the installed distributions
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("nas-gym")
+        try:
+            return version("nas-gym")
+        except PackageNotFoundError:  # it is on the path, but not installed
+            return "unknown"
     if name == "make_sb3_vec":  # likewise: it imports torch
         return importlib.import_module("nas_gym.envs.stable_baselines").make_sb3_vec
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

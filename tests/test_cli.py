@@ -337,7 +337,7 @@ def test_an_interrupted_run_tells_how_to_go_on(command, tmp_path) -> None:
 
 
 def test_lines_where_there_is_no_terminal(monkeypatch) -> None:
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
+    monkeypatch.setattr("nas_gym.experiments.run.bars.LINE_SECONDS", 0.05)
     log = io.StringIO()
     with progress.progress_bars(Console(file=log)) as bars:
         first = bars.add_task("searching", total=40)
@@ -374,7 +374,7 @@ def test_bars_on_a_terminal() -> None:
 @pytest.mark.slow
 def test_the_warm_up_has_progress(command, monkeypatch) -> None:
     """While shared weights train, before any trial, and never an infinite best."""
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
+    monkeypatch.setattr("nas_gym.experiments.run.bars.LINE_SECONDS", 0.02)
     env = ["space:{name: cell, nodes: 2}", "schedule.warmup_steps:12", "evaluator_kwargs.channels:4"]
     words = ["--task", "digits", "--trials", "4", "--agent", "random", "--retrain-epochs", "0", "--run-dir", "there"]
     code, output = command("train", *words, "--env-params", *env)

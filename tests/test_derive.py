@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from nas_gym.experiments.derive.derivation import Derivation, DeriveConfig, best
 from nas_gym.experiments.derive.export import Classifier, export
 from nas_gym.experiments.intervals import MeanInterval
 from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.progress import Interrupted
 from nas_gym.experiments.run.run import Run
 from nas_gym.files import write_json
 from nas_gym.networks import NetworkSettings, make_network
@@ -172,20 +174,20 @@ def test_student_s_interval() -> None:
 
 def test_finished_trainings_are_kept_and_the_test_split_is_met_once(searched, tmp_path, derived, monkeypatch) -> None:
     trained, looked = [], []
-    train, score = derive.fit, derive.score
+    train, score = derive.Training, derive.score
 
-    def interrupted(networks: Any, *arguments: Any, seeds: Any, **options: Any) -> Any:
-        trained.append(seeds)
+    def interrupted(*arguments: Any, seed: int, **options: Any) -> Any:
+        trained.append(seed)
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return train(networks, *arguments, seeds=seeds, **options)
+        return train(*arguments, seed=seed, **options)
 
     def counted(network: Any, task: Any, split: Any) -> float:
         assert split is task.test
         looked.append(len(trained))
         return score(network, task, split)
 
-    monkeypatch.setattr(derive, "fit", interrupted)
+    monkeypatch.setattr(derive, "Training", interrupted)
     monkeypatch.setattr(derive, "score", counted)
     with pytest.raises(KeyboardInterrupt):
         derivation(searched, tmp_path / "out").execute()
@@ -198,6 +200,26 @@ def test_finished_trainings_are_kept_and_the_test_split_is_met_once(searched, tm
     assert strip(found["architectures"]) == strip(record(derived)["architectures"])
     assert derivation(searched, tmp_path / "out").execute() == found
     assert len(looked) == 4
+
+
+def test_a_training_that_is_cut_off_goes_on_from_its_epoch(searched, tmp_path, derived, monkeypatch) -> None:
+    done, advance = [], derive.Training.advance
+
+    def stopped(training: Any, epochs: int) -> None:
+        advance(training, epochs)
+        done.append(epochs)
+        if len(done) == 3:  # the first epoch of the second training
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(derive.Training, "advance", stopped)
+    with pytest.raises(Interrupted):
+        derivation(searched, tmp_path / "out").execute()
+    assert [path.stem for path in (tmp_path / "out").glob("*.pt")] == [f"trial{derived.trials[0]}_seed3"]
+    derivation(searched, tmp_path / "out").execute()
+    assert done == [1, 2] * 4
+    assert [path.name for path in (tmp_path / "out").glob("*.pt")] == []
+    for path in derived.out.glob("trial*.safetensors"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_settings_do_not_meet_in_one_folder(searched, derived) -> None:

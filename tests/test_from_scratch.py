@@ -15,7 +15,8 @@ from toy_tasks import toy_task
 from nas_gym.evaluators import make_evaluator
 from nas_gym.evaluators.cost import count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
-from nas_gym.evaluators.training import Training, TrainingSettings, fit
+from nas_gym.evaluators.resumable import Training
+from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.networks import NetworkSettings
 from nas_gym.spaces import Tokens, make_space
 from nas_gym.tables.builder import BuildSettings, train_classes

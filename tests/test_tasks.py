@@ -437,10 +437,16 @@ def test_flat_files_of_another_dataset_are_not_taken(tmp_path: Path, monkeypatch
     write_idx_files(tmp_path, zipped=True)
     labels = "train-labels-idx1-ubyte.gz"
     digest = hashlib.md5((tmp_path / labels).read_bytes()).hexdigest()
-    monkeypatch.setattr(datasets.MNIST, "resources", [(labels, digest)])
+    monkeypatch.setitem(loaders.TRAIN_LABELS, "mnist", digest)
     assert make_task("mnist", data_dir=tmp_path).num_classes == 10
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}: holds mnist"):
         make_task("fashion-mnist", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", IDX_CLASSES)
+def test_the_known_labels_are_torchvision_s(name: str) -> None:
+    known = dict(getattr(datasets, IDX_CLASSES[name]).resources)
+    assert loaders.TRAIN_LABELS[name] == known["train-labels-idx1-ubyte.gz"]
 
 
 def test_a_missing_dataset_says_where_it_was_looked_for_and_how_to_get_it(tmp_path: Path) -> None:

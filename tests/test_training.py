@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 from toy_tasks import toy_task
 
+from nas_gym.evaluators.resumable import Training
 from nas_gym.evaluators.training import (
     TrainingCurve,
     TrainingSettings,
@@ -22,6 +25,7 @@ from nas_gym.evaluators.training import (
     mixed_precision,
     score,
 )
+from nas_gym.files import load_tensors, save_tensors
 from nas_gym.networks import Network, NetworkSettings, make_network
 from nas_gym.spaces import make_space
 from nas_gym.tasks import Augmentation, ImageTask
@@ -63,6 +67,27 @@ def same_curves(left: TrainingCurve, right: TrainingCurve) -> bool:
 def movement(before: dict[str, Tensor], model: Network) -> float:
     """Norm of the change of the parameters."""
     return math.sqrt(sum(float((p.detach() - before[key]).square().sum()) for key, p in model.named_parameters()))
+
+
+# ------------------------------------------------------------------ going on
+
+
+def test_a_training_goes_on_from_a_file_to_the_bit(tmp_path: Path) -> None:
+    task = dataclasses.replace(toy_task(), augmentation=Augmentation(padding=1, flip=True))
+    settings = TrainingSettings(epochs=4, batch_size=16, drop_path=0.5)
+    whole = network()
+    (curve,) = fit([whole], task, settings, seeds=[3])
+    first = Training(network(), task, settings, seed=3)
+    first.advance(2)
+    save_tensors(tmp_path / "checkpoint.pt", first.state_dict())
+    first.advance(3)  # does not change what was saved
+    again = Training(network(seed=1), task, settings, seed=9)
+    again.load_state_dict(load_tensors(tmp_path / "checkpoint.pt"))
+    assert again.epochs == 2
+    again.advance(4)
+    assert same(weights(again.network), weights(whole))
+    assert same_curves(again.curve, curve)
+    assert again.curve.seconds > 0
 
 
 # ------------------------------------------------------------------ what it learns
@@ -312,11 +337,12 @@ EXHAUSTED: list[Callable[[], Exception]] = [
     lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     allocator_error,
     MemoryError,
+    lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", EXHAUSTED, ids=["cuda", "cpu", "python"])
+@pytest.mark.parametrize("error", EXHAUSTED, ids=["cuda", "cpu", "python", "cudnn"])
 @pytest.mark.parametrize("when", ["training", "scoring"])
 def test_exhausted_memory_is_a_failure(error: Callable[[], Exception], when: str) -> None:
     def spoil(model: Network) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from nas_gym.experiments.cli.app import Answer, Pairs, app, console, make_table, stopped, told
+from nas_gym.experiments.run import Interrupted
 from nas_gym.experiments.run.pairs import parse_pairs
 
 
@@ -44,8 +45,8 @@ def derive(
     derivation = Derivation(run, config, out=out, device=device, data_dir=data_dir, download=download, console=console)
     try:
         record = derivation.execute()
-    except KeyboardInterrupt:
-        console.print("stopped", highlight=False)
+    except (Interrupted, KeyboardInterrupt) as error:  # the second is of who has asked twice
+        console.print("saved" if isinstance(error, Interrupted) else "stopped at once", highlight=False)
         return stopped(told(*sys.argv[1:]), folder=str(derivation.out))
     table = make_table("Derived", "", "trial", "in the search", "validation accuracy", "test accuracy", "parameters")
     for number, row in enumerate(record["architectures"]):

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from nas_gym.experiments.cli.app import Answer, app, console, make_table, stopped, told
 from nas_gym.experiments.run import Interrupted, Run, RunConfig
+from nas_gym.experiments.run.pairs import pairs, parse_pairs
 from nas_gym.files import file_name
+
+PAIRS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="KEY:VALUE ...",
+    instance_from_str=parse_pairs,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=pairs,
+)
+
+
+@dataclass(frozen=True)
+class RunOptions(RunConfig):
+    """A run's configuration as the command line gives it: mappings are pairs, under shorter names."""
+
+    env_kwargs: Annotated[dict[str, Any], PAIRS, tyro.conf.arg(name="env-params")] = field(default_factory=dict)
+    hyperparameters: Annotated[dict[str, Any], PAIRS, tyro.conf.arg(name="params")] = field(default_factory=dict)
 
 
 @app.command
-def train(config: Annotated[RunConfig, tyro.conf.arg(name="")], run_dir: Path | None = None) -> Answer:
+def train(options: Annotated[RunOptions, tyro.conf.arg(name="")], run_dir: Path | None = None) -> Answer:
     """Searches, then compares what was found with random architectures and networks made by hand, on test images.
 
     Args:
-        config: what to do.
+        options: what to do.
         run_dir: the run's folder; a new one under runs/ by default.
     """
+    config = RunConfig(**vars(options))
     name = f"{config.env}_{config.agent}_{datetime.now():%Y%m%d-%H%M%S}_seed{config.seed}"
     return execute(Run(run_dir or Path("runs") / file_name(name), config, console))
 

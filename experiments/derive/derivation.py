@@ -4,9 +4,10 @@ A search ranks architectures by a proxy. Here the best few are trained from scra
 seeds each; the winner has the highest mean accuracy on the validation split. Only then, and once, the networks are
 evaluated on the test split.
 
-The folder holds config.yaml (the settings) and two files for each finished training, so that the command can be
-resumed; at the end also derived.json, model_card.md, and the winner: its weights as network.safetensors, and the whole
-program as network.pt2, which needs only PyTorch to load and run.
+The folder holds config.yaml (the settings), two files for each finished training, and a checkpoint of the one that is
+not finished, at most half a minute and an epoch old, so that the command can be resumed; at the end also derived.json,
+model_card.md, and the winner: its weights as network.safetensors, and the whole program as network.pt2, which needs
+only PyTorch to load and run.
 """
 
 from __future__ import annotations
@@ -15,34 +16,40 @@ import dataclasses
 import json
 import math
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from rich.console import Console
 
 from nas_gym.evaluators.cost import count_flops, count_parameters
 from nas_gym.evaluators.from_scratch import FromScratchEvaluator, FromScratchSettings
-from nas_gym.evaluators.training import TrainingSettings, fit, score
+from nas_gym.evaluators.resumable import Training
+from nas_gym.evaluators.training import TrainingSettings, score
 from nas_gym.experiments.derive.export import export
 from nas_gym.experiments.intervals import MeanInterval
 from nas_gym.experiments.run.config import RunConfig, read_config
 from nas_gym.experiments.run.model_card import bullets, versions
 from nas_gym.experiments.run.pairs import pairs
-from nas_gym.experiments.run.progress import progress_bars
+from nas_gym.experiments.run.progress import Interrupted, progress_bars, stop_on_signal
 from nas_gym.experiments.run.results import draw_architecture
 from nas_gym.experiments.run.trials import best_trials, read_trials
 from nas_gym.experiments.run.weights import load_weights, save_weights
-from nas_gym.files import read_json, write_json, write_text
+from nas_gym.files import load_tensors, read_json, save_tensors, write_json, write_text
 from nas_gym.locks import FolderLock
 from nas_gym.networks import NETWORKS, Network, NetworkSettings
 from nas_gym.settings import check_seed
 from nas_gym.spaces import Architecture, TransformationSpace
 from nas_gym.tasks import ImageTask
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CHECKPOINT_SECONDS = 30.0  # between two checkpoints, at least
 FULL = FromScratchSettings(network=NetworkSettings(), training=TrainingSettings(epochs=20))
 
 
@@ -84,7 +91,7 @@ class Derivation:
         device: ``"auto"`` uses CUDA if available.
         data_dir: the folder of the data sets; the run's by default.
         download: whether a missing data set may be downloaded.
-        console: where progress is shown.
+        console: where progress is shown; None shows none.
 
     Attributes:
         trials: indices of the run's trials that are trained, best first.
@@ -105,7 +112,7 @@ class Derivation:
         download: bool = False,
         console: Console | None = None,
     ) -> None:
-        self.run, self.config, self.console = Path(run), config, console or Console()
+        self.run, self.config, self.console = Path(run), config, console
         self.out = Path(out) if out is not None else self.run / "derived"
         searched = read_config(self.run)
         self.result = read_trials(self.run)
@@ -135,13 +142,14 @@ class Derivation:
             The content of derived.json.
 
         Raises:
+            Interrupted: by Ctrl-C or a termination signal, after saving.
             FolderLockedError: another process is writing to the folder.
             ValueError: every training has failed, or a file of an earlier one is damaged.
         """
-        with FolderLock(self.out):
+        with FolderLock(self.out), stop_on_signal() as stop:
             path = self.out / "derived.json"
             if not path.exists():
-                self._train()
+                self._train(stop)
                 record = self._record()
                 self._export(record["architectures"][record["winner"]])
                 write_text(self.out / "model_card.md", self._card(record))
@@ -159,7 +167,7 @@ class Derivation:
     def _network(self, trial: int, seed: int = 0) -> Network:
         return self.evaluator.new_network(self._architecture(trial), self.task, seed)
 
-    def _train(self) -> None:
+    def _train(self, stop: list[int]) -> None:
         """Runs the trainings that have no result file yet; the file is written after the weights."""
         wanted = [(trial, seed) for trial in self.trials for seed in self.config.seeds]
         steps = max(len(self.task.train) // self.evaluator.settings.training.batch_size, 1)
@@ -168,16 +176,28 @@ class Derivation:
             for number, (trial, seed) in enumerate(wanted, start=1):
                 if not self._stem(trial, seed).with_suffix(".json").exists():
                     bar = progress.add_task(f"training {number} of {len(wanted)}", total=steps)
-                    self._train_one(trial, seed, lambda bar=bar: progress.advance(bar))  # type: ignore[misc]
+                    self._train_one(trial, seed, partial(progress.advance, bar), stop)
 
-    def _train_one(self, trial: int, seed: int, on_step: Callable[[], None]) -> None:
-        network, settings = self._network(trial, seed), self.evaluator.settings.training
-        (curve,) = fit([network], self.task, settings, seeds=[seed], on_step=on_step)
-        stem = self._stem(trial, seed)
-        save_weights(network, stem.with_suffix(".safetensors"), {})
+    def _train_one(self, trial: int, seed: int, advance: Callable[..., None], stop: list[int]) -> None:
+        settings, stem = self.evaluator.settings.training, self._stem(trial, seed)
+        training = Training(self._network(trial, seed), self.task, settings, seed=seed, on_step=advance)
+        checkpoint, curve = stem.with_suffix(".pt"), training.curve
+        if checkpoint.exists():
+            training.load_state_dict(load_tensors(checkpoint))
+            advance(training.steps)
+        saved = time.monotonic()
+        while training.epochs < settings.epochs and not curve.failed:
+            training.advance(training.epochs + 1)
+            if (stop or time.monotonic() - saved > CHECKPOINT_SECONDS) and not curve.failed:
+                save_tensors(checkpoint, training.state_dict())
+                saved = time.monotonic()
+            if stop:
+                raise Interrupted
+        save_weights(training.network, stem.with_suffix(".safetensors"), {})
         valid = None if curve.failed else float(curve.accuracy["valid"][-1])
         row = {"valid_accuracy": valid, "failed": curve.reason or None, "seconds": curve.seconds}
         write_json(stem.with_suffix(".json"), row)
+        checkpoint.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ results
 

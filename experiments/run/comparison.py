@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.progress import Progress
 
 from nas_gym.agents.result import SearchResult
 from nas_gym.evaluators import Evaluations, make_objective
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.experiments.run.comparison_result import Comparison, Row
 from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.progress import Progress
 from nas_gym.experiments.run.trials import best_trials
 from nas_gym.files import read_json, replacing, write_json
 from nas_gym.spaces import Architecture, SearchSpace, Tokens

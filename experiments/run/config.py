@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import gymnasium as gym
-import tyro
 import yaml
 
 from nas_gym.agents import Agent, agent_class, load_hyperparameters, make_agent
@@ -21,22 +20,12 @@ from nas_gym.envs.problem import Problem, make_vector
 from nas_gym.evaluators import DEFAULT_SCHEDULE, Evaluator, EvaluatorConfig, GuardedEvaluator
 from nas_gym.evaluators.waiting import TimeLimit
 from nas_gym.experiments.run.asynchronous import check_asynchronous
-from nas_gym.experiments.run.pairs import pairs, parse_pairs
 from nas_gym.experiments.run.record import RECORD, read_rows
 from nas_gym.experiments.run.target import Target
 from nas_gym.files import read_mapping
 from nas_gym.registration import environment_spec
 from nas_gym.settings import check_seed, differences, from_mapping
 from nas_gym.spaces import SearchSpace, make_space, saved_space
-
-PAIRS = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="KEY:VALUE ...",
-    instance_from_str=parse_pairs,
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=pairs,
-)
-"""How the command line gives mappings."""
 
 CONFIG = "config.yaml"
 RESOLVED = "resolved"
@@ -116,8 +105,8 @@ class RunConfig:
     data_dir: str | None = None
     download: bool = False
     num_envs: int | None = None
-    env_kwargs: Annotated[dict[str, Any], PAIRS, tyro.conf.arg(name="env-params")] = field(default_factory=dict)
-    hyperparameters: Annotated[dict[str, Any], PAIRS, tyro.conf.arg(name="params")] = field(default_factory=dict)
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
     transfer_mode: str = "all"
     target: str | None = None

@@ -7,7 +7,7 @@ import math
 import platform
 import shlex
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +110,14 @@ def bullets(facts: Mapping[str, Any]) -> list[str]:
 
 def versions() -> list[str]:
     """Python and the packages that results depend on, as a list in Markdown."""
-    return bullets({"Python": platform.python_version(), **{package: version(package) for package in PACKAGES}})
+    return bullets({"Python": platform.python_version(), **{package: _version(package) for package in PACKAGES}})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed, but on the path"
 
 
 def _result(best: Mapping[str, Any], result: SearchResult) -> list[str]:

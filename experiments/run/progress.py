@@ -1,95 +1,74 @@
-"""How far a command is: bars on a terminal, lines in a log; and the end of a run on a signal."""
+"""How far a command is, shown or not; and the end of a run on a signal."""
 
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-LINE_SECONDS = 10.0  # between two lines in a log
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Interrupted(Exception):
     """The run was asked to stop, and has saved itself."""
 
 
-class _Note(ProgressColumn):
-    """What a task says of itself."""
+class Progress(Protocol):
+    """What shows how far tasks are: rich's `Progress`, or `NoProgress`."""
 
-    def render(self, task: Task) -> Text:
-        return Text(str(task.fields.get("note", "")))
+    def add_task(self, description: str, *, total: float | None = None) -> Any:
+        """Begins a task; returns its id."""
 
+    def advance(self, task_id: Any, advance: float = 1) -> None:
+        """So many more steps are done."""
 
-class ProgressLines(Progress):
-    """The progress where there is no terminal: a line every ten seconds, of the task that was begun last.
+    def update(
+        self,
+        task_id: Any,
+        *,
+        total: float | None = None,
+        completed: float | None = None,
+        advance: float | None = None,
+        **fields: Any,
+    ) -> None:
+        """Changes what is known of a task."""
 
-    Args:
-        console: where the lines go.
-    """
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console=console, disable=True)  # of the bars
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._print_lines, daemon=True)
-
-    def start(self) -> None:
-        """Begins to print."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Prints no more."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _print_lines(self) -> None:
-        while not self._stopped.wait(LINE_SECONDS):
-            if line := self.line():
-                self.console.print(line, highlight=False, soft_wrap=True)
-
-    def line(self) -> str:
-        """How far the last task is that is not finished; nothing if there is none."""
-        task = next((task for task in reversed(self.tasks) if not task.finished), None)
-        if task is None:
-            return ""
-        facts = [f"{task.description} {task.completed:,.0f}/{'?' if task.total is None else f'{task.total:,.0f}'}"]
-        if note := task.fields.get("note"):
-            facts.append(str(note))
-        facts.append(f"{timedelta(seconds=int(task.elapsed or 0))} elapsed")
-        if task.time_remaining is not None:
-            facts.append(f"{timedelta(seconds=int(task.time_remaining))} left")
-        return ", ".join(facts)
+    def remove_task(self, task_id: Any) -> None:
+        """Forgets a task."""
 
 
-def progress_bars(console: Console) -> Progress:
-    """The progress of what is done step by step: bars on a terminal, lines elsewhere."""
-    if not console.is_terminal:
-        return ProgressLines(console)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Note(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+class NoProgress:
+    """Shows nothing, and needs no package."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def add_task(self, description: str, *, total: float | None = None) -> int:
+        del description, total
+        return 0
+
+    def advance(self, task_id: Any, advance: float = 1) -> None:
+        pass
+
+    def update(self, task_id: Any, **changes: Any) -> None:
+        pass
+
+    def remove_task(self, task_id: Any) -> None:
+        pass
+
+
+def progress_bars(console: Console | None) -> AbstractContextManager[Progress]:
+    """The progress of what is done step by step: bars on a terminal, lines elsewhere, nothing without a console."""
+    if console is None:
+        return NoProgress()
+    from nas_gym.experiments.run.bars import bars
+
+    return bars(console)
 
 
 @contextmanager

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress, TaskID
 
 from nas_gym.agents import Agent, Callback, Proposal, SearchResult
 from nas_gym.agents.budget import simulated_seconds
 from nas_gym.evaluators import Schedule
 from nas_gym.experiments.run.checkpoint import Checkpoint
 from nas_gym.experiments.run.config import RunConfig
-from nas_gym.experiments.run.progress import Interrupted
+from nas_gym.experiments.run.progress import Interrupted, Progress
 from nas_gym.experiments.run.record import TrialRecord
 from nas_gym.experiments.run.replay import answer_from_record
-from nas_gym.experiments.run.tensorboard import write_architecture, write_settings
+from nas_gym.experiments.run.tensorboard import Curves
 from nas_gym.experiments.run.trials import export_trials
-from nas_gym.files import naming
 from nas_gym.spaces import Architecture
 
 CHECKPOINT_SECONDS = 60.0
@@ -64,9 +62,9 @@ class Recorder(Callback):
         self.clock = 0.0  # simulated seconds
         self.started = self.saved = time.monotonic()
         self.earlier = 0.0  # seconds of earlier sessions
-        self.writer: Any = None
+        self.curves: Curves | None = None
         self.search_bar = progress.add_task("searching", total=config.trials)
-        self.warmup_bar: TaskID | None = None
+        self.warmup_bar: Any = None
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -78,16 +76,14 @@ class Recorder(Callback):
 
     def restore(self) -> None:
         """Goes back to the last saved state; at the start of a run there is none."""
-        from torch.utils.tensorboard import SummaryWriter
-
         if self.checkpointed:
             self.record.cut(self.checkpoint.load(self.parts))
         recorded = self.record.recorded
         self.on_record = recorded.result.tokens
         self.earlier = float(recorded.seconds[-1]) if len(recorded.seconds) else 0.0
         # Nothing is purged: what is logged twice is equal, and a step counts trials in some tags, updates in others.
-        self.writer = SummaryWriter(str(self.folder))
-        write_settings(self.writer, self.folder, self.config, self.agent)
+        self.curves = Curves(self.folder)
+        self.curves.settings(self.config, self.agent)
         if self.checkpointed:
             self._count(recorded.result)
         else:
@@ -96,11 +92,11 @@ class Recorder(Callback):
     def save(self) -> None:
         """Brings all that was recorded to the disk, and writes the checkpoint of a run that goes on from one."""
         self.saved = time.monotonic()
-        with naming(self.folder):
-            if self.best_architecture is not None and self.best_architecture != self.shown:
-                self.shown = self.best_architecture
-                write_architecture(self.writer, self.shown, self.agent.trials)
-            self.writer.flush()
+        assert self.curves is not None
+        if self.best_architecture is not None and self.best_architecture != self.shown:
+            self.shown = self.best_architecture
+            self.curves.architecture(self.shown, self.agent.trials)
+        self.curves.flush()
         self.record.sync()
         export_trials(self.folder)
         if self.checkpointed:
@@ -115,9 +111,8 @@ class Recorder(Callback):
         """Closes the files."""
         self.record.stop()  # what the budget has cut, or a signal
         self.record.close()
-        if self.writer is not None:
-            with naming(self.folder):
-                self.writer.close()
+        if self.curves is not None:
+            self.curves.close()
 
     # ------------------------------------------------------------------ in the search
 
@@ -191,10 +186,8 @@ class Recorder(Callback):
         self._scalars(self.schedule.statistics, _training_steps(self.schedule))
 
     def _scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        with naming(self.folder):
-            for tag, value in scalars.items():
-                if "/" in tag:
-                    self.writer.add_scalar(tag, value, step)
+        assert self.curves is not None
+        self.curves.scalars(scalars, step)
 
     def _show_training(self, pending: int) -> None:
         if self.warmup_bar is None:

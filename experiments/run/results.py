@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.progress import Progress
 
 from nas_gym.agents import Agent
 from nas_gym.evaluators import MultiTaskEvaluator
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.experiments.run.config import RunConfig
 from nas_gym.experiments.run.model_card import model_card, traded_cost
+from nas_gym.experiments.run.progress import Progress
 from nas_gym.files import write_text
 from nas_gym.spaces import Architecture
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nas_gym.experiments.run.comparison_result import Comparison
 
 BEST = "best.json"
+logger = logging.getLogger("nas_gym")
 
 
 def write_results(
@@ -55,7 +57,8 @@ def write_results(
         record["comparison"] = comparison.summary()
         write_text(folder / "comparison.csv", comparison.csv())
         pictures += comparison_picture(comparison, config.cost_target)
-    write_figures(pictures, folder)
+    if pictures:
+        write_figures(pictures, folder)
     draw_architecture(result.space.architecture(result.tokens[best]), folder / "architecture")
     write_text(folder / BEST, json.dumps(record, indent=2) + "\n")
     write_text(folder / "model_card.md", model_card(config, agent, record, comparison, seconds))
@@ -106,10 +109,14 @@ def _record(agent: Agent, trial: int) -> dict[str, Any]:
 
 
 def draw_architecture(architecture: Architecture, stem: Path) -> list[Path]:
-    """Draws an architecture as PNG and as SVG; returns both paths."""
+    """Draws an architecture as PNG and as SVG; returns both paths. Without matplotlib, a warning tells so instead."""
     from nas_gym.envs.rendering import save_picture
 
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
-    for path in paths:
-        save_picture(architecture, path)
+    try:
+        for path in paths:
+            save_picture(architecture, path)
+    except ImportError as error:
+        logger.warning("no picture is drawn, for matplotlib cannot be imported: %s", error)
+        return []
     return paths

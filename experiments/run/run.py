@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from nas_gym.agents.budget import simulated_seconds
 from nas_gym.envs.problem import Problem
@@ -38,7 +36,7 @@ from nas_gym.experiments.run.config import (
     read_config,
     read_resolved,
 )
-from nas_gym.experiments.run.progress import progress_bars, stop_on_signal
+from nas_gym.experiments.run.progress import Progress, progress_bars, stop_on_signal
 from nas_gym.experiments.run.record import RECORD, TrialRecord, read_rows, repair
 from nas_gym.experiments.run.recorder import Recorder
 from nas_gym.experiments.run.resolved import resolve
@@ -51,6 +49,8 @@ from nas_gym.settings import differences
 from nas_gym.spaces import Architecture
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from nas_gym.experiments.run.comparison_result import Comparison
 
 
@@ -60,7 +60,7 @@ class Run:
     Args:
         folder: the run's folder.
         config: what to do; None reads config.yaml, to go on with a run.
-        console: where progress is shown.
+        console: where progress is shown; None shows none.
         repair: of a damaged record, keep the sound trials and evaluate the others again.
 
     Attributes:
@@ -80,7 +80,7 @@ class Run:
         console: Console | None = None,
         repair: bool = False,
     ) -> None:
-        self.folder, self.console = Path(folder), console or Console()
+        self.folder, self.console = Path(folder), console
         self.begins, self.repair = config is not None, repair
         if self.begins:
             self._check_free()
@@ -166,7 +166,8 @@ class Run:
             self.begins = False
         elif self.repair:
             kept = repair(self.folder, origin)
-            self.console.print(f"{kept} trials of the record are sound", highlight=False)
+            if self.console is not None:
+                self.console.print(f"{kept} trials of the record are sound", highlight=False)
         record = TrialRecord(self.folder)
         changed = changes_since(record.origin, self.config)
         for name, (old, new) in differences(record.origin["settings"], origin["settings"]).items():

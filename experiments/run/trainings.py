@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich.progress import Progress
 
 from nas_gym.evaluators.cost import count_flops, count_parameters, measure_latency
 from nas_gym.evaluators.training import TrainingSettings, fit, score
 from nas_gym.experiments.run.comparison_result import Row
-from nas_gym.experiments.run.progress import Interrupted
+from nas_gym.experiments.run.progress import Interrupted, Progress
 from nas_gym.experiments.run.weights import load_weights, save_weights
 from nas_gym.files import read_json, write_json
 from nas_gym.networks import Network

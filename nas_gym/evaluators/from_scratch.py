@@ -13,8 +13,9 @@ import numpy as np
 
 from nas_gym.evaluators.cost import count_parameters
 from nas_gym.evaluators.evaluator import Evaluations
+from nas_gym.evaluators.resumable import Training
 from nas_gym.evaluators.task_evaluator import TaskEvaluator
-from nas_gym.evaluators.training import Training, TrainingCurve, TrainingSettings, fit
+from nas_gym.evaluators.training import TrainingCurve, TrainingSettings, fit
 from nas_gym.networks import Network, NetworkSettings, make_network
 from nas_gym.networks.layers import LayerNetwork
 from nas_gym.networks.network import as_image_shape

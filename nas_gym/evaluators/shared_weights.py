@@ -112,6 +112,7 @@ class SharedWeightEvaluator(TaskEvaluator):
         self._one = self.make_supernet()
         for module in self._one.modules():
             if isinstance(module, ArchitectureNorm):
+                module.affine = self.settings.affine
                 module.requires_grad_(self.settings.affine)
         self._one.to(self.device)
         self.split_at: int | None = None
@@ -179,11 +180,12 @@ class SharedWeightEvaluator(TaskEvaluator):
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
-        finite = bool(torch.isfinite(norm))
-        if finite:
+        measured = self.task.measure(outputs.detach(), expected).float().mean()
+        # Read at once: each reading waits for the device.
+        mean, length, right = torch.stack([loss.detach(), norm, measured]).tolist()
+        if finite := math.isfinite(length):
             self.optimiser.step()
-        accuracy = self.task.score(float(self.task.measure(outputs.detach(), expected).float().mean()))
-        return float(loss.detach()), accuracy, finite
+        return mean, self.task.score(right), finite
 
     def _training_batch(self) -> Split:
         """The minibatch of this step; the order of an epoch is derived from the seed and the epoch's number."""

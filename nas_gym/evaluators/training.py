@@ -132,44 +132,19 @@ def fit(
     if batched is None:
         batched = task.device.type == "cuda"
     together = len(networks) if batched and networks and can_batch(networks) else 1
-    make_run = partial(_Run, task=task, settings=settings, on_step=on_step or _nothing, clock=clock)
+    make_run = partial(TrainingRun, task=task, settings=settings, on_step=on_step or nothing, clock=clock)
     groups = [slice(first, first + together) for first in range(0, len(networks), together)]
     return [curve for group in groups for curve in _train(make_run, networks[group], seeds[group])]
 
 
-class Training:
-    """The training of one network, which can be paused after any epoch; results equal those of `fit` to the bit.
-
-    Args:
-        network: moved to the task's device.
-        task: the task.
-        settings: schedule and regularisation of the complete training.
-        seed: of the order of the examples, the augmentation and the dropped paths.
-
-    Attributes:
-        network: the network.
-        curve: its curve so far.
-    """
-
-    def __init__(self, network: Network, task: Task, settings: TrainingSettings, *, seed: int) -> None:
-        self.network = network
-        self._run = _Run([network], [seed], task, settings, _nothing, time.perf_counter)
-        (self.curve,) = self._run.curves
-
-    def advance(self, epochs: int) -> None:
-        """Continues until `epochs` epochs are done in total."""
-        try:
-            self._run.train(epochs)
-        except (RuntimeError, MemoryError) as error:
-            self._run.fail(0, memory_reason(error))
-
-
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Does nothing after a step."""
 
 
 def _train(
-    make_run: Callable[[Sequence[Network], Sequence[int]], _Run], networks: Sequence[Network], seeds: Sequence[int]
+    make_run: Callable[[Sequence[Network], Sequence[int]], TrainingRun],
+    networks: Sequence[Network],
+    seeds: Sequence[int],
 ) -> list[TrainingCurve]:
     """Trains networks together, or in halves if memory is exhausted; a single network then fails."""
     run = make_run(networks, seeds)
@@ -187,7 +162,7 @@ def _train(
     return [curve for half in halves for curve in _train(make_run, networks[half], seeds[half])]
 
 
-class _Run:
+class TrainingRun:
     """The training of one network or of several together: optimiser, random generators, curves."""
 
     def __init__(
@@ -315,6 +290,18 @@ class _Run:
                 if not curve.failed:
                     curve.accuracy[name] = np.append(curve.accuracy.get(name, np.empty(0)), accuracy)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Of a single network that has begun: the optimiser's, the generator's, and the progress."""
+        momentum, generator = self.optimiser.state_dict()["state"], self.generators[0].get_state()
+        return {"momentum": momentum, "generator": generator, "epochs": self.epochs, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state_dict` was taken."""
+        self._start()
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state["momentum"]})
+        self.generators[0].set_state(state["generator"])
+        self.epochs, self.steps = state["epochs"], state["steps"]
+
     def fail(self, number: int, reason: str) -> None:
         """Marks a network as failed."""
         self.curves[number].failed, self.curves[number].reason = True, reason
@@ -361,7 +348,8 @@ def memory_reason(error: Exception) -> str:
     Raises:
         Exception: the error itself, if it is any other error.
     """
-    # PyTorch has a class of its own for this on CUDA alone; its CPU allocator raises a bare RuntimeError.
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+    # PyTorch has a class of its own for this on CUDA alone; its CPU allocator, cuDNN and cuBLAS raise bare ones.
+    bare = "can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in bare):
         return "out of memory"
     raise error

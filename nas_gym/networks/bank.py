@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +85,8 @@ class Bank(nn.Module):
         Returns:
             float[B * N, C', H', W'], architectures first.
         """
+        if on_gpu(states[0].whole) and len(choice) > 1 and not isinstance(choice, Tensor):
+            return self.sorted(states, source, choice)
         outputs: dict[int, Tensor] = {}
         for used, rows in self._users(choice):
             together = self._run(str(used), join([states[source[row]].parts[row] for row in rows]), rows)
@@ -91,6 +94,23 @@ class Bank(nn.Module):
                 term = part * choice[row, used] if isinstance(choice, Tensor) else part
                 outputs[row] = outputs[row] + term if row in outputs else term
         return join([outputs[row] for row in range(len(choice))])
+
+    def sorted(self, states: Sequence[Maps], source: Indices, choice: Indices) -> Tensor:
+        """As `forward`, by few copies of everything: the architectures are sorted by source, then by choice."""
+        outputs, orders = [], []
+        read = np.unique(source).tolist()
+        for shape in {states[s].whole.shape: None for s in read}:  # cells reduce some of their states
+            groups = [(s, np.flatnonzero(source == s)) for s in read if states[s].whole.shape == shape]
+            rows = np.concatenate([group for _, group in groups])
+            by_choice = np.argsort(choice[rows], kind="stable")
+            x = join([take(states[s].whole, group, len(choice)) for s, group in groups])
+            x, rows = permuted(x, by_choice), rows[by_choice]
+            used, counts = np.unique(choice[rows], return_counts=True)
+            pieces = torch.split(x, (counts * (len(x) // len(rows))).tolist())
+            users = np.split(rows, np.cumsum(counts)[:-1])
+            outputs += [self._run(str(c), piece, r.tolist()) for c, piece, r in zip(used, pieces, users, strict=True)]
+            orders.append(rows)
+        return permuted(join(outputs), np.argsort(np.concatenate(orders)))
 
     def _users(self, choice: Choices) -> Iterator[tuple[int, list[int]]]:
         """The modules that are used, and the architectures that use each."""
@@ -119,3 +139,78 @@ def join(parts: list[Tensor]) -> Tensor:
 def cut(x: Tensor, parts: int) -> tuple[Tensor, ...]:
     """Equal parts along the batch; the whole where it is one, so that a network can be exported for any batch."""
     return (x,) if parts == 1 else x.chunk(parts)
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Whether starting an operation costs more than copying a feature map, as it does everywhere but on CPUs."""
+    return x.device.type != "cpu"
+
+
+def parts_of(x: Tensor, count: int) -> Tensor:
+    """[count * N, ...] -> [count, N, ...]."""
+    return x.view(count, len(x) // count, *x.shape[1:])
+
+
+def permuted(x: Tensor, order: Indices) -> Tensor:
+    """The architectures of float[B * N, C, H, W] in another order."""
+    return _Rows.of(x, order, len(order))
+
+
+def take(x: Tensor, rows: Indices, batch: int) -> Tensor:
+    """The images of the architectures `rows`, each there once, out of float[batch * N, C, H, W]."""
+    if on_gpu(x):
+        return _Rows.of(x, rows, batch)
+    if len(rows) == batch and (rows == np.arange(batch)).all():
+        return x
+    parts = x.chunk(batch)
+    return join([parts[row] for row in rows])
+
+
+def constant(values: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor that is not to be changed. What went to the device lately is not sent again."""
+    return _sent(values.tobytes(), values.dtype.str, device).view(values.shape)
+
+
+@lru_cache(maxsize=4096)
+def _sent(values: bytes, dtype: str, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it may be used in training later
+        return torch.from_numpy(np.frombuffer(values, dtype).copy()).to(device)
+
+
+class _Rows(torch.autograd.Function):
+    """Copies architectures, in one operation forward and in one or two backward, where parts would need one for each.
+
+    Torch's own backward pass adds up rows that are there several times, by atomic additions. Here none is.
+    """
+
+    @staticmethod
+    def of(x: Tensor, rows: Indices, batch: int) -> Tensor:
+        """The architectures `rows` out of float[batch * N, C, H, W]."""
+        if len(rows) == batch and (rows == np.arange(batch)).all():
+            return x
+        taken: Tensor = _Rows.apply(x, constant(rows, x.device), batch)
+        return taken
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, batch: int) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.batch = batch
+        return _rows_in_memory(x, batch, lambda whole: whole.index_select(0, rows))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (rows,), batch = ctx.saved_tensors, ctx.batch
+
+        def scattered(part: Tensor) -> Tensor:
+            whole = torch.empty if len(rows) == batch else torch.zeros
+            return whole(batch, part.shape[1], dtype=part.dtype, device=part.device).index_copy_(0, rows, part)
+
+        return _rows_in_memory(gradient, len(rows), scattered), None, None
+
+
+def _rows_in_memory(x: Tensor, count: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Changes [count, values of an architecture in the order of memory], and keeps the order."""
+    lies = x if x.is_contiguous() else x.permute(0, 2, 3, 1)  # as channels-last images do
+    changed = change(lies.reshape(count, x.numel() // count))
+    whole = changed.view(len(changed) * (len(x) // count), *lies.shape[1:])
+    return whole if lies is x else whole.permute(0, 3, 1, 2)

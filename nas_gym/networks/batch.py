@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from nas_gym.networks.bank import Bank, Choices, DropPath, Indices, Maps, join
+from nas_gym.networks.bank import Bank, Choices, DropPath, Indices, Maps, parts_of
 from nas_gym.networks.network import ArchitectureNorm, Network
 
 LAYERS = (nn.Sequential, nn.Conv2d, nn.Linear, ArchitectureNorm)
@@ -241,26 +241,7 @@ class SortedBank(Bank):
     def forward(self, states: Sequence[Maps], source: Indices, choice: Choices) -> Tensor:
         if isinstance(choice, Tensor) or (source != source[0]).any():
             return super().forward(states, source, choice)
-        order = np.argsort(choice, kind="stable")
-        used, counts = np.unique(choice, return_counts=True)
-        x = permuted(states[source[0]].whole, order)
-        pieces = torch.split(x, (counts * (len(x) // len(choice))).tolist())
-        rows = np.split(order, np.cumsum(counts)[:-1])
-        outputs = [self._run(str(c), piece, r.tolist()) for c, piece, r in zip(used, pieces, rows, strict=True)]
-        return permuted(join(outputs), np.argsort(order))
-
-
-def permuted(x: Tensor, order: Indices) -> Tensor:
-    """The architectures of float[B * N, C, H, W] in another order."""
-    if (order == np.arange(len(order))).all():
-        return x
-    rows = torch.from_numpy(order).to(x.device, non_blocking=True)
-    return parts_of(x, len(order)).index_select(0, rows).flatten(0, 1)
-
-
-def parts_of(x: Tensor, count: int) -> Tensor:
-    """[count * N, ...] -> [count, N, ...]."""
-    return x.view(count, len(x) // count, *x.shape[1:])
+        return self.sorted(states, source, choice)
 
 
 class OwnDropPath(DropPath):

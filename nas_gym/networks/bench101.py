@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_gym.networks.bank import Indices
-from nas_gym.networks.network import Head, Network, Stem, architecture_rows, grouped, masked, widened
+from nas_gym.networks.bank import Indices, constant, on_gpu
+from nas_gym.networks.network import Head, Network, Stem, architecture_rows, grouped, leading, masked, widened
 from nas_gym.networks.operations import ConvolutionSlice, Norm
 from nas_gym.spaces import Bench101Space, Tokens
 from nas_gym.types import Bools
@@ -129,31 +129,60 @@ class Bench101Cell(nn.Module):
         if not read.any():
             return []
 
-        def run(key: tuple[int, ...], rows: Indices) -> Tensor:
-            images, width = architecture_rows(x, rows, len(read)), key[0]
-            return widened(self.projections[str(vertex)](images, width) if width else images[:, :0], self.channels)
+        own = widths[:, vertex] * read
 
-        return [grouped((widths[:, vertex] * read)[:, None], run)]
+        def run(key: tuple[int, ...], rows: Indices) -> Tensor:
+            images, most = architecture_rows(x, rows, len(read)), int(own[rows].max())
+            projected = self.projections[str(vertex)](images, most) if key[0] else images[:, :0]
+            return widened(leading(projected, own[rows]), self.channels)
+
+        return [grouped(alike(own, x)[:, None], run)]
 
     def _operation(self, x: Tensor, vertex: int, operations: Indices, widths: Indices) -> Tensor:
         def run(key: tuple[int, ...], rows: Indices) -> Tensor:
-            choice, width = key
-            images = architecture_rows(x[:, :width], rows, len(widths))
-            module = self.operations[f"{vertex}_{choice}"]
-            return widened(self.drop_path(module(images)) if width else images, self.channels)
+            choice, own = key[0], widths[rows]
+            images = leading(architecture_rows(x[:, : own.max()], rows, len(widths)), own)
+            if key[1]:
+                images = leading(self.drop_path(self.operations[f"{vertex}_{choice}"](images)), own)
+            return widened(images, self.channels)
 
-        return grouped(np.stack([operations * (widths > 0), widths], axis=1), run)
+        return grouped(np.stack([operations * (widths > 0), alike(widths, x)], axis=1), run)
 
     def _joined(self, states: dict[int, Tensor], ends: Bools, widths: Indices) -> list[Tensor]:
         """The concatenation of the vertices that lead to the output, if any architecture has inner vertices."""
         if not states:
             return []
+        first = next(iter(states.values()))
+        if on_gpu(first) and len(ends) > 1:
+            return [
+                self._selected(torch.cat(list(states.values()), dim=1), widths[:, list(states)] * ends[:, list(states)])
+            ]
 
         def run(key: tuple[int, ...], rows: Indices) -> Tensor:
             parts = [architecture_rows(states[vertex][:, : key[vertex]], rows, len(ends)) for vertex in states]
             return widened(torch.cat(parts, dim=1), self.channels)
 
         return [grouped(widths * ends, run)]
+
+    def _selected(self, x: Tensor, widths: Indices) -> Tensor:
+        """As many of each state's channels as int64[B, S] tells, side by side, of float[B * N, S * C, H, W].
+
+        By a product with a matrix of zeros and ones for each architecture.
+        """
+        held = np.arange(self.channels) < widths[:, :, None]
+        chosen = np.full((len(widths), self.channels), -1)  # none
+        for row, channels in enumerate(held.reshape(len(widths), -1)):
+            (numbers,) = np.nonzero(channels)
+            chosen[row, : len(numbers)] = numbers
+        matrix = constant(chosen, x.device)[:, None] == torch.arange(x.shape[1], device=x.device)[:, None]
+        pixels = x.permute(0, 2, 3, 1)
+        flat = torch.bmm(pixels.reshape(len(widths), -1, x.shape[1]), matrix.to(x.dtype))
+        return flat.view(*pixels.shape[:3], self.channels).permute(0, 3, 1, 2)
+
+
+def alike(widths: Indices, x: Tensor) -> Indices:
+    """Keys of architectures that run together: those of equal width; on GPUs those of any width, or of none."""
+    return (widths > 0).astype(np.int64) if on_gpu(x) else widths
 
 
 def add(terms: list[Tensor]) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_gym.networks.bank import DropPath, Indices
-from nas_gym.networks.network import Head, Network, Stem, architecture_rows, grouped
+from nas_gym.networks.bank import DropPath, Indices, on_gpu
+from nas_gym.networks.network import Head, Network, Stem, architecture_rows, grouped, leading
 from nas_gym.networks.operations import Norm
 from nas_gym.spaces import MobileSpace, Tokens
 
@@ -138,7 +138,7 @@ class InvertedBottleneck(nn.Module):
         self.excitations = nn.ModuleDict({str(choice): SqueezeExcite(inside, w) for choice, w in squeezed.items()})
 
     def forward(self, x: Tensor, choices: Indices) -> Tensor:
-        """Runs together what makes the same choices.
+        """Runs together what makes the same choices; on GPUs all that have the block, with zeros for what is narrower.
 
         Args:
             x: float[B * N, C, H, W], architectures first.
@@ -150,20 +150,30 @@ class InvertedBottleneck(nn.Module):
 
         def run(key: tuple[int, ...], rows: Indices) -> Tensor:
             part = architecture_rows(x, rows, len(choices))
-            return self._slice(part, *key) if key[0] else part
+            return self._block(part, choices[rows]) if key[0] else part
 
-        return grouped(choices, run)
+        return grouped((choices[:, :1] > 0).astype(np.int64) if on_gpu(x) else choices, run)
 
-    def _slice(self, x: Tensor, kernel: int, expansion: int, excitation: int) -> Tensor:
-        inside, rim = self.in_channels * expansion, (self.kernel - kernel) // 2
-        centre = slice(rim, self.kernel - rim)
-        wide = torch.relu(self.expand_norm(F.conv2d(x, self.expand.weight[:inside])))
-        weight = self.depthwise.weight[:inside, :, centre, centre]
-        wide = F.conv2d(wide, weight, stride=self.stride, padding=kernel // 2, groups=inside)
-        wide = torch.relu(self.depthwise_norm(wide))
-        if str(excitation) in self.excitations:
-            wide = self.excitations[str(excitation)](wide)
-        out: Tensor = self.project_norm(F.conv2d(wide, self.project.weight[:, :inside]))
+    def _block(self, x: Tensor, choices: Indices) -> Tensor:
+        """Of architectures that have it."""
+        inside = self.in_channels * choices[:, 1]
+        most = int(inside.max())
+        wide = leading(torch.relu(self.expand_norm(F.conv2d(x, self.expand.weight[:most]))), inside)
+
+        def convolved(key: tuple[int, ...], rows: Indices) -> Tensor:
+            rim = (self.kernel - key[0]) // 2
+            centre = slice(rim, self.kernel - rim)
+            weight = self.depthwise.weight[:most, :, centre, centre]
+            part = architecture_rows(wide, rows, len(choices))
+            return F.conv2d(part, weight, stride=self.stride, padding=key[0] // 2, groups=most)
+
+        deep = leading(torch.relu(self.depthwise_norm(grouped(choices[:, :1], convolved))), inside)
+
+        def excited(key: tuple[int, ...], rows: Indices) -> Tensor:
+            part = architecture_rows(deep, rows, len(choices))
+            return self.excitations[str(key[0])](part) if str(key[0]) in self.excitations else part
+
+        out: Tensor = self.project_norm(F.conv2d(grouped(choices[:, 2:], excited), self.project.weight[:, :most]))
         return out if self.drop_path is None else x + self.drop_path(out)
 
 

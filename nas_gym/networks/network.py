@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_gym.networks.bank import Choices, DropPath, Indices, join
+from nas_gym.networks.bank import Choices, DropPath, Indices, constant, join, on_gpu, take
 from nas_gym.networks.operations import Norm
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.types import Bools
@@ -196,24 +196,30 @@ class ArchitectureNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.affine = True  # whether these two are used
         self.layout, self.eps = layout, eps
 
     def forward(self, x: Tensor) -> Tensor:
         images = self.layout.images
         batch = len(x) // images
-        weight, bias = self.weight[: x.shape[1]], self.bias[: x.shape[1]]
+        weight, bias = (self.weight[: x.shape[1]], self.bias[: x.shape[1]]) if self.affine else (None, None)
         if batch == 1:
             return self._normalise(x, weight, bias)
-        if x.device.type == "cpu":
+        if not on_gpu(x):
             # One call an architecture: a call costs a CPU less than the two transpositions below.
             return torch.cat([self._normalise(part, weight, bias) for part in torch.split(x, images)])
         channels, height, width = x.shape[1:]
-        side_by_side = x.reshape(batch, images, channels, height, width).transpose(0, 1).flatten(1, 2)
-        normal = self._normalise(side_by_side, weight.repeat(batch), bias.repeat(batch))
-        out = normal.view(images, batch, channels, height, width).transpose(0, 1).flatten(0, 1)
-        return out.contiguous(memory_format=torch.channels_last)
+        # Pixels by the channels of all architectures, copied as channels-last images lie.
+        pixels = images * height * width
+        apart = x.permute(0, 2, 3, 1).reshape(batch, pixels, channels)
+        side_by_side = apart.transpose(0, 1).reshape(pixels, batch * channels)
+        if weight is not None and bias is not None:
+            weight, bias = weight.repeat(batch), bias.repeat(batch)
+        normal = self._normalise(side_by_side, weight, bias)
+        apart = normal.view(pixels, batch, channels).transpose(0, 1)
+        return apart.reshape(len(x), height, width, channels).permute(0, 3, 1, 2)
 
-    def _normalise(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
 
 
@@ -231,10 +237,7 @@ def as_image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def architecture_rows(x: Tensor, rows: Indices, batch: int) -> Tensor:
     """The images of the architectures `rows` out of float[batch * N, C, H, W]."""
-    if len(rows) == batch and (rows == np.arange(batch)).all():
-        return x
-    parts = x.chunk(batch)
-    return join([parts[row] for row in rows])
+    return take(x, rows, batch)
 
 
 def grouped(keys: Indices, run: Callable[[tuple[int, ...], Indices], Tensor]) -> Tensor:
@@ -261,7 +264,7 @@ def masked(x: Tensor, keep: Bools) -> Tensor:
     """Zeros for the architectures where bool[B] `keep` is False."""
     if keep.all():
         return x
-    factor = torch.from_numpy(keep.astype(np.float32)).to(x.device, x.dtype, non_blocking=True)
+    factor = constant(keep.astype(np.float32), x.device).to(x.dtype)
     return x * factor.repeat_interleave(x.shape[0] // len(keep)).view(-1, 1, 1, 1)
 
 
@@ -270,7 +273,7 @@ def leading(x: Tensor, channels: Indices) -> Tensor:
     if (channels >= x.shape[1]).all():
         return x
     keep = (np.arange(x.shape[1]) < channels[:, None]).astype(np.float32)
-    factor = torch.from_numpy(keep).to(x.device, x.dtype, non_blocking=True)
+    factor = constant(keep, x.device).to(x.dtype)
     return x * factor.repeat_interleave(x.shape[0] // len(keep), dim=0)[:, :, None, None]
 
 

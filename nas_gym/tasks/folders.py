@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from nas_gym.tasks.image_task import resize
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow has others, which may start other programs
@@ -152,12 +155,16 @@ def _header(path: Path) -> tuple[str, Size]:
 
 
 def _pixels(path: Path, mode: str) -> np.ndarray:
+    from PIL import ImageOps
+
     with _opened(path) as image:
         return np.array(ImageOps.exif_transpose(image).convert(mode))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    from PIL import Image
+
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.mode.startswith(DEEP_MODES):
