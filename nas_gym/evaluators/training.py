@@ -208,6 +208,7 @@ class TrainingRun:
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
             nesterov=self.settings.momentum > 0,
+            foreach=True,
         )
 
     def _model(self) -> Network | NetworkBatch:
@@ -276,7 +277,7 @@ class TrainingRun:
         """Clips each network's gradient; returns the norms before clipping, float[networks]."""
         if isinstance(self.model, NetworkBatch):
             return self.model.clip_gradients(self.settings.gradient_clip)
-        return nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip, foreach=True)
 
     def _record(self) -> None:
         if all(curve.failed for curve in self.curves):

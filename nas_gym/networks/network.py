@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_gym.networks.bank import Choices, DropPath, Indices, constant, join, on_gpu, take
+from nas_gym.networks.kernels import NormalisedApart
 from nas_gym.networks.operations import Norm
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.types import Bools
@@ -207,7 +208,8 @@ class ArchitectureNorm(nn.Module):
             return self._normalise(x, weight, bias)
         if not on_gpu(x):
             # One call an architecture: a call costs a CPU less than the two transpositions below.
-            return torch.cat([self._normalise(part, weight, bias) for part in torch.split(x, images)])
+            out: Tensor = NormalisedApart.apply(x, weight, bias, batch, self.eps)
+            return out
         channels, height, width = x.shape[1:]
         # Pixels by the channels of all architectures, copied as channels-last images lie.
         pixels = images * height * width
@@ -297,5 +299,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.linear(torch.relu(x).mean(dim=(2, 3)))
+        pixels = x.shape[2] * x.shape[3]
+        # Divided after the sum: the gradient of a mean would be divided pixel by pixel.
+        logits: Tensor = self.linear(torch.relu(x).sum(dim=(2, 3)) / pixels)
         return logits
