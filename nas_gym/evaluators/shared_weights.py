@@ -247,9 +247,8 @@ class SharedWeightEvaluator(TaskEvaluator):
         return np.concatenate(accuracy), np.concatenate(loss)
 
     def _threads(self, examples: int) -> AbstractContextManager[None]:
-        shape, settings = self.task.input_shape, self.settings.network(self.task.input_shape)
-        pixels = math.prod(shape[1:]) // settings.stem_stride**2
-        return fitting_threads(examples * settings.channels * pixels, self.device)
+        shape = self.task.input_shape
+        return fitting_threads(examples * self.settings.network(shape).map_size(shape), self.device)
 
     @torch.no_grad()
     def _forward_scores(self, tokens: Tokens, split: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ runs every module once, on all the (architecture, image) pairs that use it.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ class NetworkSettings:
         for name, least in (("channels", 2), ("cells_per_stage", 1), ("reductions", 0), ("stem_stride", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def map_size(self, image_shape: tuple[int, ...]) -> int:
+        """Values in a feature map of the first stage, for one image; 0 for inputs that are not images."""
+        return self.channels * math.prod(image_shape[1:]) // self.stem_stride**2 if len(image_shape) == 3 else 0
 
 
 class Network(nn.Module, ABC):
