@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_gym.networks.kernels import AveragePool, Depthwise, EveryOther
+from nas_gym.networks.kernels import AveragePool, Depthwise, EveryOther, NormalisedApart
 
 
 def maps(height: int, width: int) -> Tensor:
@@ -55,3 +55,14 @@ def test_every_other_pixel_equals_slices(size: tuple[int, int]) -> None:
     shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
     for out, expected in zip(EveryOther.apply(x), (x[:, :, ::2, ::2], shifted[:, :, ::2, ::2]), strict=True):
         check(out, expected, [x])
+    assert torch.autograd.gradgradcheck(EveryOther.apply, (maps(3, 4),))
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_parts_normalised_apart_equal_batch_norms(affine: bool) -> None:
+    x, weight, bias = maps(2, 3), torch.rand(4).double().requires_grad_(affine), torch.rand(4).double()
+    bias.requires_grad_(affine)
+    expected = torch.cat([F.batch_norm(part, None, None, weight, bias, True, 0.0, 1e-3) for part in x.chunk(3)])
+    inputs = [x, weight, bias] if affine else [x]
+    check(NormalisedApart.apply(x, weight, bias, 3, 1e-3), expected, inputs)
+    assert torch.autograd.gradgradcheck(lambda x: NormalisedApart.apply(x, weight, bias, 3, 1e-3), (x,))
