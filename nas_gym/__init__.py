@@ -7,11 +7,16 @@ in with the first environment whose evaluator needs it.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from nas_gym.registration import register_all
+
+# Threads that wait for each other by spinning slow small networks down many times as soon as anything else runs on the
+# machine. OpenMP reads this when it is loaded, with torch; what the user has set stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__: str
 make_sb3_vec: Callable[..., Any]

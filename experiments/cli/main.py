@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Threads that wait by spinning make small networks up to twenty times slower when anything else runs on the machine.
-# OpenMP reads this when it is loaded, so it stands before everything else.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import logging
 import sys
 

@@ -117,17 +117,20 @@ class SharedWeightEvaluator(TaskEvaluator):
         self._one.to(self.device)
         self.split_at: int | None = None
         self.steps, self.planned_steps = 0, 0
+        self._order = -1, torch.empty(0)  # of the epoch of that number
         self._use(self._one)
 
     def _use(self, supernet: nn.Module) -> None:
         """Trains and scores with this from now on; the momentum starts at zero."""
         self.supernet = supernet
+        self.weights = list(supernet.parameters())
         self.optimiser = torch.optim.SGD(
-            supernet.parameters(),
+            self.weights,
             self.settings.learning_rate,
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
             nesterov=self.nesterov and self.settings.momentum > 0,
+            foreach=True,
         )
 
     def make_supernet(self) -> nn.Module:
@@ -172,14 +175,15 @@ class SharedWeightEvaluator(TaskEvaluator):
 
     def _descend(self, inputs: Tensor, targets: Tensor, tokens: Tokens) -> tuple[float, float, bool]:
         """Takes the step if its gradient is finite; returns the mean loss, the score, and whether it did."""
-        self.supernet.train()
+        if not self.supernet.training:  # a walk through hundreds of modules
+            self.supernet.train()
         with mixed_precision(self.device):
             outputs = self.supernet(inputs, tokens).float().flatten(0, 1)
         expected = repeated(targets, len(tokens))
         loss = self.task.loss(outputs, expected)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.weights, self.settings.gradient_clip, foreach=True)
         measured = self.task.measure(outputs.detach(), expected).float().mean()
         # Read at once: each reading waits for the device.
         mean, length, right = torch.stack([loss.detach(), norm, measured]).tolist()
@@ -191,8 +195,9 @@ class SharedWeightEvaluator(TaskEvaluator):
         """The minibatch of this step; the order of an epoch is derived from the seed and the epoch's number."""
         train, size = self.task.train, min(self.settings.batch_size, len(self.task.train))
         epoch, position = divmod(self.steps, len(train) // size)
-        order = self.task.order(self._generator("order", epoch))
-        return train.take(order[position * size : (position + 1) * size])
+        if epoch != self._order[0]:
+            self._order = epoch, self.task.order(self._generator("order", epoch))
+        return train.take(self._order[1][position * size : (position + 1) * size])
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         seed = np.random.SeedSequence([self.seed, *purpose.encode(), number]).generate_state(1, np.uint64)
@@ -242,9 +247,8 @@ class SharedWeightEvaluator(TaskEvaluator):
         return np.concatenate(accuracy), np.concatenate(loss)
 
     def _threads(self, examples: int) -> AbstractContextManager[None]:
-        shape, settings = self.task.input_shape, self.settings.network(self.task.input_shape)
-        pixels = math.prod(shape[1:]) // settings.stem_stride**2
-        return fitting_threads(examples * settings.channels * pixels, self.device)
+        shape = self.task.input_shape
+        return fitting_threads(examples * self.settings.network(shape).map_size(shape), self.device)
 
     @torch.no_grad()
     def _forward_scores(self, tokens: Tokens, split: Split) -> tuple[np.ndarray, np.ndarray]:

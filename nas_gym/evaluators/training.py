@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas_gym.evaluators.threads import fitting_threads
 from nas_gym.networks import Network, NetworkBatch, can_batch
 from nas_gym.networks.bank import join
 from nas_gym.settings import check_fields
@@ -189,16 +191,24 @@ class TrainingRun:
         if self.steps == 0:
             self._start()
         last = self.settings.epochs if epochs is None else epochs
-        for epoch in range(self.epochs + 1, last + 1):
-            if not all(curve.failed for curve in self.curves):
-                self._train_epoch()
-            if self.settings.record_all_epochs or epoch == self.settings.epochs:
-                self._record()
-            self.epochs = epoch
+        with self._threads():
+            for epoch in range(self.epochs + 1, last + 1):
+                if not all(curve.failed for curve in self.curves):
+                    self._train_epoch()
+                if self.settings.record_all_epochs or epoch == self.settings.epochs:
+                    self._record()
+                self.epochs = epoch
         if isinstance(self.model, NetworkBatch):
             self.model.give_back()
             for network in self.networks:
                 network.to(self.task.device)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        network = self.networks[0]
+        if not isinstance(network, Network):
+            return nullcontext()
+        images = len(self.networks) * self.settings.batch_size
+        return fitting_threads(images * network.settings.map_size(self.task.input_shape), self.task.device)
 
     def _start(self) -> None:
         self.model = self._model()
@@ -208,6 +218,7 @@ class TrainingRun:
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
             nesterov=self.settings.momentum > 0,
+            foreach=True,
         )
 
     def _model(self) -> Network | NetworkBatch:
@@ -276,7 +287,7 @@ class TrainingRun:
         """Clips each network's gradient; returns the norms before clipping, float[networks]."""
         if isinstance(self.model, NetworkBatch):
             return self.model.clip_gradients(self.settings.gradient_clip)
-        return nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip, foreach=True)
 
     def _record(self) -> None:
         if all(curve.failed for curve in self.curves):

@@ -85,6 +85,8 @@ class Bank(nn.Module):
         Returns:
             float[B * N, C', H', W'], architectures first.
         """
+        if len(choice) == 1 and not isinstance(choice, Tensor):
+            return self._run(str(choice[0]), states[source[0]].whole, [0])
         if on_gpu(states[0].whole) and len(choice) > 1 and not isinstance(choice, Tensor):
             return self.sorted(states, source, choice)
         outputs: dict[int, Tensor] = {}

@@ -7,6 +7,7 @@ runs every module once, on all the (architecture, image) pairs that use it.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_gym.networks.bank import Choices, DropPath, Indices, constant, join, on_gpu, take
+from nas_gym.networks.kernels import NormalisedApart
 from nas_gym.networks.operations import Norm
 from nas_gym.spaces import Architecture, SearchSpace, Tokens
 from nas_gym.types import Bools
@@ -45,6 +47,10 @@ class NetworkSettings:
         for name, least in (("channels", 2), ("cells_per_stage", 1), ("reductions", 0), ("stem_stride", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def map_size(self, image_shape: tuple[int, ...]) -> int:
+        """Values in a feature map of the first stage, for one image; 0 for inputs that are not images."""
+        return self.channels * math.prod(image_shape[1:]) // self.stem_stride**2 if len(image_shape) == 3 else 0
 
 
 class Network(nn.Module, ABC):
@@ -207,7 +213,8 @@ class ArchitectureNorm(nn.Module):
             return self._normalise(x, weight, bias)
         if not on_gpu(x):
             # One call an architecture: a call costs a CPU less than the two transpositions below.
-            return torch.cat([self._normalise(part, weight, bias) for part in torch.split(x, images)])
+            out: Tensor = NormalisedApart.apply(x, weight, bias, batch, self.eps)
+            return out
         channels, height, width = x.shape[1:]
         # Pixels by the channels of all architectures, copied as channels-last images lie.
         pixels = images * height * width
@@ -297,5 +304,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.linear(torch.relu(x).mean(dim=(2, 3)))
+        pixels = x.shape[2] * x.shape[3]
+        # Divided after the sum: the gradient of a mean would be divided pixel by pixel.
+        logits: Tensor = self.linear(torch.relu(x).sum(dim=(2, 3)) / pixels)
         return logits

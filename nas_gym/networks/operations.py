@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_gym.networks.kernels import AveragePool, Depthwise, EveryOther
+
 Norm = Callable[[int], nn.Module]  # channels -> a normalisation layer
 Size = int | tuple[int, int]
 
@@ -43,7 +45,7 @@ def depthwise_convolution(channels: int, kernel: int, stride: int, norm: Norm) -
     """ReLU, depthwise convolution, normalisation (Liu et al. 2018, section 2.3)."""
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False),
+        Depthwise(channels, kernel, stride),
         norm(channels),
     )
 
@@ -59,10 +61,9 @@ def separable_convolution(in_channels: int, out_channels: int, kernel: int, stri
 def _depthwise_separable(
     in_channels: int, out_channels: int, kernel: int, stride: int, norm: Norm, dilation: int = 1
 ) -> list[nn.Module]:
-    padding = dilation * (kernel // 2)
     return [
         nn.ReLU(),
-        nn.Conv2d(in_channels, in_channels, kernel, stride, padding, dilation, groups=in_channels, bias=False),
+        Depthwise(in_channels, kernel, stride, dilation),
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         norm(out_channels),
     ]
@@ -80,7 +81,7 @@ class SubsampledReLU(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x[:, :, :: self.stride, :: self.stride])
+        return torch.relu(x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride])
 
 
 class FactorisedReduction(nn.Module):
@@ -94,12 +95,10 @@ class FactorisedReduction(nn.Module):
         self.straight = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, bias=False)
         self.shifted = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
         self.norm = norm(out_channels)
-        self.every_second = SubsampledReLU(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # One row and column of zeros keep both halves of equal size where the resolution is odd.
-        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
-        halves = self.straight(self.every_second(x)), self.shifted(self.every_second(shifted))
+        even, odd = EveryOther.apply(x)
+        halves = self.straight(torch.relu(even)), self.shifted(torch.relu(odd))
         out: Tensor = self.norm(torch.cat(halves, dim=1))
         return out
 
@@ -146,7 +145,7 @@ def _skip(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Mo
 def _average_pool(in_channels: int, out_channels: int, stride: int, norm: Norm, kernel: int) -> nn.Module:
     del norm
     _need_equal(f"avg_pool_{kernel}x{kernel}", in_channels, out_channels)
-    return nn.AvgPool2d(kernel, stride, kernel // 2, count_include_pad=False)
+    return AveragePool(kernel, stride)
 
 
 def _max_pool(in_channels: int, out_channels: int, stride: int, norm: Norm, kernel: int) -> nn.Module:
