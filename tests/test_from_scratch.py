@@ -260,7 +260,7 @@ def test_out_of_memory_is_a_failed_trial(monkeypatch) -> None:
     def step(self: Any, batch: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("nas_gym.evaluators.training._Run._step", step)
+    monkeypatch.setattr("nas_gym.evaluators.training.TrainingRun._step", step)
     for share in (None, 0.25):
         scored = evaluator().evaluate(draw(2), fidelity=share)
         assert scored.failed.all()

@@ -356,8 +356,8 @@ def test_from_scratch_trains_no_epoch_in_vain(monkeypatch) -> None:
 
     torch.set_num_threads(1)
     epochs = []
-    train = training._Run._train_epoch
-    monkeypatch.setattr(training._Run, "_train_epoch", lambda run: epochs.append(1) or train(run))
+    train = training.TrainingRun._train_epoch
+    monkeypatch.setattr(training.TrainingRun, "_train_epoch", lambda run: epochs.append(1) or train(run))
     settings = {"complete": 6, "candidates": 1, "folds": 3, "threshold": 0.3, "regressor": "least-squares"}
     evaluator = make_evaluator(
         "from-scratch",

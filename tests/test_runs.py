@@ -355,7 +355,7 @@ def test_resume_with_fidelities_and_a_clock(tmp_path, place, call) -> None:
 def test_resume_comparison(tmp_path, uninterrupted, call, finished) -> None:
     """Killed in the comparison: while candidates are trained, random architectures, and networks made by hand."""
     folder, parts = tmp_path / "run", tmp_path / "run" / "comparison"
-    finish(folder, COMPARED, Kill("nas_gym.evaluators.training:_Run._step", call))
+    finish(folder, COMPARED, Kill("nas_gym.evaluators.training:TrainingRun._step", call))
     assert not (folder / "best.json").exists()
     done = {path: path.stat().st_mtime_ns for path in parts.glob("*_seed*.json")}
     assert len(done) >= finished
