@@ -97,8 +97,9 @@ class BenchGraphSpace(SearchSpace):
         return weights
 
     @cached_property
-    def prefix_free(self) -> bool:
-        return SKIP_WORD not in self.operations
+    def dependent(self) -> NDArray[np.bool_]:
+        last = np.arange(self.length) == self.length - 1  # the only one that can make the illegal architecture
+        return last & (SKIP_WORD in self.operations)
 
     def decode(self, tokens: Sequence[int] | Tokens) -> GraphNetwork:
         """Decodes the links and operations of one architecture."""

@@ -143,9 +143,18 @@ class SearchSpace(ABC):
         return np.broadcast_to(self._widths[position], (len(tokens), self.num_choices))
 
     @cached_property
+    def dependent(self) -> NDArray[np.bool_]:
+        """bool[T], the decisions whose legal choices depend on earlier choices or on the trial, apart from a stop.
+
+        A space that overrides `weights` should override this too: environments compute the masks of the other
+        decisions only once.
+        """
+        return np.full(self.length, type(self).weights is not SearchSpace.weights)
+
+    @cached_property
     def prefix_free(self) -> bool:
         """Whether the legal choices never depend on earlier ones."""
-        return type(self).weights is SearchSpace.weights
+        return not self.dependent.any() and bool((self.stop_choices < 0).all())
 
     # ------------------------------------------------------------------ derived
 
