@@ -89,10 +89,9 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._penalise = single.on_invalid == "penalise"
         self._stops = self.search_space.stop_choices
         self._may_stop: list[bool] = (self._stops >= 0).tolist()
-        # In the smallest integers, because most of a step's time is the time in which memory is read and written.
-        self._tokens: NDArray[np.signedinteger] = np.full(
-            (num_envs, self._length), UNDECIDED, dtype=np.min_scalar_type(-self._width)
-        )
+        # Where episodes end at different times, rows are read and written apart: in small integers they stay in cache.
+        smallest = np.min_scalar_type(-self._width) if any(self._may_stop) else np.int64
+        self._tokens: NDArray[np.signedinteger] = np.full((num_envs, self._length), UNDECIDED, dtype=smallest)
         later = np.arange(self._length) > np.arange(self._length)[:, None]
         filled = np.where(later, self.search_space.absent_choices, UNDECIDED)
         self._filled = filled.astype(self._tokens.dtype)  # [T, T], the decisions after a stop at each decision
@@ -182,7 +181,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             ending = self._score(terminations, terminations & invalid & self._penalise, rewards)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             if self.render_mode is not None:
-                self._shown = self._decided()
+                self._shown = self._decided().copy()
             infos = self._restart_at_once(ended, invalid, ending)
             return self._observe(), rewards, terminations, truncations, infos
         step = self._observe(), rewards, terminations, truncations, {**self._infos(invalid), **ending}
@@ -204,8 +203,8 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
         After a step in which an episode has ended, what it has ended with, also where the next one has begun.
         """
-        shown = self._decided() if self._shown is None else self._shown.copy()
-        return tuple(self._single.draw(tokens) for tokens in shown)
+        shown = self._decided() if self._shown is None else self._shown
+        return tuple(self._single.draw(tokens) for tokens in shown.copy())
 
     def state_dict(self) -> dict[str, Any]:
         """The state that affects future episodes, apart from the schedule's; empty here."""
@@ -301,7 +300,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         for together, fidelity in self._batches(scored):
             rows = rows_of(together)
             parents = self._options.parents_of(together)
-            evaluations = self._scorer(together).score(self._decided(rows), fidelity, parents)
+            evaluations = self._scorer(together).score(np.array(self._decided(rows)), fidelity, parents)
             rewards[rows] = self.objective(evaluations)
             for name, values in evaluations.columns().items():
                 columns.setdefault(name, np.zeros(self.num_envs))[rows] = values
@@ -328,11 +327,15 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         """Starts the next episodes in the same step; the final results of the ended ones go into `final_*`."""
         rows = rows_of(ended)
         final_info = {key: only(values, rows) for key, values in self._infos(invalid).items()}
-        final_obs = only(self._observed, rows, self._dtype)
-        self._clear(ended)
         if isinstance(rows, slice):
+            final_obs = self._observed.astype(self._dtype, copy=False)  # new arrays cost less than a copy
+            self._tokens = np.full_like(self._tokens, UNDECIDED)
+            if self._onehot is not None:
+                self._onehot = np.zeros(self._onehot.shape, dtype=np.float32)
             self._move_to(0)
         else:  # the masks of running episodes are up to date
+            final_obs = only(self._observed, rows, self._dtype)
+            self._clear(ended)
             if isinstance(self._position, int):  # some are truncated, at the same decision as the others
                 self._position, self._masks = np.full(self.num_envs, self._position), self._masks.copy()
             self._position[rows] = 0
@@ -376,8 +379,8 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         return self._tokens if self._onehot is None else self._onehot
 
     def _decided(self, rows: Any = slice(None)) -> Tokens:
-        """The decisions of some sub-environments, a new array int64[B, T]."""
-        decided: Tokens = self._tokens[rows].astype(np.int64)
+        """The decisions of some sub-environments, int64[B, T], for internal use only: it may be a view."""
+        decided: Tokens = self._tokens[rows].astype(np.int64, copy=False)
         return decided
 
     def _observe(self) -> NDArray[Any]:
