@@ -23,7 +23,7 @@ def rows_of(mask: Bools) -> Rows:
     return slice(None) if mask.all() else np.flatnonzero(mask)
 
 
-def only(values: NDArray[Any], rows: Rows, dtype: DTypeLike = None) -> NDArray[Any]:
+def only(values: NDArray[Any], rows: Rows, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """A copy with zeros in all other rows, as Gymnasium's vector infos have for absent rows."""
     dtype = values.dtype if dtype is None else dtype
     if isinstance(rows, slice):

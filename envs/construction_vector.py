@@ -90,11 +90,10 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._stops = self.search_space.stop_choices
         self._may_stop: list[bool] = (self._stops >= 0).tolist()
         # Where episodes end at different times, rows are read and written apart: in small integers they stay in cache.
-        smallest = np.min_scalar_type(-self._width) if any(self._may_stop) else np.int64
-        self._tokens: NDArray[np.signedinteger] = np.full((num_envs, self._length), UNDECIDED, dtype=smallest)
-        later = np.arange(self._length) > np.arange(self._length)[:, None]
-        filled = np.where(later, self.search_space.absent_choices, UNDECIDED)
-        self._filled = filled.astype(self._tokens.dtype)  # [T, T], the decisions after a stop at each decision
+        size = np.min_scalar_type(-self._width) if any(self._may_stop) else np.int64
+        self._tokens: NDArray[np.signedinteger] = np.full((num_envs, self._length), UNDECIDED, size)
+        filled = np.where(np.tri(self._length) > 0, UNDECIDED, self.search_space.absent_choices)
+        self._filled = filled.astype(size)  # [T, T], the decisions after a stop at each decision
         self._onehot: NDArray[np.float32] | None = None
         self._dtype: Any = np.float32
         if single.observation in ("tokens", "float-tokens"):
@@ -380,8 +379,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     def _decided(self, rows: Any = slice(None)) -> Tokens:
         """The decisions of some sub-environments, int64[B, T], for internal use only: it may be a view."""
-        decided: Tokens = self._tokens[rows].astype(np.int64, copy=False)
-        return decided
+        return self._tokens[rows].astype(np.int64, copy=False)
 
     def _observe(self) -> NDArray[Any]:
         return self._observed.astype(self._dtype)

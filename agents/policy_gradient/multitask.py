@@ -170,8 +170,7 @@ class MultiTask(PolicyGradientAgent):
             self.controller.add_task(self.hyperparameters.embedding_spread, self.generators)
         self._freeze(mode)
         self._history, self._pending, self._asked, self.updates = History(self.space), [], 0, 0
-        self._task_of = {}
-        self._tasks_pending = self._tasks_pending[:0]
+        self._task_of, self._tasks_pending = {}, self._tasks_pending[:0]
 
     def _memory_of_new_task(self) -> TaskMemory:
         """An empty one, but for its moments, which are those of the tasks before, or shared with them."""

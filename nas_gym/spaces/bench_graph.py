@@ -98,8 +98,9 @@ class BenchGraphSpace(SearchSpace):
 
     @cached_property
     def dependent(self) -> NDArray[np.bool_]:
-        last = np.arange(self.length) == self.length - 1  # the only one that can make the illegal architecture
-        return last & (SKIP_WORD in self.operations)
+        dependent = np.zeros(self.length, dtype=bool)
+        dependent[-1] = SKIP_WORD in self.operations  # only the last can make the illegal architecture
+        return dependent
 
     def decode(self, tokens: Sequence[int] | Tokens) -> GraphNetwork:
         """Decodes the links and operations of one architecture."""
