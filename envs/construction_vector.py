@@ -379,7 +379,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     def _decided(self, rows: Any = slice(None)) -> Tokens:
         """The decisions of some sub-environments, int64[B, T], for internal use only: it may be a view."""
-        return self._tokens[rows].astype(np.int64, copy=False)
+        return np.asarray(self._tokens[rows], dtype=np.int64)
 
     def _observe(self) -> NDArray[Any]:
         return self._observed.astype(self._dtype)

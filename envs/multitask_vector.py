@@ -123,7 +123,8 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
     def state_dict(self) -> dict[str, Any]:
         """As `ConstructionVectorEnv.state_dict`: the states of the generators that draw the tasks."""
         for generator, drawn in zip(self._generators, self._drawn.tolist(), strict=False):
-            generator.bit_generator.advance(drawn - DRAWN_AT_ONCE)  # gives back the numbers that were not used
+            bits: Any = generator.bit_generator
+            bits.advance(drawn - DRAWN_AT_ONCE)  # gives back the numbers that were not used
         self._drawn[:] = DRAWN_AT_ONCE
         # As text, because a generator's state holds 128-bit integers, which not every format supports.
         return {"generators": [json.dumps(generator.bit_generator.state) for generator in self._generators]}
