@@ -24,8 +24,7 @@ class _Softmax(nn.Module):
         self.bias = nn.Parameter(torch.empty(policies, 1, size))
 
     def forward(self, features: Tensor) -> Tensor:
-        logits = torch.baddbmm(self.bias, features.flatten(1, -2), self.weight)
-        return logits.reshape(*features.shape[:-1], -1)
+        return _by_policy(features, self.weight) + self.bias[:, :, None]
 
 
 class _Pointer(nn.Module):
