@@ -17,7 +17,7 @@ from nas_gym.agents.budget import Budget
 from nas_gym.agents.callback import Callback
 from nas_gym.agents.play import play
 from nas_gym.agents.registry import agent_class, agent_name, batch_size_of, load_hyperparameters
-from nas_gym.agents.result import SearchResult, concatenate
+from nas_gym.agents.result import History, SearchResult
 from nas_gym.agents.trial import Proposal, Trials
 from nas_gym.envs.problem import Env, Problem, make_vector
 from nas_gym.files import load_tensors, save_tensors
@@ -92,7 +92,7 @@ class Agent(ABC):
         self.rng = np.random.default_rng(seed)
         self.updates = 0
         self._proposed = 0
-        self._history: list[SearchResult] = []
+        self._history = History(self.space)
 
     def _check_rewards(self) -> None:
         dimensions = self.problem.reward_dimensions
@@ -194,21 +194,21 @@ class Agent(ABC):
     def record(self, new: Trials, callback: Callback) -> bool:
         """Learns from trials that have ended, and adds them to the history; False if the callback stops the search."""
         statistics = self.tell(new)
-        self._history.append(SearchResult(self.space, new.tokens, new.rewards, new.metrics))
-        return callback.after_trials(self, self._history[-1], statistics) is not False
+        recorded = SearchResult(self.space, new.tokens, new.rewards, new.metrics)
+        self._history.append(recorded)
+        return callback.after_trials(self, recorded, statistics) is not False
 
     # ------------------------------------------------------------------ history
 
     @property
     def trials(self) -> int:
         """How many trials `learn` has recorded."""
-        return sum(map(len, self._history))
+        return len(self._history)
 
     @property
     def result(self) -> SearchResult:
         """All trials so far."""
-        self._history = [concatenate(self.space, self._history)]
-        return self._history[0]
+        return self._history.result
 
     @property
     def current_space(self) -> SearchSpace:
@@ -254,7 +254,8 @@ class Agent(ABC):
         metrics = {name: column.numpy() for name, column in state["metrics"].items()}
         history = SearchResult(self.space, state["tokens"].numpy(), state["rewards"].numpy(), metrics)
         _check_history(history)
-        self._history = [history]
+        self._history = History(self.space)
+        self._history.append(history)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the agent to a file, which at any moment holds either all of it or what was there before."""

@@ -158,6 +158,33 @@ class SearchResult:
         return SearchResult(self.space, self.tokens[index], self.rewards[index], metrics)
 
 
+class History:
+    """The trials of a search, batch by batch.
+
+    Args:
+        space: the search space.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._parts: list[SearchResult] = []
+        self._trials = 0
+
+    def __len__(self) -> int:
+        return self._trials
+
+    def append(self, trials: SearchResult) -> None:
+        """Adds a batch."""
+        self._parts.append(trials)
+        self._trials += len(trials)
+
+    @property
+    def result(self) -> SearchResult:
+        """All trials so far."""
+        self._parts = [concatenate(self._space, self._parts)]
+        return self._parts[0]
+
+
 def concatenate(space: SearchSpace, parts: list[SearchResult]) -> SearchResult:
     """One history behind the other."""
     parts = [part for part in parts if len(part)]  # without a trial it is not known how long rewards are

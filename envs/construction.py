@@ -199,9 +199,9 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self._position = self._length  # as after the end of an episode, until the first reset
         self._stops: list[int] = self.search_space.stop_choices.tolist()
         self._window: Window | None = None
-        # If legality does not depend on earlier choices, legal choices and masks are precomputed.
-        free = self.search_space.prefix_free
-        self._known = [self._options(position) for position in range(self._length + 1)] if free else None
+        # Legal choices and masks are precomputed where they do not depend on earlier choices.
+        known = np.append(~self.search_space.dependent, True)
+        self._known = {position: self._options(position) for position in np.flatnonzero(known).tolist()}
         self._legal, self._mask = self._options(self._length)
 
     def reset(
@@ -321,7 +321,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
     def _move_to(self, position: int) -> None:
         self._position = position
-        self._legal, self._mask = self._options(position) if self._known is None else self._known[position]
+        self._legal, self._mask = self._known.get(position) or self._options(position)
 
     def _options(self, position: int) -> tuple[list[int], NDArray[np.int8]]:
         """The legal choices at a position, as a list and as a mask; all choices after the last position."""

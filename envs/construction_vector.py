@@ -20,7 +20,7 @@ from nas_gym.envs.checks import (
     parent_of,
     starting_prefix,
 )
-from nas_gym.envs.columns import column, only
+from nas_gym.envs.columns import column, only, rows_of
 from nas_gym.envs.construction import ConstructionEnv, announce_vector_rewards
 from nas_gym.envs.episode_options import EpisodeOptions
 from nas_gym.evaluators import Schedule
@@ -89,7 +89,11 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._penalise = single.on_invalid == "penalise"
         self._stops = self.search_space.stop_choices
         self._may_stop: list[bool] = (self._stops >= 0).tolist()
-        self._tokens: Tokens = np.full((num_envs, self._length), UNDECIDED, dtype=np.int64)
+        # Where episodes end at different times, rows are read and written apart: in small integers they stay in cache.
+        size = np.min_scalar_type(-self._width) if any(self._may_stop) else np.int64
+        self._tokens: NDArray[np.signedinteger] = np.full((num_envs, self._length), UNDECIDED, size)
+        filled = np.where(np.tri(self._length) > 0, UNDECIDED, self.search_space.absent_choices)
+        self._filled = filled.astype(size)  # [T, T], the decisions after a stop at each decision
         self._onehot: NDArray[np.float32] | None = None
         self._dtype: Any = np.float32
         if single.observation in ("tokens", "float-tokens"):
@@ -104,19 +108,17 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._shown: Tokens | None = None  # what is rendered; None for the current decisions
         self._rows = np.arange(num_envs)
         self._cells = self._rows * (self._length * self._width)  # the offset of each row of the one-hot array
-        # Masks by position, the last one for ended episodes; precomputed if they do not depend on the prefix.
-        self._known: Bools | None = None
-        self._known_batches: list[Bools] = []
-        self._known_bounds: list[int] = []
-        if self.search_space.prefix_free:
-            legal = [self.search_space.legal(self._tokens[:1], position) for position in range(self._length)]
-            self._known = np.concatenate([*legal, np.ones((1, self._width), dtype=bool)])
-            batches = {row.tobytes(): np.tile(row, (num_envs, 1)) for row in self._known}
-            self._known_batches = [batches[row.tobytes()] for row in self._known]
-            # Every choice below the bound is legal.
-            self._known_bounds = [int(np.argmin(np.append(row, False))) for row in self._known]
+        # Masks by position, the last one for ended episodes; all False where they depend on the prefix.
+        self._dependent = np.append(self.search_space.dependent, False)
+        self._known: Bools = ~np.repeat(self._dependent[:, None], self._width, axis=1)
+        for position in np.flatnonzero(~self._dependent[:-1]).tolist():
+            self._known[position] = self.search_space.legal(self._decided([0]), position)
+        batches = {row.tobytes(): np.tile(row, (num_envs, 1)) for row in self._known}
+        self._known_batches = [batches[row.tobytes()] for row in self._known]
+        # Every choice below the bound is legal.
+        self._known_bounds = [int(np.argmin(np.append(row, False))) for row in self._known]
         self._masks = self._current_masks()
-        self._first_mask: Bools = self.search_space.legal(self._tokens[:1], 0)[0]
+        self._first_mask: Bools = self.search_space.legal(self._decided([0]), 0)[0]
         # Until a large block has been freed once, glibc returns the memory of freed arrays to the system, and every
         # copy that a step returns causes page faults: 4,096 environments with one-hot observations then make 0.6 times
         # as many steps per second, 65,536 with tokens half as many.
@@ -148,8 +150,8 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         self._clear(mask, prefix)
         self._move_to(np.where(mask, len(prefix), self._position))
         self._started, self._shown = True, None
-        infos = self._infos(np.zeros(self.num_envs, dtype=bool))
-        return self._observe(), {key: only(values, mask) for key, values in infos.items()}
+        infos, rows = self._infos(np.zeros(self.num_envs, dtype=bool)), rows_of(mask)
+        return self._observe(), {key: only(values, rows) for key, values in infos.items()}
 
     def step(self, actions: ArrayLike) -> Step:
         """Takes the current decision in each sub-environment.
@@ -178,7 +180,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             ending = self._score(terminations, terminations & invalid & self._penalise, rewards)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             if self.render_mode is not None:
-                self._shown = self._tokens.copy()
+                self._shown = self._decided().copy()
             infos = self._restart_at_once(ended, invalid, ending)
             return self._observe(), rewards, terminations, truncations, infos
         step = self._observe(), rewards, terminations, truncations, {**self._infos(invalid), **ending}
@@ -200,7 +202,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
         After a step in which an episode has ended, what it has ended with, also where the next one has begun.
         """
-        shown = self._tokens if self._shown is None else self._shown
+        shown = self._decided() if self._shown is None else self._shown
         return tuple(self._single.draw(tokens) for tokens in shown.copy())
 
     def state_dict(self) -> dict[str, Any]:
@@ -224,7 +226,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         """Maps actions to legal choices; also returns which actions were illegal."""
         # If all actions are below the bound, they are legal.
         position = self._position
-        if self._known_bounds and isinstance(position, int) and actions.max() < self._known_bounds[position]:
+        if isinstance(position, int) and actions.max() < self._known_bounds[position]:
             return actions, np.zeros(self.num_envs, dtype=bool)
         invalid = ~self._masks[self._rows, actions]
         if invalid.any():
@@ -262,15 +264,15 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             self._clear(waiting)
             positions[waiting] = 0
         penalised = invalid & self._penalise
-        rows = np.flatnonzero(~(waiting | penalised))
-        self._tokens[rows, positions[rows]] = choices[rows]
+        playing = rows_of(~(waiting | penalised))
+        rows, at, taken = self._rows[playing], positions[playing], choices[playing]
+        self._tokens.reshape(-1)[rows * self._length + at] = taken
         if self._onehot is not None:
-            self._onehot[rows, positions[rows] * self._width + choices[rows]] = 1.0
-        stopped = rows[choices[rows] == self._stops[positions[rows]]]
-        positions[rows] += 1
-        if len(stopped):
-            self._complete(stopped)
-            positions[stopped] = self._length
+            self._onehot.reshape(-1)[self._cells[rows] + at * self._width + taken] = 1.0
+        stopped = taken == self._stops[at]
+        if stopped.any():
+            self._complete(rows[stopped], at[stopped])
+        positions[playing] = np.where(stopped, self._length, at + 1)
         positions[penalised] = self._length
         self._move_to(positions)
         terminations: Bools = positions == self._length
@@ -281,11 +283,9 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         stops = self._may_stop[position] and bool((choices == self._stops[position]).any())
         return stops or (self._penalise and bool(invalid.any()))
 
-    def _complete(self, rows: NDArray[np.int64]) -> None:
-        """Fills the decisions after a stop."""
-        tokens = self._tokens[rows]
-        tokens = np.where(tokens == UNDECIDED, self.search_space.absent_choices, tokens)
-        self._tokens[rows] = tokens
+    def _complete(self, rows: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
+        """Fills the decisions after stops at the decisions `stops`."""
+        self._tokens[rows] = tokens = np.maximum(self._tokens[rows], self._filled[stops])
         if self._onehot is not None:
             self._onehot[rows] = self.search_space.one_hot(tokens).reshape(len(rows), -1)
 
@@ -297,15 +297,15 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         if self._penalise:
             rewards[penalised] = self.objective.worst
         for together, fidelity in self._batches(scored):
-            rows = slice(None) if together.all() else together
+            rows = rows_of(together)
             parents = self._options.parents_of(together)
-            evaluations = self._scorer(together).score(np.array(self._tokens[rows]), fidelity, parents)
+            evaluations = self._scorer(together).score(np.array(self._decided(rows)), fidelity, parents)
             rewards[rows] = self.objective(evaluations)
             for name, values in evaluations.columns().items():
                 columns.setdefault(name, np.zeros(self.num_envs))[rows] = values
-                present[name] = present.get(name, False) | together
+                present[name] = together if name not in present else present[name] | together
         evaluation = {key: value for name in columns for key, value in column(name, columns[name], present[name])}
-        architecture = only(self._tokens, ended)
+        architecture = only(self._tokens, rows_of(ended), np.int64)
         return dict((*column("architecture", architecture, ended), *column("evaluation", evaluation, ended)))
 
     def _batches(self, scored: Bools) -> list[tuple[Bools, float | None]]:
@@ -324,29 +324,28 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
         """Starts the next episodes in the same step; the final results of the ended ones go into `final_*`."""
-        observed: NDArray[Any] = self._tokens if self._onehot is None else self._onehot
-        observed = observed.astype(self._dtype, copy=False)
-        final_info = {key: only(values, ended) for key, values in self._infos(invalid).items()}
-        if ended.all():
-            final_obs = observed  # new arrays cost less than a copy
+        rows = rows_of(ended)
+        final_info = {key: only(values, rows) for key, values in self._infos(invalid).items()}
+        if isinstance(rows, slice):
+            final_obs = self._observed.astype(self._dtype, copy=False)  # new arrays cost less than a copy
             self._tokens = np.full_like(self._tokens, UNDECIDED)
             if self._onehot is not None:
                 self._onehot = np.zeros(self._onehot.shape, dtype=np.float32)
             self._move_to(0)
         else:  # the masks of running episodes are up to date
-            final_obs = only(observed, ended)
+            final_obs = only(self._observed, rows, self._dtype)
             self._clear(ended)
             if isinstance(self._position, int):  # some are truncated, at the same decision as the others
                 self._position, self._masks = np.full(self.num_envs, self._position), self._masks.copy()
-            self._position[ended] = 0
-            self._masks[ended] = self._first_mask
+            self._position[rows] = 0
+            self._masks[rows] = self._first_mask
         self._begin(ended, {})
         final = (*column("final_obs", final_obs, ended), *column("final_info", {**final_info, **ending}, ended))
         return {**self._infos(invalid & ~ended), **dict(final)}
 
     def _clear(self, mask: Bools, prefix: list[int] | None = None) -> None:
         """Resets the decisions of the masked sub-environments to the choices of `prefix`."""
-        rows = slice(None) if mask.all() else mask
+        rows = rows_of(mask)
         start: Any = UNDECIDED
         if prefix:
             start = np.array(prefix + [UNDECIDED] * (self._length - len(prefix)))
@@ -363,21 +362,27 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     def _current_masks(self) -> Bools:
         """bool[N, A], for internal use only: in lockstep it may be a shared constant."""
         position = self._position
-        if self._known is not None:
-            return self._known_batches[position] if isinstance(position, int) else self._known[position]
-        if isinstance(position, int) and position < self._length:
-            return self.open_space.legal(self._tokens, position)
-        masks = np.ones((self.num_envs, self._width), dtype=bool)
-        if not isinstance(position, int):
-            playing = position < self._length
-            rows = slice(None) if playing.all() else playing
-            masks[rows] = self.open_space.legal(self._tokens[rows], position[rows])
+        if isinstance(position, int):
+            known = not self._dependent[position]
+            return self._known_batches[position] if known else self.open_space.legal(self._decided(), position)
+        masks = self._known.take(position, axis=0)
+        rows = np.flatnonzero(self._dependent[position])
+        if len(rows):
+            masks[rows] = self.open_space.legal(self._decided(rows), position[rows])
         return masks
 
     # ------------------------------------------------------------------ outputs
 
+    @property
+    def _observed(self) -> NDArray[Any]:
+        return self._tokens if self._onehot is None else self._onehot
+
+    def _decided(self, rows: Any = slice(None)) -> Tokens:
+        """The decisions of some sub-environments, int64[B, T], for internal use only: it may be a view."""
+        return np.asarray(self._tokens[rows], dtype=np.int64)
+
     def _observe(self) -> NDArray[Any]:
-        return (self._tokens if self._onehot is None else self._onehot).astype(self._dtype)
+        return self._observed.astype(self._dtype)
 
     def _infos(self, invalid: Bools) -> dict[str, Any]:
         """The information of every sub-environment after every step."""

@@ -11,11 +11,13 @@ from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
 from nas_gym.envs.checks import checked_reset_mask, checked_seed
-from nas_gym.envs.columns import column, only
+from nas_gym.envs.columns import column, only, rows_of
 from nas_gym.envs.construction_vector import ConstructionVectorEnv
 from nas_gym.envs.multitask import MultiTaskEnv
 from nas_gym.evaluators import Schedule
 from nas_gym.types import Bools
+
+DRAWN_AT_ONCE = 32  # random numbers
 
 
 class MultiTaskVectorEnv(ConstructionVectorEnv):
@@ -42,6 +44,9 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
         self.tasks, self.evaluators = self._single.tasks, self._single.evaluators
         self._tasks = np.zeros(num_envs, dtype=np.int64)
         self._generators: list[np.random.Generator] = []  # one for each sub-environment, from the first reset on
+        # Each generator draws numbers for several episodes at once; those before `_drawn` have been used.
+        self._shares = np.empty((num_envs, DRAWN_AT_ONCE))
+        self._drawn = np.full(num_envs, DRAWN_AT_ONCE)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -65,22 +70,30 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
         for row in np.flatnonzero(mask).tolist():
             if seeds[row] is not None:
                 self._generators[row] = np_random(seeds[row])[0]
+                self._drawn[row] = DRAWN_AT_ONCE
 
     def _begin(self, mask: Bools, options: Mapping[str, Any]) -> None:
         chosen = self._single.chosen_task(options)
         super()._begin(mask, options)
-        if chosen is None:
-            shares = [self._generators[row].random() for row in np.flatnonzero(mask).tolist()]
-            self._tasks[mask] = self._single.task_of(shares)
-        else:
-            self._tasks[mask] = chosen
+        self._tasks[mask] = self._single.task_of(self._draw(np.flatnonzero(mask))) if chosen is None else chosen
+
+    def _draw(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The next random number of each of these sub-environments, in [0, 1)."""
+        for row in rows[self._drawn[rows] == DRAWN_AT_ONCE].tolist():
+            self._generators[row].random(out=self._shares[row])
+            self._drawn[row] = 0
+        shares: NDArray[np.float64] = self._shares[rows, self._drawn[rows]]
+        self._drawn[rows] += 1
+        return shares
 
     def _batches(self, scored: Bools) -> list[tuple[Bools, float | None]]:
-        return [
+        tasks = range(len(self.tasks))
+        split = [
             (together & (self._tasks == task), fidelity)
             for together, fidelity in super()._batches(scored)
-            for task in np.unique(self._tasks[together])
+            for task in tasks
         ]
+        return [(together, fidelity) for together, fidelity in split if together.any()]
 
     def _scorer(self, together: Bools) -> Schedule:
         task = self.tasks[self._tasks[int(np.argmax(together))]]  # all have the same task
@@ -88,14 +101,15 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
 
     def _score(self, ended: Bools, penalised: Bools, rewards: NDArray[np.float64]) -> dict[str, Any]:
         ending = super()._score(ended, penalised, rewards)
-        tasks = only(self._tasks.astype(np.float64), ended)
+        tasks = only(self._tasks.astype(np.float64), rows_of(ended))
         return {**ending, "evaluation": {**ending["evaluation"], **dict(column("task", tasks, ended))}}
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
         final = self._observe()  # the next episodes may be on other tasks
         infos = super()._restart_at_once(ended, invalid, ending)
-        shown = {key: only(part, ended) for key, part in final.items()} if isinstance(final, dict) else None
-        return {**infos, "final_obs": only(final, ended) if shown is None else shown}
+        rows = rows_of(ended)
+        shown = {key: only(part, rows) for key, part in final.items()} if isinstance(final, dict) else None
+        return {**infos, "final_obs": only(final, rows) if shown is None else shown}
 
     def _observe(self) -> Any:
         return self._single.observe(super()._observe(), self._tasks.copy())
@@ -108,6 +122,10 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
 
     def state_dict(self) -> dict[str, Any]:
         """As `ConstructionVectorEnv.state_dict`: the states of the generators that draw the tasks."""
+        for generator, drawn in zip(self._generators, self._drawn.tolist(), strict=False):
+            bits: Any = generator.bit_generator
+            bits.advance(drawn - DRAWN_AT_ONCE)  # gives back the numbers that were not used
+        self._drawn[:] = DRAWN_AT_ONCE
         # As text, because a generator's state holds 128-bit integers, which not every format supports.
         return {"generators": [json.dumps(generator.bit_generator.state) for generator in self._generators]}
 
@@ -116,3 +134,4 @@ class MultiTaskVectorEnv(ConstructionVectorEnv):
         self._generators = [np_random()[0] for _ in state["generators"]]
         for generator, text in zip(self._generators, state["generators"], strict=True):
             generator.bit_generator.state = json.loads(text)
+        self._drawn[:] = DRAWN_AT_ONCE

@@ -41,7 +41,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         super().__init__(num_envs, **arguments)
         self._onehot = None  # the one-hot actions are never observed
         # The current networks, and how many transformations have made them.
-        self._networks = self.search_space.reached(self._tokens[:, :0]).copy()
+        self._networks = self.search_space.reached(self._decided()[:, :0]).copy()
         self._taken = np.zeros(num_envs, dtype=np.int64)
         self.restarts, self.restart_after = self._single.restarts, self._single.restart_after
         # If rewards are gains: the objectives of the current networks and of the start network.
@@ -55,7 +55,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         observations, infos = super().reset(seed=seed, options=self.restarts.options(options))
         if self._single.reward == "gain":
             mask = checked_reset_mask(options, self.num_envs, self._started)
-            first = self._tokens[int(np.argmax(mask))]  # all that were reset start from the same network
+            first = self._decided(int(np.argmax(mask)))  # all that were reset start from the same network
             start = np.full_like(first, UNDECIDED)
             start[: len(self.restarts.prefix)] = self.restarts.prefix
             values = self._single.values(np.stack([start, first]))
@@ -82,7 +82,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
             values = np.where(penalised, self.objective.worst, self._values)
             scored = ~(waiting | penalised)
             if scored.any():
-                values[scored] = self._single.values(self._tokens[scored])
+                values[scored] = self._single.values(self._decided(scored))
             self._gains = np.where(waiting, 0.0, values - self._values)
             self._values = values
         self._start(waiting)
@@ -92,7 +92,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         ending = super()._score(ended, penalised, rewards)
         if self.restart_after is not None:
             for row in np.flatnonzero(ended):
-                self.restarts.count(self._tokens[row], float(rewards[row]))
+                self.restarts.count(self._decided(row), float(rewards[row]))
             if np.isfinite(self.restarts.value):
                 self._start_value = self.restarts.value
         return ending
@@ -125,7 +125,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
 
     def _restart_at_once(self, ended: Bools, invalid: Bools, ending: dict[str, Any]) -> dict[str, Any]:
         rows = np.flatnonzero(ended)
-        final = self._single.observe(self._networks[:, rows], self._taken[rows], self._tokens[rows])
+        final = self._single.observe(self._networks[:, rows], self._taken[rows], self._decided(rows))
 
         def of_all(part: NDArray[Any]) -> NDArray[Any]:
             spread = np.zeros((self.num_envs, *part.shape[1:]), dtype=part.dtype)
@@ -139,7 +139,7 @@ class TransformationVectorEnv(ConstructionVectorEnv):
         return {**infos, **self._infos(invalid & ~ended), "final_obs": shown}
 
     def _observe(self) -> Any:
-        return self._single.observe(self._networks, self._taken, self._tokens)
+        return self._single.observe(self._networks, self._taken, self._decided())
 
     # ------------------------------------------------------------------ state
 

@@ -15,6 +15,7 @@ import pytest
 from env_checks import assert_same, stacked
 from fidelity_checks import scramble
 from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rich.console import Console
 
@@ -356,6 +357,22 @@ def test_a_state_brings_the_same_tasks() -> None:
     expected = [envs.reset()[1]["task"].tolist() for _ in range(10)]
     other.load_state_dict(state)
     assert [other.reset()[1]["task"].tolist() for _ in range(10)] == expected
+
+
+def test_numbers_drawn_ahead_change_no_task() -> None:
+    """A row's tasks are those of its own generator, however often the state is read and rows are reset alone."""
+    envs, generators = native(num_envs=2), [np_random(seed)[0] for seed in (4, 5)]
+    tasks = envs.reset(seed=4)[1]["task"]
+    assert tasks.tolist() == [int(len(TASKS) * generator.random()) for generator in generators]
+    rng = np.random.default_rng(0)
+    for episode in range(80):
+        mask = rng.permutation([True, rng.random() < 0.5])
+        tasks = envs.reset(options={"reset_mask": mask})[1]["task"]
+        for row in np.flatnonzero(mask):
+            assert tasks[row] == int(len(TASKS) * generators[row].random())
+        if episode % 7 == 0:
+            states = [json.loads(text) for text in envs.state_dict()["generators"]]
+            assert states == [generator.bit_generator.state for generator in generators]
 
 
 def test_masks_in_the_observation() -> None:

@@ -73,6 +73,20 @@ def test_ranks_are_those_among_all_values_so_far(batches):
         np.testing.assert_allclose(found[1], 1 - expected)
 
 
+def test_ranks_of_many_values_are_those_of_sorting_all():
+    """Also where the latest are kept apart from most, and after the values are read and set again."""
+    ranks, seen, rng = Ranks(), np.empty(0), np.random.default_rng(0)
+    for update in range(300):
+        batch = rng.integers(0, 50, size=rng.integers(1, 8)) / 50
+        seen = np.append(seen, batch)
+        expected = ((seen < batch[:, None]).sum(axis=1) + (seen <= batch[:, None]).sum(axis=1)) / (2 * len(seen))
+        assert np.array_equal(ranks.update(batch[None])[0], expected)
+        assert len(ranks) == len(seen)
+        if update % 50 == 0:
+            ranks.sorted = ranks.sorted
+    assert np.array_equal(ranks.sorted[0], np.sort(seen))
+
+
 @given(st.lists(st.lists(st.tuples(st.integers(0, 6), st.floats(0, 1)), min_size=1, max_size=6), max_size=5))
 def test_the_queue_holds_the_best_different_architectures(batches):
     queue, best = PriorityQueue(2, 3, 2), [{}, {}]

@@ -23,6 +23,7 @@ from nas_gym.spaces import (
     MobileSpace,
     SearchSpace,
     SizeSpace,
+    draw,
     make_space,
 )
 
@@ -142,6 +143,20 @@ def test_weights_are_in_proportion_to_the_completions(space: SearchSpace) -> Non
         np.testing.assert_allclose(weights / weights.sum(axis=1, keepdims=True), expected, rtol=1e-12)
         if space.prefix_free:
             assert (weights > 0).all(axis=0).sum() == (weights > 0).any(axis=0).sum() == space.choice_counts[position]
+
+
+@every
+def test_masks_of_independent_decisions_are_the_same_after_every_prefix(space: SearchSpace) -> None:
+    """Where a decision is not `dependent`, its mask after nothing is that after every prefix without a stop."""
+    rng = np.random.default_rng(4)
+    nothing = np.full((1, space.length), UNDECIDED, dtype=np.int64)
+    tokens = np.repeat(nothing, 100, axis=0)
+    for position in range(space.length):
+        legal = space.at_trial(0).legal(tokens, position)
+        if not space.dependent[position]:
+            np.testing.assert_array_equal(legal, np.repeat(space.legal(nothing, position), len(tokens), axis=0))
+        tokens[:, position] = draw(legal, rng)
+        tokens = tokens[tokens[:, position] != space.stop_choices[position]]
 
 
 @small

@@ -11,6 +11,7 @@ from nas_gym.agents.agent import Agent
 from nas_gym.agents.trial import Proposal, Trials
 from nas_gym.spaces import SearchSpace, Tokens, draw
 
+MANY = 1000  # draws at once, once ten times as many as are wanted have been refused
 MAX_REDRAWS = 10  # draws of what is tried already, for each architecture that is
 
 
@@ -55,10 +56,14 @@ class LocalSearch(Agent):
         while len(asked) < n:
             # All is tried, or as good as all where a space knows but a bound of its size: from here on with repetition.
             full = len(self._tried) >= self.current_space.size or redrawn > MAX_REDRAWS * len(self._tried)
-            for row in self.current_space.sample(self.rng, n - len(asked)):
+            # Where few are left, many are drawn at once.
+            for row in self.current_space.sample(self.rng, MANY if redrawn > 10 * n else n - len(asked)):
+                if len(asked) == n:
+                    break
+                lacking = n - len(asked)
                 self._starts.add(tuple(row.tolist()))
                 self._try(row, asked, again=full)
-            redrawn += n - len(asked)
+                redrawn += lacking == n - len(asked)
         return self.propose(np.array(asked))
 
     def _try(self, row: Tokens, asked: list[Tokens], again: bool = False) -> None:

@@ -49,6 +49,16 @@ def _by_policy(values: Tensor, weights: Tensor) -> Tensor:
     return torch.bmm(values.flatten(1, -2), weights).reshape(*values.shape[:-1], -1)
 
 
+def _cell(driven: Tensor, hidden: Tensor, cell: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The LSTM's equations, from the input's share of the gates [S, n, 4H]: the new hidden and cell state."""
+    size = hidden.shape[-1]
+    gates = torch.baddbmm(driven, hidden, weights)
+    enter, forget, leave = gates.narrow(-1, 0, 3 * size).sigmoid().chunk(3, dim=-1)
+    candidate = gates.narrow(-1, 3 * size, size).tanh()
+    cell = torch.addcmul(enter * candidate, forget, cell)
+    return leave * cell.tanh(), cell
+
+
 class LSTMController(Controller):
     """One LSTM step a decision; decision t is scored from the hidden state h_t, its choice is the next input.
 
@@ -82,11 +92,10 @@ class LSTMController(Controller):
     """
 
     columns: Tensor  # int64[T, A]: which anchor each pointing choice points to
-    rows: Tensor  # int64[T]: where the embeddings of a decision's kind start
     fixed_bias: Tensor  # float[T, A]
     order: Tensor  # int64[T]: positions sorted by kind
     restore: Tensor  # int64[T]: the inverse of `order`
-    first_row: Tensor  # int64[S, 1]: where the embeddings of a policy start
+    first_rows: Tensor  # int64[T, S, 1]: where the embeddings of a decision's kind start, of each policy
 
     def __init__(
         self,
@@ -119,14 +128,13 @@ class LSTMController(Controller):
                     head.bias.copy_(torch.from_numpy(bias).expand_as(head.bias))
 
     def _register_layout(self, fixed_bias: NDArray[np.float32]) -> None:
-        layout = self.layout
+        layout, self.biased = self.layout, bool(fixed_bias.any())
         for name, values in (
             ("columns", layout.columns),
-            ("rows", layout.rows),
             ("fixed_bias", fixed_bias),
             ("order", layout.order),
             ("restore", np.argsort(layout.order)),
-            ("first_row", layout.embeddings * np.arange(self.policies)[:, None]),
+            ("first_rows", layout.rows[:, None, None] + layout.embeddings * np.arange(self.policies)[:, None]),
         ):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
@@ -160,12 +168,21 @@ class LSTMController(Controller):
     ) -> Tensor:
         noise = self._noise(n, generators, self.start.device)
         tokens = torch.zeros(self.policies, n, self.space.length, dtype=torch.int64, device=noise.device)
+        # What joins the logits of all decisions, made at once: an operation costs more than its arithmetic.
+        shifts = noise.zero_() if deterministic else noise.neg_()
+        if self.space.prefix_free:
+            shifts = masked(shifts, self.legal)
         x, state, anchors = self._begin(n)
-        for t in range(self.space.length):
-            features, state, anchors = self._advance(t, x, state, anchors)
+        weights = self._weights()
+        for t, shift in enumerate(shifts.unbind(2)):
+            features, state, anchors = self._advance(t, x, state, anchors, weights)
             logits = self._score(self.layout.kind_of[t], features[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
-            logits = masked(logits / temperature, self._legal(tokens, t))
-            chosen = (logits if deterministic else logits - noise[:, :, t]).argmax(-1)
+            if temperature != 1:
+                logits = logits / temperature
+            logits = logits + shift[..., : logits.shape[-1]]
+            if not self.space.prefix_free:
+                logits = masked(logits, self._legal(tokens, t)[..., : logits.shape[-1]])
+            chosen = logits.argmax(-1)
             tokens[:, :, t] = chosen
             if t + 1 < self.space.length:
                 x = self._feedback(t, chosen, anchors)
@@ -189,12 +206,18 @@ class LSTMController(Controller):
         state = [(zeros, zeros) for _ in range(self.input_weights.shape[1])]
         return self.start[:, None].expand(-1, n, -1), state, self.anchors[:, None].expand(-1, n, -1, -1)
 
-    def _advance(self, t: int, x: Tensor, state: State, anchors: Tensor) -> tuple[Tensor, State, Tensor]:
+    def _weights(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights of inputs and of hidden states of each layer, each [S, H, 4H]."""
+        return list(zip(self.input_weights.unbind(1), self.hidden_weights.unbind(1), strict=True))
+
+    def _advance(
+        self, t: int, x: Tensor, state: State, anchors: Tensor, weights: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, State, Tensor]:
         """One LSTM step after an embedding: the features [S, n, F], the new state, the anchors known at decision t."""
         x = entered = self._input(x)
         after = []
-        for layer, (hidden, cell) in enumerate(state):
-            x, cell = self._cell(layer, torch.bmm(x, self.input_weights[:, layer]), hidden, cell)
+        for (hidden, cell), (of_input, of_hidden) in zip(state, weights, strict=True):
+            x, cell = _cell(torch.bmm(x, of_input), hidden, cell, of_hidden)
             after.append((x, cell))
         if t in self.layout.anchored:
             anchors = torch.cat([anchors, x[:, :, None]], dim=2)
@@ -208,25 +231,17 @@ class LSTMController(Controller):
         """What a decision is scored from [..., F], of the hidden state and the input of its step."""
         return torch.cat([hidden, entered], dim=-1) if self.skip else hidden
 
-    def _cell(self, layer: int, driven: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """The LSTM's equations, from the input's share of the gates [S, n, 4H]: the new hidden and cell state."""
-        gates = torch.baddbmm(driven, hidden, self.hidden_weights[:, layer])
-        sigmoids, candidate = torch.split(gates, [3 * self.hidden_size, self.hidden_size], dim=-1)
-        enter, forget, leave = sigmoids.sigmoid().chunk(3, dim=-1)
-        cell = torch.addcmul(enter * candidate.tanh(), forget, cell)
-        return leave * cell.tanh(), cell
-
     def _feedback(self, t: int, chosen: Tensor, anchors: Tensor) -> Tensor:
         """The embedding [S, n, E] of the choices int64[S, n] of decision t."""
         if not self.layout.kinds[self.layout.kind_of[t]].points:
-            return F.embedding(chosen + (self.rows[t] + self.first_row), self.embedding.flatten(0, 1))
+            return F.embedding(chosen + self.first_rows[t], self.embedding.flatten(0, 1))
         column = self.columns[t][chosen][..., None, None].expand(-1, -1, 1, self.hidden_size)
         chosen_anchors = anchors.gather(2, column)[:, :, 0]
         projected = self.embedding_size < self.hidden_size
         return torch.bmm(chosen_anchors, self.anchor_embedding) if projected else chosen_anchors
 
     def _score(self, kind: int, features: Tensor, positions: slice | Tensor, anchors: Tensor) -> Tensor:
-        """Logits [S, n, P, A] of P decisions of one kind, from their features [S, n, P, F]; illegal ones too."""
+        """Logits [S, n, P, C] of P decisions of one kind, from their features [S, n, P, F]; illegal ones too."""
         size, points = self.layout.kinds[kind].size, self.layout.kinds[kind].points
         arguments = (features, anchors, self.columns[positions, :size]) if points else (features,)
         logits: Tensor = self.heads[kind](*arguments)
@@ -234,7 +249,7 @@ class LSTMController(Controller):
             logits = logits / self.temperature
         if self.tanh_constant is not None:
             logits = self.tanh_constant / (1 if points else self.operation_tanh_reduction) * torch.tanh(logits)
-        return F.pad(logits + self.fixed_bias[positions, :size], (0, self.space.num_choices - size))
+        return logits + self.fixed_bias[positions, :size] if self.biased else logits
 
     # ------------------------------------------------------------------ all steps
 
@@ -243,9 +258,10 @@ class LSTMController(Controller):
         x, state, anchors = self._begin(tokens.shape[1])
         if not self.layout.points:
             return self._unroll_layers(x, state, tokens), anchors
+        weights = self._weights()
         features = []
         for t in range(self.space.length):
-            scored, state, anchors = self._advance(t, x, state, anchors)
+            scored, state, anchors = self._advance(t, x, state, anchors, weights)
             features.append(scored)
             if t + 1 < self.space.length:
                 x = self._feedback(t, tokens[:, :, t], anchors)
@@ -253,13 +269,13 @@ class LSTMController(Controller):
 
     def _unroll_layers(self, x: Tensor, state: State, tokens: Tensor) -> Tensor:
         """The features where nothing points: all inputs are known, so that a layer takes them in one product."""
-        index = tokens[:, :, :-1] + (self.rows[:-1] + self.first_row[..., None])
+        index = tokens[:, :, :-1] + self.first_rows[:-1].permute(1, 2, 0)
         xs = torch.cat([x[:, :, None], F.embedding(index, self.embedding.flatten(0, 1))], dim=2)
         xs = entered = self._input(xs)
-        for layer, (hidden, cell) in enumerate(state):
+        for (hidden, cell), (of_input, of_hidden) in zip(state, self._weights(), strict=True):
             outputs = []
-            for driven in _by_policy(xs, self.input_weights[:, layer]).unbind(dim=2):
-                hidden, cell = self._cell(layer, driven, hidden, cell)
+            for driven in _by_policy(xs, of_input).unbind(dim=2):
+                hidden, cell = _cell(driven, hidden, cell, of_hidden)
                 outputs.append(hidden)
             xs = torch.stack(outputs, dim=2)
         return self._features(xs, entered)
@@ -272,4 +288,5 @@ class LSTMController(Controller):
         sorted_features = features.index_select(2, self.order)
         parts = zip(torch.split(sorted_features, sizes, dim=2), torch.split(self.order, sizes), strict=True)
         logits = [self._score(kind, scored, positions, anchors) for kind, (scored, positions) in enumerate(parts)]
+        logits = [F.pad(part, (0, self.space.num_choices - part.shape[-1])) for part in logits]
         return torch.cat(logits, dim=2).index_select(2, self.restore)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nas_gym.agents.growing import Growing
 from nas_gym.agents.policy_gradient.agent import PolicyGradientAgent
 from nas_gym.agents.policy_gradient.settings import ControllerHyperparameters
 from nas_gym.agents.trial import Trials
@@ -76,7 +77,7 @@ class GFlowNet(PolicyGradientAgent):
         super().__init__(*args, **kwargs)
         if self.seeds != 1:
             raise ValueError(f"seed must be one integer for the agent {self.name!r}, got {self.seeds} of them")
-        self._memory: tuple[Tokens, Floats] = np.empty((0, self.space.length), dtype=np.int64), np.empty(0)
+        self._memory = Growing(np.empty((0, self.space.length), dtype=np.int64)), Growing(np.empty(0))
 
     def _make_critic(self) -> torch.nn.Parameter:
         """Log Z, the value of the empty sequence; it starts at the size of the space: exact where all rewards are 1."""
@@ -99,13 +100,13 @@ class GFlowNet(PolicyGradientAgent):
     def beta(self) -> float:
         """The power of the rewards at the trials told so far."""
         settings = self.hyperparameters
-        share = min(self.ranks.sorted.shape[1] / settings.annealing_trials, 1.0)
+        share = min(len(self.ranks) / settings.annealing_trials, 1.0)
         return float(settings.beta * (settings.final_beta / settings.beta) ** share)
 
     def _keep(self, trials: Trials) -> None:
         super()._keep(trials)
-        tokens, rewards = self._memory
-        self._memory = np.concatenate([tokens, trials.tokens]), np.concatenate([rewards, trials.rewards])
+        for memory, new in zip(self._memory, (trials.tokens, trials.rewards), strict=True):
+            memory.extend(new)
         self.ranks.update(trials.rewards[None])
 
     def _update(self, tokens: Tokens, rewards: Floats) -> dict[str, Floats]:
@@ -126,7 +127,7 @@ class GFlowNet(PolicyGradientAgent):
 
     def _replayed(self) -> tuple[Tokens, Floats]:
         """The trials so far, but those of other stages of the space, which no policy of this one could build."""
-        tokens, rewards = self._memory
+        tokens, rewards = (memory.rows for memory in self._memory)
         space, rows = self.controller.space, np.arange(len(tokens))
         if space.prefix_free:
             return tokens, rewards
@@ -144,9 +145,9 @@ class GFlowNet(PolicyGradientAgent):
         return self.ranks.of(rewards) if self.hyperparameters.reward == "rank" else super()._transformed(rewards)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "memory": [torch.from_numpy(array) for array in self._memory]}
+        return {**super().state_dict(), "memory": [torch.from_numpy(memory.rows.copy()) for memory in self._memory]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         tokens, rewards = state["memory"]
-        self._memory = tokens.numpy(), rewards.numpy()
+        self._memory = Growing(tokens.numpy()), Growing(rewards.numpy())

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_gym.agents.agent import Agent
+from nas_gym.agents.growing import Growing
+from nas_gym.agents.policy_gradient.memory import Ranks
 from nas_gym.agents.trial import Proposal, Trials
 from nas_gym.predictors import make_predictor
 from nas_gym.settings import check_fields
@@ -124,10 +126,9 @@ class MCTS(Agent):
         self._pending: dict[int, int] = {}  # by proposals without a reward: how many nodes of its path count it
         self._known: dict[str, float] = {}  # rewards by canonical form; NaN where none has come yet
         self._forms: dict[bytes, str] = {}  # canonical forms that have been computed
-        self._told: Tokens = np.empty((0, self.space.length), dtype=np.int64)
+        self._told, self._rewards = Growing(np.empty((0, self.space.length), dtype=np.int64)), Growing(np.empty(0))
         self._stage = 0  # how many had been told when the tree began
-        self._rewards: Floats = np.empty(0)
-        self._sorted: Floats = self._rewards
+        self._ranks = Ranks()
 
     def _make_prior(self) -> LearnedPrior | None:
         kind, rate = self.hyperparameters.prior, self.hyperparameters.learning_rate
@@ -146,7 +147,7 @@ class MCTS(Agent):
             self._set_stage()
         self._asked_at = self.trials
         if self._predictor and len(self._told) and n:
-            self._predictor.fit(self._told, self._values(self._rewards))
+            self._predictor.fit(self._told.rows, self._values(self._rewards.rows))
         found = [self._search() for _ in range(n)]
         rows = np.array([row for row, _ in found], dtype=np.int64).reshape(n, self.space.length)
         proposal = self.propose(rows)
@@ -230,9 +231,9 @@ class MCTS(Agent):
 
     def tell(self, trials: Trials) -> dict[str, float]:
         """Backs the rewards up."""
-        self._told = np.concatenate([self._told, trials.tokens])
-        self._rewards = np.concatenate([self._rewards, trials.rewards])
-        self._sorted = np.sort(self._rewards)
+        self._told.extend(trials.tokens)
+        self._rewards.extend(trials.rewards)
+        self._ranks.update(trials.rewards[None])
         for number, row, reward in zip(trials.ids.tolist(), trials.tokens, trials.rewards.tolist(), strict=True):
             self._known[self._form(row)] = reward
             for node in self._path(row)[: self._pending.pop(number, 0)]:
@@ -247,7 +248,7 @@ class MCTS(Agent):
         """Has the prior imitate trials of the present stage of the space; returns the last loss."""
         self._priors, loss = {}, math.nan
         for _ in range(self.hyperparameters.prior_steps):
-            rows = self._told[self._stage :]
+            rows = self._told.rows[self._stage :]
             rows = rows if len(rows) <= PATHS else self.rng.choice(rows, PATHS, replace=False)
             loss = prior.imitate(rows, np.array([len(self._path(row)) - 1 for row in rows]))
         return loss
@@ -279,8 +280,8 @@ class MCTS(Agent):
         """What is averaged, of rewards that have been told, float64[n]."""
         if self.hyperparameters.reward == "raw":
             return rewards
-        ranks = np.searchsorted(self._sorted, rewards, "left") + np.searchsorted(self._sorted, rewards, "right")
-        return ranks / (2 * len(self._sorted))
+        ranks: Floats = self._ranks.of(rewards[None])[0]
+        return ranks
 
     def withdraw(self) -> None:
         """Proposals without a reward no longer count, and may come again."""
@@ -305,7 +306,7 @@ class MCTS(Agent):
             "asked_at": self._asked_at,
             "stage": self._stage,
             "prior": None if self._prior is None else self._prior.state_dict(),
-            "told": [torch.from_numpy(self._told), torch.from_numpy(self._rewards)],
+            "told": [torch.from_numpy(told.rows.copy()) for told in (self._told, self._rewards)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -316,8 +317,8 @@ class MCTS(Agent):
             for prefix, (visits, pending), total in zip(prefixes, counts, state["totals"].tolist(), strict=True)
         }
         self._pending, self._known = dict(state["pending"]), dict(state["known"])
-        self._told, self._rewards = (tensor.numpy() for tensor in state["told"])
-        self._sorted = np.sort(self._rewards)
+        self._told, self._rewards = (Growing(tensor.numpy()) for tensor in state["told"])
+        self._ranks.sorted = np.sort(self._rewards.rows)[None]
         self._asked_at = int(state["asked_at"])
         self._tree_space = self.space_at(self._asked_at)
         self._set_stage()

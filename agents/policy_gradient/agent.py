@@ -158,7 +158,8 @@ class PolicyGradientAgent(PolicyAgent):
             )
             for rows, candidates, tried, lacks in zip(found, drawn, self._tried, lacking, strict=True):
                 if lacks:
-                    _take_new(rows, candidates, tried, n, again=attempt == ROUNDS)
+                    none_left = len(tried) >= self.controller.space.size
+                    _take_new(rows, candidates, tried, n, again=attempt == ROUNDS or none_left)
         return np.array(found)
 
     # ------------------------------------------------------------------ learning

@@ -69,18 +69,35 @@ class Ranks:
     """
 
     def __init__(self, size: int = 1) -> None:
-        self.sorted = np.empty((size, 0))
+        # Sorted, all but the latest of n values: these are about sqrt(n), so that an update does not sort all of them.
+        self._most, self._latest = np.empty((size, 0)), np.empty((size, 0))
+
+    def __len__(self) -> int:
+        """How many values there are in each series."""
+        return self._most.shape[1] + self._latest.shape[1]
+
+    @property
+    def sorted(self) -> Floats:
+        """All values so far, float64[S, n]."""
+        return np.sort(np.concatenate([self._most, self._latest], axis=1), axis=1)
+
+    @sorted.setter
+    def sorted(self, values: Floats) -> None:
+        self._most, self._latest = values, values[:, :0]
 
     def update(self, values: Floats) -> Floats:
         """Takes in float64[S, n] and returns their ranks, in [0, 1], among all values with them."""
-        self.sorted = np.sort(np.concatenate([self.sorted, values], axis=1), axis=1)
+        self._latest = np.sort(np.concatenate([self._latest, values], axis=1), axis=1)
+        if self._latest.shape[1] ** 2 > self._most.shape[1]:
+            self.sorted = self.sorted
         return self.of(values)
 
     def of(self, values: Floats) -> Floats:
         """The ranks of float64[S, n], which have been taken in before."""
-        below, upto = (
-            np.array([np.searchsorted(row, new, side) for row, new in zip(self.sorted, values, strict=True)])
+        counts = [
+            [np.searchsorted(row, new, side) for row, new in zip(part, values, strict=True)]
+            for part in (self._most, self._latest)
             for side in ("left", "right")
-        )
-        ranks: Floats = (below + upto) / (2 * self.sorted.shape[1])
+        ]
+        ranks: Floats = np.sum(counts, axis=0) / (2 * len(self))
         return ranks

@@ -24,6 +24,7 @@ from nas_gym.agents.policy_gradient.multitask_settings import (
 )
 from nas_gym.agents.policy_gradient.ppo import clipped
 from nas_gym.agents.policy_gradient.task_memory import TaskMemory
+from nas_gym.agents.result import History
 from nas_gym.agents.trial import Proposal, Trials
 from nas_gym.envs.problem import Env, Problem
 from nas_gym.spaces import Tokens, make_space
@@ -168,9 +169,8 @@ class MultiTask(PolicyGradientAgent):
         else:
             self.controller.add_task(self.hyperparameters.embedding_spread, self.generators)
         self._freeze(mode)
-        self._history, self._pending, self._asked, self.updates = [], [], 0, 0
-        self._task_of = {}
-        self._tasks_pending = self._tasks_pending[:0]
+        self._history, self._pending, self._asked, self.updates = History(self.space), [], 0, 0
+        self._task_of, self._tasks_pending = {}, self._tasks_pending[:0]
 
     def _memory_of_new_task(self) -> TaskMemory:
         """An empty one, but for its moments, which are those of the tasks before, or shared with them."""

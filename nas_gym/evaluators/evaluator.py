@@ -45,8 +45,7 @@ class Evaluations:
         for name, length in {**lengths, "failed": len(failed), "reasons": len(self.reasons)}.items():
             if length != n:
                 raise ValueError(f"{name} has {length} rows, accuracy has {n}")
-        finite = np.isfinite(np.asarray(self.accuracy))
-        if not finite[~failed].all():
+        if not (np.isfinite(self.accuracy) | failed).all():
             raise ValueError("accuracy must be finite wherever an evaluation has not failed")
 
     @classmethod

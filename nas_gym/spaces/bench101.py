@@ -143,11 +143,15 @@ class Bench101Space(SearchSpace):
     def _edge_at(self) -> dict[int, int]:
         return {column: edge for edge, column in enumerate(self.edge_columns.tolist())}
 
+    @cached_property
+    def dependent(self) -> NDArray[np.bool_]:
+        return self._bits > 0
+
     def weights(self, tokens: Tokens, position: int) -> NDArray[np.float64]:
         if position not in self._edge_at:
             return super().weights(tokens, position)
         states = self._states[tokens[:, :position] @ self._bits[:position]]
-        weights: NDArray[np.float64] = self._edge_weights[self._edge_at[position]][states]
+        weights: NDArray[np.float64] = self._edge_weights[self._edge_at[position]].take(states, axis=0)
         return weights
 
     # ------------------------------------------------------------------ cells

@@ -97,8 +97,10 @@ class BenchGraphSpace(SearchSpace):
         return weights
 
     @cached_property
-    def prefix_free(self) -> bool:
-        return SKIP_WORD not in self.operations
+    def dependent(self) -> NDArray[np.bool_]:
+        dependent = np.zeros(self.length, dtype=bool)
+        dependent[-1] = SKIP_WORD in self.operations  # only the last can make the illegal architecture
+        return dependent
 
     def decode(self, tokens: Sequence[int] | Tokens) -> GraphNetwork:
         """Decodes the links and operations of one architecture."""

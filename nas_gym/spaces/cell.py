@@ -127,8 +127,9 @@ class CellSpace(SearchSpace):
         return weights * behind
 
     @cached_property
-    def prefix_free(self) -> bool:
-        return not self.distinct_inputs
+    def dependent(self) -> NDArray[np.bool_]:
+        second_inputs: NDArray[np.bool_] = np.arange(self.length) % self.decisions_per_node == 1
+        return second_inputs if self.distinct_inputs else np.zeros_like(second_inputs)
 
     def cells(self, tokens: Tokens | tuple[int, ...]) -> dict[str, tuple[NodeChoice, ...]]:
         """The two cells of one architecture, decoded node by node."""

@@ -171,7 +171,7 @@ class ChainSpace(SearchSpace):
         governing = self._governing[position]
         if governing < 0:
             return np.broadcast_to(present, (len(tokens), self.num_choices))
-        ended = tokens[:, governing] != 0
+        ended = tokens[:, governing] > 0
         weights: NDArray[np.float64] = np.where(ended[:, None], self._dead[position], present)
         return weights
 
@@ -179,7 +179,7 @@ class ChainSpace(SearchSpace):
         if self.prefix_free or isinstance(position, int | np.integer):
             return super().legal(tokens, position)
         governing = self._governing[position]
-        ended = (tokens[np.arange(len(tokens)), governing] != 0) & (governing >= 0)
+        ended = (tokens[np.arange(len(tokens)), governing] > 0) & (governing >= 0)
         return self._masks[np.where(ended, position + self.length, position)]
 
     @cached_property
@@ -188,8 +188,8 @@ class ChainSpace(SearchSpace):
         return np.concatenate([self._live, self._dead]) > 0
 
     @cached_property
-    def prefix_free(self) -> bool:
-        return self.depth == "fixed"
+    def dependent(self) -> NDArray[np.bool_]:
+        return (self.stop_choices >= 0) & (self.depth == "schedule")  # where to stop depends on the trial
 
     @cached_property
     def _governing(self) -> NDArray[np.int64]:

@@ -113,8 +113,8 @@ class MobileSpace(SearchSpace):
         return weights
 
     @cached_property
-    def prefix_free(self) -> bool:
-        return len(self.depths) == 1
+    def dependent(self) -> NDArray[np.bool_]:
+        return self._governing >= 0
 
     @cached_property
     def _governing(self) -> NDArray[np.int64]:

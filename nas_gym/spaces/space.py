@@ -143,9 +143,14 @@ class SearchSpace(ABC):
         return np.broadcast_to(self._widths[position], (len(tokens), self.num_choices))
 
     @cached_property
+    def dependent(self) -> NDArray[np.bool_]:
+        """bool[T], the decisions whose legal choices depend on the trial or on earlier choices other than a stop."""
+        return np.full(self.length, type(self).weights is not SearchSpace.weights)
+
+    @cached_property
     def prefix_free(self) -> bool:
         """Whether the legal choices never depend on earlier ones."""
-        return type(self).weights is SearchSpace.weights
+        return not self.dependent.any() and bool((self.stop_choices < 0).all())
 
     # ------------------------------------------------------------------ derived
 
@@ -262,8 +267,7 @@ class SearchSpace(ABC):
         Raises:
             ValueError: the space is too large for 64-bit indices.
         """
-        indices: NDArray[np.int64] = tokens @ self._place_values
-        return indices
+        return np.asarray(tokens @ self._place_values)
 
     @cached_property
     def _place_values(self) -> NDArray[np.int64]:
@@ -286,11 +290,10 @@ class SearchSpace(ABC):
 
         Args:
             tokens: int64[B, T], complete. (Tokens from an earlier stage of a growing space need not be legal.)
-            rng: the random number generator.
+            rng: decides uniformly between the decisions with another legal choice, then between these choices.
 
         Returns:
-            int64[B, T]. The decision is drawn uniformly from those with another legal choice, the choice uniformly from
-            these; a row without such a decision is returned unchanged.
+            int64[B, T]; a row without such a decision is unchanged.
         """
         child = np.array(tokens, dtype=np.int64)
         rows = np.arange(len(child))
@@ -381,14 +384,11 @@ def _index(decision: Decision, choice: str) -> int:
 
 
 def draw(weights: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draws one index per row with probability proportional to its weight.
+    """Draws one index per row, int64[B], with probability proportional to its weight.
 
     Args:
         weights: [B, A], non-negative, no row all zero.
         rng: the random number generator, from which one uniform number per row is drawn.
-
-    Returns:
-        int64[B].
     """
     cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
     # A threshold strictly below the total excludes zero-weight choices even if the product rounds up to the total.
