@@ -14,6 +14,11 @@ from torch import Tensor, nn
 FAST_COLUMNS = 3  # of a depthwise kernel: oneDNN has a fast gradient of the weights up to here, without dilation
 
 
+def _on_cpu(x: Tensor) -> bool:
+    """Whether a CPU computes in the precision of `x`, without autocast."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 class Depthwise(nn.Conv2d):
     """A depthwise convolution with "same" padding and an odd kernel."""
 
@@ -23,7 +28,7 @@ class Depthwise(nn.Conv2d):
         self.own_gradient = kernel > FAST_COLUMNS or dilation > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.own_gradient or x.device.type != "cpu" or not torch.is_grad_enabled():
+        if not self.own_gradient or not _on_cpu(x) or not torch.is_grad_enabled():
             return super().forward(x)
         out: Tensor = _Depthwise.apply(x, self.weight, self.stride[0], self.dilation[0])
         return out
@@ -88,7 +93,7 @@ class AveragePool(nn.AvgPool2d):
         self.size, self.step = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
+        if not _on_cpu(x):
             return super().forward(x)
         shares = x.new_full((x.shape[1], 1, self.size, self.size), self.size**-2)
         sums = F.conv2d(x, shares, None, self.step, self.size // 2, groups=len(shares))

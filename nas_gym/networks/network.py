@@ -211,6 +211,8 @@ class ArchitectureNorm(nn.Module):
         weight, bias = (self.weight[: x.shape[1]], self.bias[: x.shape[1]]) if self.affine else (None, None)
         if batch == 1:
             return self._normalise(x, weight, bias)
+        if x.dtype != self.weight.dtype and not on_gpu(x):  # by autocast
+            return torch.cat([self._normalise(part, weight, bias) for part in x.chunk(batch)])
         if not on_gpu(x):
             # One call an architecture: a call costs a CPU less than the two transpositions below.
             out: Tensor = NormalisedApart.apply(x, weight, bias, batch, self.eps)
