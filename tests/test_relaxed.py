@@ -313,6 +313,21 @@ def test_a_step_that_is_not_finite_is_skipped() -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in made.state_dict()["supernet"].items())
 
 
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_a_gradient_that_runs_out_of_memory_is_left_out(unrolled, monkeypatch) -> None:
+    made = evaluator()
+    before = made.state_dict()["supernet"]
+
+    def exhausted(*arguments: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(made.supernet, "forward", exhausted)
+    loss, gradient = made.mixture_gradient(mixture(BENCH), unrolled=unrolled)
+    assert np.isnan(loss)
+    assert (gradient == 0).all()
+    assert all(torch.equal(weight, before[name]) for name, weight in made.state_dict()["supernet"].items())
+
+
 def test_it_goes_on_from_a_state() -> None:
     whole, resumed = evaluator(), evaluator()
     whole.plan_updates(6)

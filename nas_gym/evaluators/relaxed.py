@@ -73,6 +73,7 @@ class RelaxedEvaluator(SharedWeightEvaluator):
     def make_supernet(self) -> nn.Module:
         """From inputs float[N, ...] and a mixture float[B, E, O] to outputs float[B, N, ...]."""
         self.edges = edges_of(self.space)
+        self._orders: dict[Half, tuple[int, Tensor]] = {}  # of the examples, with the number of the epoch
         settings = self.settings.network(self.task.input_shape)
         return make_relaxed(self.space, self.task.input_shape, self.task.num_outputs, settings, self.seed)
 
@@ -108,7 +109,7 @@ class RelaxedEvaluator(SharedWeightEvaluator):
         try:
             loss = self._loss("train")(weights)
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = float(nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip))
+            norm = float(nn.utils.clip_grad_norm_(self.weights, self.settings.gradient_clip, foreach=True))
         except (RuntimeError, MemoryError) as error:
             logger.warning("a step of the relaxed network is skipped: %s", memory_reason(error))
             loss, norm = torch.tensor(math.nan), math.nan
@@ -131,8 +132,15 @@ class RelaxedEvaluator(SharedWeightEvaluator):
             unrolled: through one step of the weights (`Unrolling`), whose minibatch is that of the next step.
 
         Returns:
-            The loss, and the gradient float64[E, O].
+            The loss, and the gradient float64[E, O]; NaN and zeros where the memory does not suffice.
         """
+        try:
+            return self._mixture_gradient(mixture, half, unrolled)
+        except (RuntimeError, MemoryError) as error:
+            logger.warning("a gradient of the mixture is left out: %s", memory_reason(error))
+            return math.nan, np.zeros(mixture.shape)
+
+    def _mixture_gradient(self, mixture: Floats, half: Half, unrolled: bool) -> tuple[float, Floats]:
         weights = self._as_tensor(mixture)
         if not unrolled:
             loss = self._loss(half)(weights)
@@ -190,7 +198,8 @@ class RelaxedEvaluator(SharedWeightEvaluator):
             inputs = self.task.augment(inputs, self._generator(f"augmentation {half}", self.steps))
 
         def loss(mixture: Tensor) -> Tensor:
-            self.supernet.train()
+            if not self.supernet.training:  # a walk through hundreds of modules
+                self.supernet.train()
             with mixed_precision(self.device), self._threads(len(inputs)):
                 outputs = self.supernet(inputs, mixture[None]).float()[0]
             return self.task.loss(outputs, batch.targets)
@@ -202,8 +211,10 @@ class RelaxedEvaluator(SharedWeightEvaluator):
         split = self.halves_of_train[half]
         size = min(self.settings.batch_size, len(split))
         epoch, position = divmod(self.steps, len(split) // size)
-        order = torch.randperm(len(split), generator=self._generator(f"order {half}", epoch), device=self.device)
-        return split.take(order[position * size : (position + 1) * size])
+        if self._orders.get(half, (-1,))[0] != epoch:
+            generator = self._generator(f"order {half}", epoch)
+            self._orders[half] = epoch, torch.randperm(len(split), generator=generator, device=self.device)
+        return split.take(self._orders[half][1][position * size : (position + 1) * size])
 
     def _as_tensor(self, mixture: Floats) -> Tensor:
         parameter = next(self.supernet.parameters())
