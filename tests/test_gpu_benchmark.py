@@ -188,7 +188,8 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_the_spaces_are_all_there_are() -> None:
-    assert {make_space(name).name for name in SPACES} == set(NETWORKS)
+    networks = {name for name in NETWORKS if str(NETWORKS.place(name)).startswith("nas_gym.")}  # less those of other tests
+    assert {make_space(name).name for name in SPACES} == networks
     for name in SPACES:
         space = make_space(name)
         (row,) = space.sample(np.random.default_rng(0), 1)
