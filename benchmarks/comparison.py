@@ -19,8 +19,10 @@ import tyro
 from rich.console import Console
 from scipy import stats
 
+from nas_gym.experiments.cli.app import Pairs
 from nas_gym.experiments.intervals import Difference
 from nas_gym.experiments.run.config import RunConfig
+from nas_gym.experiments.run.pairs import parse_pairs
 from nas_gym.experiments.run.run import Run
 
 
@@ -42,6 +44,8 @@ def main(
     config: Annotated[RunConfig, tyro.conf.arg(name="")],
     seeds: int = 5,
     first_seed: int = 0,
+    env_params: Pairs = (),
+    params: Pairs = (),
     folder: Path = Path("runs/comparison"),
 ) -> None:
     """Runs what is missing and prints the table.
@@ -50,8 +54,11 @@ def main(
         config: of the runs, but for their seeds; by default that of `nas-gym train`.
         seeds: how many runs.
         first_seed: the seed of the first of them.
+        env_params: further arguments of the environment, such as evaluator:from-scratch.
+        params: hyperparameters of the agent, where they differ.
         folder: where the runs are kept, in folders ``seed0``, ``seed1``, ...
     """
+    config = dataclasses.replace(config, env_kwargs=parse_pairs(env_params), hyperparameters=parse_pairs(params))
     gains: dict[str, list[float]] = {"random": [], "reference": []}
     print("| seed | found | random | by hand | found - random | found - by hand | flops / random | seconds |")
     print("|---|---|---|---|---|---|---|---|")

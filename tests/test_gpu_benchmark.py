@@ -188,7 +188,8 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_the_spaces_are_all_there_are() -> None:
-    networks = {name for name in NETWORKS if str(NETWORKS.place(name)).startswith("nas_gym.")}  # less those of other tests
+    """All networks of the package, that is; other tests register theirs."""
+    networks = {name for name in NETWORKS if str(NETWORKS.place(name)).startswith("nas_gym.")}
     assert {make_space(name).name for name in SPACES} == networks
     for name in SPACES:
         space = make_space(name)

@@ -220,6 +220,17 @@ def test_round_trips(space: SearchSpace) -> None:
 
 
 @every
+def test_architectures_of_checked_tokens_are_the_same(space: SearchSpace) -> None:
+    """Only the check is left out."""
+    (tokens,) = space.sample(np.random.default_rng(0), 1)
+    known = space.architecture(tokens, checked=True)
+    assert known == space.architecture(tokens)
+    assert hash(known) == hash(space.architecture(tokens))
+    with pytest.raises(ValueError, match="not legal"):
+        space.architecture(np.full_like(tokens, 99))
+
+
+@every
 def test_graphs_name_their_decisions(space: SearchSpace) -> None:
     names = {decision.name for decision in space.decisions}
     for row in space.sample(np.random.default_rng(6), 10):

@@ -188,7 +188,7 @@ class PredictorAgent(Agent):
     def _form(self, tokens: NDArray[np.int64]) -> str:
         key = tokens.tobytes()
         if key not in self._canonical:
-            self._canonical[key] = self.space.canonical(self.space.architecture(tokens))
+            self._canonical[key] = self.space.canonical(self.space.architecture(tokens, checked=True))
         return self._canonical[key]
 
     # ------------------------------------------------------------------ keeping

@@ -146,8 +146,8 @@ METRICS = ("parameters", "flops", "latency")
 class CostEvaluator(Evaluator):
     """Adds the cost of networks to the metrics of an evaluator, and fails architectures that exceed a limit.
 
-    The costs are those of the evaluator's own networks: those of the proxy, if it trains one. An architecture whose
-    measured costs exceed a limit is not evaluated at all, which saves its training.
+    The costs are those of the networks that the evaluator makes, for examples of the size that the task has. An
+    architecture whose measured costs exceed a limit is not evaluated at all, which saves its training.
 
     Each architecture is measured once, so its latency stays the same throughout a search. Being a measurement, it is
     slightly different in another search.

@@ -111,12 +111,14 @@ class GraphConvolutions(FeatureNetwork):
         nodes = symbols != PADDING
         own = torch.eye(symbols.shape[1])
         reads = [adjacency + own, adjacency.transpose(1, 2) + own]
+        rows = nodes.flatten().nonzero().squeeze(1)  # without the padding, which must not count in the statistics
         weighted = self.embedding(symbols)
         for depth, norm in enumerate(self.norms):
             parts = weighted.chunk(weighted.shape[2] // norm.num_features, dim=2)
             convolved = sum(along @ part for along, part in zip(reads, parts, strict=False)) / len(parts)
-            hidden = torch.zeros_like(convolved)
-            hidden[nodes] = self.dropout(torch.relu(_normalised(convolved[nodes], norm)))
+            normalised = _normalised(convolved.flatten(0, 1).index_select(0, rows), norm)
+            hidden = torch.zeros_like(convolved).flatten(0, 1)
+            hidden = hidden.index_copy(0, rows, self.dropout(torch.relu(normalised))).view_as(convolved)
             if depth < len(self.layers):
                 weighted = self.layers[depth](hidden)
         read = outputs if self.global_node else nodes

@@ -96,7 +96,8 @@ def _graph(space: SearchSpace, row: bytes) -> tuple[tuple[str, ...], NDArray[np.
 
 
 def _built(space: SearchSpace, row: bytes) -> ArchitectureGraph:
-    return space.graph(space.architecture(np.frombuffer(row, dtype=np.int64)))
+    """The graph of legal choices: predictors check what they are given (`Predictor.predict`)."""
+    return space.graph(space.architecture(np.frombuffer(row, dtype=np.int64), checked=True))
 
 
 class PathEncoding:

@@ -72,7 +72,7 @@ class MLPEnsemble(StandardisedPredictor):
         with seeded(settings.seed):
             self.network = Perceptrons(inputs.shape[1], settings)
             optimiser = torch.optim.Adam(
-                self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+                self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
             )
             for rows in minibatches(len(targets), settings, optimiser):
                 errors = (self.network(inputs[rows]) - targets[rows]).abs()

@@ -114,7 +114,7 @@ class NetworkPredictor(StandardisedPredictor):
         settings = self.settings
         self.network.train()
         optimiser = torch.optim.Adam(
-            self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+            self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         for rows in minibatches(len(values), settings, optimiser):
             loss = self._loss(self.network(*(column[rows] for column in inputs)), values[rows])

@@ -341,8 +341,24 @@ class SearchSpace(ABC):
         onehot: NDArray[np.bool_] = np.asarray(tokens)[..., None] == np.arange(self.num_choices)
         return onehot.astype(np.float32)
 
-    def architecture(self, tokens: Sequence[int] | Tokens) -> Architecture:
-        return Architecture(self, tuple(int(token) for token in tokens))
+    def architecture(self, tokens: Sequence[int] | Tokens, *, checked: bool = False) -> Architecture:
+        """The architecture of a complete sequence of choices.
+
+        Args:
+            tokens: one choice index per decision, length T.
+            checked: that they are known to be legal, for instance because `sample` drew them: to check one sequence
+                after the other takes longer than to check a batch.
+
+        Raises:
+            ValueError: they are not legal.
+        """
+        choices = tuple(int(token) for token in tokens)
+        if not checked:
+            return Architecture(self, choices)
+        known = object.__new__(Architecture)
+        for name, value in (("space", self), ("tokens", choices)):
+            object.__setattr__(known, name, value)
+        return known
 
     def canonical(self, architecture: Architecture) -> str:
         """A string equal for architectures that compute the same functions (see `ArchitectureGraph.canonical`)."""
