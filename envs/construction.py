@@ -82,7 +82,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
     accuracy on the validation split; with shared weights the likelihood, exp(-loss), which ranks better. A failed
     evaluation or a penalised illegal choice gives the objective's `worst`.
 
-    With the objective `"vector"` every reward is float64[k], and the environment has a `reward_space`, a bounded `Box`
+    With the objective `"vector"` every reward is float32[k], and the environment has a `reward_space`, a bounded `Box`
     of that shape, and a `reward_dim`, k, as in MO-Gymnasium. (Gymnasium's checker warns about vector rewards;
     `gymnasium.make(..., disable_env_checker=True)` avoids the warning.) The wrapper `nas_gym.envs.VectorReward` gives
     vector rewards for an environment with any objective.
@@ -263,7 +263,11 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
     def _nothing(self) -> Any:
         """The reward of a step that does not complete the architecture."""
-        return 0.0 if self.objective.dimensions is None else self.objective.zeros(1)[0]
+        return self._earned(self.objective.zeros(1)[0])
+
+    def _earned(self, reward: Any) -> Any:
+        """A reward as steps return it: a float, or a vector float32[k]."""
+        return float(reward) if self.objective.dimensions is None else in_reward_type(self.objective, reward)
 
     @property
     def open_space(self) -> SearchSpace:
@@ -338,12 +342,17 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
         self, reward: Any, evaluation: dict[str, float], invalid: bool
     ) -> tuple[NDArray[Any], Any, bool, bool, dict[str, Any]]:
         info = {**self._info(invalid), "architecture": self._tokens[0].copy(), "evaluation": evaluation}
-        earned = float(reward) if self.objective.dimensions is None else reward
-        return self._observed.astype(self._dtype), earned, True, False, info
+        return self._observed.astype(self._dtype), self._earned(reward), True, False, info
 
 
 def announce_vector_rewards(env: Any, objective: Objective) -> None:
     """Sets the attributes that tell clients about vector rewards, if the objective has them."""
     if objective.dimensions is not None:
-        env.reward_space = Box(*objective.bounds(), dtype=np.float64)
+        low, high = (bound.astype(np.float32) for bound in objective.bounds())
+        env.reward_space = Box(low, high, dtype=np.float32)
         env.reward_dim = objective.dimensions
+
+
+def in_reward_type(objective: Objective, rewards: NDArray[Any]) -> NDArray[Any]:
+    """Rewards as steps return them: vectors in float32, as those of MO-Gymnasium."""
+    return rewards if objective.dimensions is None else rewards.astype(np.float32)

@@ -21,7 +21,7 @@ from nas_gym.envs.checks import (
     starting_prefix,
 )
 from nas_gym.envs.columns import column, only, rows_of
-from nas_gym.envs.construction import ConstructionEnv, announce_vector_rewards
+from nas_gym.envs.construction import ConstructionEnv, announce_vector_rewards, in_reward_type
 from nas_gym.envs.episode_options import EpisodeOptions
 from nas_gym.evaluators import Schedule
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
@@ -160,7 +160,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
             actions: integers in [0, A), of shape (N,).
 
         Returns:
-            Observations, rewards float64[N] (float64[N, k] for vector rewards), terminations bool[N], truncations
+            Observations, rewards float64[N] (float32[N, k] for vector rewards), terminations bool[N], truncations
             bool[N], and infos.
 
         Raises:
@@ -171,7 +171,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         waiting = np.asarray(self._position == np.int64(self._length))
         terminations = self._advance(choices, invalid)
         truncations = self._truncations(waiting)
-        rewards = self.objective.zeros(self.num_envs)
+        rewards = in_reward_type(self.objective, self.objective.zeros(self.num_envs))
         ended, self._shown = terminations | truncations, None
         if not ended.any():
             return self._observe(), rewards, terminations, truncations, self._infos(invalid)

@@ -180,7 +180,7 @@ def test_native_rewards_are_those_of_scalar_environments(name: str, mode: Autore
         actions = rng.integers(SPACE.num_choices, size=4)
         waiting = ended & (mode is AutoresetMode.NEXT_STEP)
         _, rewards, ended, _, _ = envs.step(actions)
-        assert rewards.dtype == np.float64
+        assert rewards.dtype == (np.float64 if objective.dimensions is None else np.float32)
         assert rewards.shape == objective.zeros(4).shape
         for row in np.flatnonzero(~waiting):
             played[row].append(int(actions[row]))
@@ -205,14 +205,16 @@ def test_vector_rewards_are_announced(vector: bool) -> None:
     arguments = {} if vector else {"disable_env_checker": True}
     objective = {"name": "vector", **SPECS["vector"]}
     env = make("NAS-Bench201-v0", objective=objective, **arguments)
-    assert env.unwrapped.reward_space == Box(np.array([-1e6, -1.0]), np.array([0.0, 2.0]), dtype=np.float64)
+    ends = np.array([[-1e6, -1.0], [0.0, 2.0]], dtype=np.float32)
+    assert env.unwrapped.reward_space == Box(*ends, dtype=np.float32)
     assert env.unwrapped.reward_dim == 2
     env.reset()
     for _ in range(6):
         _, rewards, *_, info = env.step(np.array([1]) if vector else 1)
     evaluation = info["evaluation"]
     expected = np.stack([-0.5 * np.asarray(evaluation["parameters"]), 2 * np.asarray(evaluation["accuracy"])], axis=-1)
-    np.testing.assert_array_equal(rewards, expected)
+    np.testing.assert_array_equal(rewards, expected.astype(np.float32))
+    assert rewards.dtype == np.float32
     if not vector:
         assert env.unwrapped.reward_space.contains(rewards)
     plain = make("NAS-Bench201-v0")
