@@ -37,9 +37,15 @@ from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.spaces import make_space
 
-ENVIRONMENT, TASK = "NAS-Bench201-v0", "fashion-mnist"
+TASK = "fashion-mnist"
+ENVIRONMENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bench201": ("NAS-Bench201-v0", {}),
+    "cell:darts": ("NAS-Cell-v0", {"space": "cell:darts"}),
+}
+"""Of each space the id and further arguments."""
 TRIALS = 12  # of a differentiable search
 WARM_UP = 2 / 3  # share of the seconds in which the supernet of the others is trained
+MANY = 10**6  # trials: more than there is time for
 BATCH = 10  # trials of the others between two looks at the clock
 SHOWN = 0.74, 0.845  # accuracies shown: cells without a path from input to output, at 0.1, lie below
 FREE = ("none", "skip_connect", "avg_pool_3x3")  # operations without weights
@@ -84,20 +90,20 @@ class Clock(Callback):
 
 
 def relaxed_search(
-    agent: str, settings: dict[str, Any], seed: int, seconds: float
+    agent: str, settings: dict[str, Any], seed: int, seconds: float, space: str = "bench201"
 ) -> tuple[list[tuple[float, str]], int]:
     """What a differentiable search would have ended with after each trial, and the steps between two trials."""
-    steps = planned_steps(agent, settings, seed, seconds)
-    made = _relaxed(agent, {**settings, "steps_per_trial": steps, "horizon": TRIALS}, seed)
+    steps = planned_steps(agent, settings, seed, seconds, space)
+    made = _relaxed(agent, {**settings, "steps_per_trial": steps, "horizon": TRIALS}, seed, space)
     clock = Clock(time.process_time(), float("inf"), ends_with_best=False)
     made.learn(TRIALS, clock)
     return clock.rows, steps
 
 
-def planned_steps(agent: str, settings: dict[str, Any], seed: int, seconds: float) -> int:
+def planned_steps(agent: str, settings: dict[str, Any], seed: int, seconds: float, space: str) -> int:
     """Steps between two of `TRIALS` trials that take so many seconds in all."""
     few = 5
-    made = _relaxed(agent, {**settings, "steps_per_trial": few}, seed)
+    made = _relaxed(agent, {**settings, "steps_per_trial": few}, seed, space)
     made.learn(1)  # what is slow the first time
     start = time.process_time()
     for _ in made.prepare():
@@ -108,16 +114,19 @@ def planned_steps(agent: str, settings: dict[str, Any], seed: int, seconds: floa
     return max(1, round((seconds / TRIALS - trial) / step))
 
 
-def _relaxed(agent: str, settings: dict[str, Any], seed: int) -> Agent:
-    evaluator = RelaxedEvaluator(make_space("bench201"), TASK, seed=seed, device="cpu")
-    return make_agent(agent, gym.make(ENVIRONMENT, evaluator=evaluator, objective="likelihood"), seed, settings)
+def _relaxed(agent: str, settings: dict[str, Any], seed: int, space: str) -> Agent:
+    id, arguments = ENVIRONMENTS[space]
+    evaluator = RelaxedEvaluator(make_space(space), TASK, seed=seed, device="cpu")
+    env = gym.make(id, evaluator=evaluator, objective="likelihood", **arguments)
+    return make_agent(agent, env, seed, settings)
 
 
 def shared_searches(
-    names: Sequence[str], seed: int, seconds: float
+    names: Sequence[str], seed: int, seconds: float, space_name: str = "bench201"
 ) -> Iterator[tuple[str, list[tuple[float, str]], int]]:
     """The same of searches with one supernet, which is trained once and counts for each of them."""
-    space, few = make_space("bench201"), 20
+    space, few = make_space(space_name), 20
+    id, arguments = ENVIRONMENTS[space_name]
     trained_for(SharedWeightEvaluator(space, TASK, seed=seed, device="cpu"), few, seed)  # what is slow the first time
     step = trained_for(SharedWeightEvaluator(space, TASK, seed=seed, device="cpu"), few, seed) / few
     steps = round(WARM_UP * seconds / step)
@@ -125,10 +134,10 @@ def shared_searches(
     trained, schedule = trained_for(evaluator, steps, seed), Schedule(evaluator)
     for name in names:
         agent, settings = SHARED[name]
-        env = make_vector(ENVIRONMENT, BATCH, evaluator=evaluator, schedule=schedule, objective="likelihood")
+        env = make_vector(id, BATCH, evaluator=evaluator, schedule=schedule, objective="likelihood", **arguments)
         made = make_agent(agent, env, seed, settings)
         clock = Clock(time.process_time() - trained, seconds, ends_with_best=True)
-        made.learn(space.size, clock)
+        made.learn(min(space.size, MANY), clock)
         yield name, clock.rows, steps
 
 
