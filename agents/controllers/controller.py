@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas_gym.spaces import SearchSpace
+from nas_gym.spaces import UNDECIDED, SearchSpace
 
 State = list[tuple[Tensor, Tensor]]
 """(hidden, cell) of each LSTM layer, each [S, n, H]."""
@@ -47,14 +47,16 @@ class Controller(nn.Module, ABC):
         feature_size: F, of the features that each decision is scored from.
     """
 
-    legal: Tensor  # bool[T, A]: choices within each decision's count; all there is to it in a prefix-free space
+    legal: Tensor  # bool[T, A]: what a free decision may choose, and of the others the choices within their count
 
     def __init__(self, space: SearchSpace, policies: int) -> None:
         super().__init__()
         self.space, self.policies = space, policies
         self.feature_size = 0
-        within = np.arange(space.num_choices) < space.choice_counts[:, None]
-        self.register_buffer("legal", torch.from_numpy(within), persistent=False)
+        legal = np.arange(space.num_choices) < space.choice_counts[:, None]
+        for t in np.flatnonzero(space.free).tolist():
+            legal[t] = space.legal(np.full((1, space.length), UNDECIDED), t)[0]
+        self.register_buffer("legal", torch.from_numpy(legal), persistent=False)
 
     @abstractmethod
     def sample(
@@ -121,16 +123,24 @@ class Controller(nn.Module, ABC):
 
     def _legal(self, tokens: Tensor, t: int) -> Tensor:
         """What decision t may choose after the tokens [S, n, T]: bool[A], or bool[S, n, A] on the tokens' device."""
-        if self.space.prefix_free:
+        if self.space.free[t]:
             return self.legal[t]
         legal = self.space.legal(tokens.flatten(0, 1).cpu().numpy(), t)
         return torch.from_numpy(legal).reshape(*tokens.shape[:2], -1).to(tokens.device)
+
+    def _bound(self) -> list[int]:
+        """The decisions whose legal choices depend on earlier ones."""
+        bound: list[int] = np.flatnonzero(~self.space.free).tolist()
+        return bound
 
     def _all_legal(self, tokens: Tensor) -> Tensor:
         """What each decision may choose: bool[T, A] or bool[S, n, T, A]."""
         if self.space.prefix_free:
             return self.legal
-        return torch.stack([self._legal(tokens, t) for t in range(self.space.length)], dim=2)
+        legal = self.legal.repeat(*tokens.shape[:2], 1, 1)
+        for t in self._bound():
+            legal[:, :, t] = self._legal(tokens, t)
+        return legal
 
     def _following(self, logits: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
         """Probabilities [S, n, A] at the positions, of logits [S, n, T, A]."""

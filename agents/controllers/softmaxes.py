@@ -40,10 +40,8 @@ class IndependentSoftmaxes(Controller):
     ) -> Tensor:
         noise = self._noise(n, generators, self.logits.device)
         perturbed = (self.logits / temperature)[:, None] - (0 if deterministic else 1) * noise
-        if self.space.prefix_free:
-            return masked(perturbed, self.legal).argmax(-1)
-        tokens = torch.zeros(perturbed.shape[:3], dtype=torch.int64, device=noise.device)
-        for t in range(self.space.length):
+        tokens = masked(perturbed, self.legal).argmax(-1)
+        for t in self._bound():
             tokens[:, :, t] = masked(perturbed[:, :, t], self._legal(tokens, t)).argmax(-1)
         return tokens
 

@@ -148,9 +148,14 @@ class SearchSpace(ABC):
         return np.full(self.length, type(self).weights is not SearchSpace.weights)
 
     @cached_property
+    def free(self) -> NDArray[np.bool_]:
+        """bool[T], the decisions whose legal choices are always the same."""
+        return ~self.dependent & bool((self.stop_choices < 0).all())
+
+    @cached_property
     def prefix_free(self) -> bool:
         """Whether the legal choices never depend on earlier ones."""
-        return not self.dependent.any() and bool((self.stop_choices < 0).all())
+        return bool(self.free.all())
 
     # ------------------------------------------------------------------ derived
 
