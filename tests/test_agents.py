@@ -603,7 +603,7 @@ def test_vector_rewards(make, tmp_path):
     result = agent.learn(10)
     assert result.rewards.shape == (10, 2)
     assert result.rewards.dtype == np.float64
-    expected = make_objective(VECTOR)(Weighed(BENCH).evaluate(result.tokens))
+    expected = make_objective(VECTOR)(Weighed(BENCH).evaluate(result.tokens)).astype(np.float32)
     np.testing.assert_array_equal(result.rewards, expected)
     assert len(np.unique(result.rewards[:, 1])) > 1
     agent.save(tmp_path / "agent.pt")
