@@ -267,7 +267,7 @@ class ConstructionEnv(gymnasium.Env[NDArray[Any], SupportsIndex]):
 
     def _earned(self, reward: Any) -> Any:
         """A reward as steps return it: a float, or a vector float32[k]."""
-        return float(reward) if self.objective.dimensions is None else in_reward_type(self.objective, reward)
+        return float(reward) if self.objective.dimensions is None else reward.astype(reward_type(self.objective))
 
     @property
     def open_space(self) -> SearchSpace:
@@ -353,6 +353,6 @@ def announce_vector_rewards(env: Any, objective: Objective) -> None:
         env.reward_dim = objective.dimensions
 
 
-def in_reward_type(objective: Objective, rewards: NDArray[Any]) -> NDArray[Any]:
-    """Rewards as steps return them: vectors in float32, as those of MO-Gymnasium."""
-    return rewards if objective.dimensions is None else rewards.astype(np.float32)
+def reward_type(objective: Objective) -> type[Any]:
+    """The type of rewards in arrays: float64, of vectors float32, as in MO-Gymnasium."""
+    return np.float64 if objective.dimensions is None else np.float32

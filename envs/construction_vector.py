@@ -21,7 +21,7 @@ from nas_gym.envs.checks import (
     starting_prefix,
 )
 from nas_gym.envs.columns import column, only, rows_of
-from nas_gym.envs.construction import ConstructionEnv, announce_vector_rewards, in_reward_type
+from nas_gym.envs.construction import ConstructionEnv, announce_vector_rewards, reward_type
 from nas_gym.envs.episode_options import EpisodeOptions
 from nas_gym.evaluators import Schedule
 from nas_gym.spaces import UNDECIDED, SearchSpace, Tokens
@@ -171,7 +171,7 @@ class ConstructionVectorEnv(VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
         waiting = np.asarray(self._position == np.int64(self._length))
         terminations = self._advance(choices, invalid)
         truncations = self._truncations(waiting)
-        rewards = in_reward_type(self.objective, self.objective.zeros(self.num_envs))
+        rewards = self.objective.zeros(self.num_envs).astype(reward_type(self.objective), copy=False)
         ended, self._shown = terminations | truncations, None
         if not ended.any():
             return self._observe(), rewards, terminations, truncations, self._infos(invalid)

@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
 """What each room within nas_gym may import, besides itself and the modules that import nothing of the package."""
 
 LAZY = {
-    ("nas_gym.spaces.space", "nas_gym.spaces"): "an architecture's JSON names its space",
+    ("nas_gym.spaces.architecture", "nas_gym.spaces"): "an architecture's JSON names its space",
 }
 """Imports that look up on purpose, within a function, and why."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from nas_gym.registry import Registry
 from nas_gym.settings import from_mapping, unknown
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.bench101 import Bench101Space
 from nas_gym.spaces.bench201 import Bench201Space
 from nas_gym.spaces.bench_graph import PROTEINS_OPERATIONS, BenchGraphSpace
@@ -17,7 +18,7 @@ from nas_gym.spaces.hierarchical import HierarchicalSpace
 from nas_gym.spaces.macro import MacroSpace
 from nas_gym.spaces.mobile import MobileSpace
 from nas_gym.spaces.size import SizeSpace
-from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, SpaceSpec, Tokens, draw
+from nas_gym.spaces.space import UNDECIDED, Decision, SearchSpace, SpaceSpec, Tokens, draw
 from nas_gym.spaces.transformation import TransformationSpace
 
 _KINDS: tuple[type[SearchSpace], ...] = (

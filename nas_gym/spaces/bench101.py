@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, ArchitectureGraph, Node
-from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+from nas_gym.spaces.space import Decision, SearchSpace, Tokens
 
 OPERATIONS = ("conv_3x3", "conv_1x1", "max_pool_3x3")
 EDGE_CHOICES = ("none", "connect")

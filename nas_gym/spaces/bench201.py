@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.graph import INPUT, NONE, OUTPUT, SKIP, SUM, ArchitectureGraph, Node
-from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+from nas_gym.spaces.space import Decision, SearchSpace, Tokens
 
 OPERATIONS = (NONE, SKIP, "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 

@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, SKIP, ArchitectureGraph, Node
-from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+from nas_gym.spaces.space import Decision, SearchSpace, Tokens
 
 # The value that each node reads: 0 is the input, i the output of node i. One list per class of isomorphic lists.
 LINKS = (

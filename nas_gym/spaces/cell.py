@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, SUM, ArchitectureGraph, GraphBuilder, Node
-from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+from nas_gym.spaces.space import Decision, SearchSpace, Tokens
 
 CELLS = ("normal", "reduction")
 ADD = "add"

@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.graph import CONCAT, INPUT, OUTPUT, ArchitectureGraph, GraphBuilder, Node
-from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+from nas_gym.spaces.space import Decision, SearchSpace, Tokens
 
 CONTINUE, STOP, ABSENT = "continue", "stop", "absent"
 

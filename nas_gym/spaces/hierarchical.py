@@ -8,8 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.graph import CONCAT, INPUT, NONE, OUTPUT, SKIP, ArchitectureGraph, GraphBuilder, Node
-from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+from nas_gym.spaces.space import Decision, SearchSpace, Tokens
 
 PRIMITIVES = ("conv_1x1", "depthwise_conv_3x3", "sep_conv_3x3", "max_pool_3x3", "avg_pool_3x3", SKIP)
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.graph import INPUT, OUTPUT, ArchitectureGraph, Node
-from nas_gym.spaces.space import Architecture, Decision, SearchSpace, Tokens
+from nas_gym.spaces.space import Decision, SearchSpace, Tokens
 
 WIDTHS = (8, 16, 24, 32, 40, 48, 56, 64)
 

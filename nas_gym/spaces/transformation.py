@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_gym.spaces.architecture import Architecture
 from nas_gym.spaces.graph import ArchitectureGraph
 from nas_gym.spaces.layer_arrays import Networks
 from nas_gym.spaces.layer_space import Action, Deepen, LayerSpace, Stop, Widen
 from nas_gym.spaces.layers import DENSENET, PLAIN, Layers, Shape
-from nas_gym.spaces.space import UNDECIDED, Architecture, Decision, SearchSpace, Tokens
+from nas_gym.spaces.space import UNDECIDED, Decision, SearchSpace, Tokens
 
 STARTS: dict[str, Layers] = {"plain": PLAIN, "densenet": DENSENET}
 
