@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FAST_COLUMNS = 3  # of a depthwise kernel: oneDNN has a fast gradient of the weights up to here, without dilation
+FAST_COLUMNS = 3  # of a depthwise kernel: up to here, oneDNN has a fast gradient of the weights, without dilation
 
 
 def _on_cpu(x: Tensor) -> bool:
@@ -38,7 +38,8 @@ class _Depthwise(torch.autograd.Function):
     """The convolution of `Depthwise` with gradients of its own.
 
     oneDNN's gradient of the input takes longer than its forward pass, which computes the same with the kernel turned
-    round. Its gradient of a wide kernel is that of a full convolution, so a kernel is divided into columns.
+    round. Its gradients of wide and of dilated kernels are those of full convolutions, so that a kernel is divided into
+    columns, and maps into those of which it reads every pixel.
     """
 
     @staticmethod
@@ -69,20 +70,31 @@ def _same(weight: Tensor, dilation: int) -> int:
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """The gradient of a depthwise kernel without stride."""
-    kernel, same = weight.shape[3], _same(weight, dilation)
-    width = kernel if dilation > 1 else FAST_COLUMNS
-    padded = F.pad(x, (same, same, 0, 0))
+    if dilation > 1:  # between pixels of the same phase, the kernel has no dilation
+        gradient, x = _phases(gradient, dilation), _phases(x, dilation)
+    kernel, same = weight.shape[3], weight.shape[3] // 2
+    padded = F.pad(x, (same, same, same, same))  # oneDNN's own padding is slow in maps smaller than the kernel
     parts = []
-    for first in range(0, kernel, width):
-        part = weight[..., first : first + width]
-        # The input as these columns of the kernel see it.
-        seen = padded[..., dilation * first : dilation * (first + part.shape[3] - 1) + x.shape[3]]
-        dilations, groups = [dilation, dilation], len(weight)
+    for first in range(0, kernel, FAST_COLUMNS):
+        part = weight[..., first : first + FAST_COLUMNS]
+        seen = padded[..., first : first + part.shape[3] - 1 + x.shape[3]]  # by these columns of the kernel
         _, of_part, _ = torch.ops.aten.convolution_backward(
-            gradient, seen, part, None, [1, 1], [same, 0], dilations, False, [0, 0], groups, [False, True, False]
+            gradient, seen, part, None, [1, 1], [0, 0], [1, 1], False, [0, 0], len(weight), [False, True, False]
         )
         parts.append(of_part)
     return torch.cat(parts, dim=3)
+
+
+def _phases(x: Tensor, step: int) -> Tensor:
+    """The pixels at each offset of rows and columns, `step` apart, as maps of their own, channels last.
+
+    From float[N, C, H, W] to float[step**2 * N, C, ceil(H / step), ceil(W / step)]; what is missing is zero.
+    """
+    n, channels, height, width = x.shape
+    x = F.pad(x, (0, -width % step, 0, -height % step))
+    height, width = x.shape[2] // step, x.shape[3] // step
+    pixels = x.permute(0, 2, 3, 1).reshape(n, height, step, width, step, channels)
+    return pixels.permute(2, 4, 0, 1, 3, 5).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 class AveragePool(nn.AvgPool2d):
