@@ -6,7 +6,7 @@
 One process for each checkout; they take turns, step by step, so that what else the machine does meets both alike. Times
 are processor time of one thread. Printed are means over the steps of the shortest of `rounds` times, and their ratio. A
 `step` is an update of shared weights on a number of architectures, 64 images of Fashion-MNIST; a `fit` is the training
-of one network on 640 images.
+of one network on 640 images; a `relaxed` step is one of all operations of all edges, under as many mixtures.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tyro
 WORKER = """
 import json, sys, time
 import numpy as np, torch
+from nas_gym.evaluators.relaxed import RelaxedEvaluator
 from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
 from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.networks import NetworkSettings, make_network
@@ -30,12 +31,18 @@ from nas_gym.tasks import make_task
 
 torch.set_num_threads(1)
 what, name, count, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-space, task = make_space(name), make_task("fashion-mnist", train_limit=None if sys.argv[1] == "step" else 640)
+space, task = make_space(name), make_task("fashion-mnist", train_limit=640 if what == "fit" else None)
 tokens = space.sample(np.random.default_rng(0), steps * count)
-evaluator = SharedWeightEvaluator(space, task, seed=0, device="cpu")
+Evaluator = RelaxedEvaluator if what == "relaxed" else SharedWeightEvaluator
+evaluator = Evaluator(space, task, seed=0, device="cpu")
 
 def step(index):
     evaluator.update(tokens[index * count : (index + 1) * count])
+
+def relaxed(index):
+    edges, operations = evaluator.edges.shape
+    for mixture in np.random.default_rng(index).dirichlet(np.ones(operations), (count, edges)):
+        evaluator.relaxed_step(mixture)
 
 def train(index):
     fit([network], task, TrainingSettings(epochs=1, record=()), seeds=[0])
@@ -46,7 +53,7 @@ for line in sys.stdin:
         settings = NetworkSettings(8, reductions=1, stem_stride=2)
         network = make_network(space.architecture(tokens[index]), task.input_shape, 10, settings, 0)
     start = time.thread_time()
-    (step if what == "step" else train)(index)
+    {"step": step, "relaxed": relaxed, "fit": train}[what](index)
     print(time.thread_time() - start, flush=True)
 """
 
@@ -55,6 +62,8 @@ WORK = (
     "step cell:enas 4",
     "step bench201 1",
     "step bench201 4",
+    "relaxed bench201 1",
+    "relaxed cell:darts 1",
     "fit cell:enas 1",
     "fit bench201 1",
 )
@@ -73,11 +82,11 @@ def main(before: Path, after: Path = Path(), work: tuple[str, ...] = WORK, steps
     Args:
         before: folder of a checkout.
         after: of another.
-        work: what is measured: `step` or `fit`, a space, and the number of architectures of a step.
+        work: what is measured: `step`, `relaxed` or `fit`, a space, and the number of architectures of a step.
         steps: how many different ones.
         rounds: how often each is measured.
     """
-    print(f"{'milliseconds':<18} {'before':>8} {'after':>8} {'ratio':>6}")
+    print(f"{'milliseconds':<20} {'before':>8} {'after':>8} {'ratio':>6}")
     for name in work:
         workers = [worker(folder, name, steps) for folder in (before, after)]
         times = np.zeros((2, rounds + 1, steps))
@@ -92,7 +101,7 @@ def main(before: Path, after: Path = Path(), work: tuple[str, ...] = WORK, steps
         for process in workers:
             process.communicate()
         first, second = 1000 * times[:, 1:].min(axis=1).mean(axis=1)  # the first round warms up
-        print(f"{name:<18} {first:>8.1f} {second:>8.1f} {first / second:>6.2f}", flush=True)
+        print(f"{name:<20} {first:>8.1f} {second:>8.1f} {first / second:>6.2f}", flush=True)
 
 
 if __name__ == "__main__":
