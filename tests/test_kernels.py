@@ -35,8 +35,9 @@ def test_depthwise_convolution_equals_torchs(kernel: int, stride: int, dilation:
     check(layer(x), F.conv2d(x, layer.weight, None, stride, padding, dilation, 4), [x, layer.weight])
 
 
-def test_depthwise_convolution_can_be_differentiated_twice() -> None:
-    layer, x = Depthwise(4, 5).double(), maps(3, 3)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_depthwise_convolution_can_be_differentiated_twice(dilation: int) -> None:
+    layer, x = Depthwise(4, 5, dilation=dilation).double(), maps(3, 3)
     assert torch.autograd.gradgradcheck(
         lambda x, weight: torch.func.functional_call(layer, {"weight": weight}, x), (x, layer.weight)
     )
