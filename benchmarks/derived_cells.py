@@ -90,9 +90,7 @@ class Results:
 
 def report(results: Results) -> None:
     """Prints a Markdown table: means with Student's, differences with Welch's 95 % intervals, in points."""
-    print(
-        "| network | trainings | test accuracy | minus random, points | identities, of 16 | parameters | flops |"
-    )
+    print("| network | trainings | test accuracy | minus random, points | identities, of 16 | parameters | flops |")
     print("|---|---|---|---|---|---|---|")
     chance = results.column(RANDOM, "test")
     for method in dict.fromkeys(of for of, _ in results.rows):
