@@ -111,8 +111,8 @@ class RunConfig:
     transfer_mode: str = "all"
     target: str | None = None
     retrain_epochs: int | None = None
-    compare_found: int = 4
-    compare_random: int = 10
+    compare_found: int = 8
+    compare_random: int = 20
     compare_seeds: int = 3
     simulated_seconds: float | None = None
     workers: int | None = None
