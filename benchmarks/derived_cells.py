@@ -38,7 +38,7 @@ from nas_gym.tasks import Task, make_task
 Floats = NDArray[np.float64]
 SPACE = "cell:darts"
 RANDOM = "drawn uniformly"
-IDENTITY = "skip_connect"
+FREE = ("skip_connect", "max_pool", "avg_pool")  # operations without weights
 COLUMNS = ("method", "seed", "network", "valid", "test", "parameters", "flops", "seconds")
 
 
@@ -89,18 +89,19 @@ class Results:
 
 
 def report(results: Results) -> None:
-    """Prints a Markdown table: means with Student's, differences with Welch's 95 % intervals, in points."""
-    print("| network | trainings | test accuracy | minus random, points | identities, of 16 | parameters | flops |")
-    print("|---|---|---|---|---|---|---|")
+    """Prints a Markdown table: means with Student's, differences with Welch's 95 % intervals, operations of `FREE`."""
+    head = "network", "trainings", "test accuracy", "minus random, points", "free, of 16", "parameters", "flops"
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     chance = results.column(RANDOM, "test")
     for method in dict.fromkeys(of for of, _ in results.rows):
         test = results.column(method, "test")
         gain = "" if method == RANDOM else difference(test, chance)
-        parameters, flops = (results.column(method, name).mean() / 1000 for name in ("parameters", "flops"))
         cells = [row["network"] for (of, _), row in results.rows.items() if of == method]
-        identities = "" if "by hand" in method else f"{np.mean([cell.count(IDENTITY) for cell in cells]):.1f}"
+        free = np.mean([sum(cell.count(operation) for operation in FREE) for cell in cells])
+        counted = "" if "by hand" in method else f"{free:.1f}"
+        parameters, flops = (results.column(method, name).mean() / 1000 for name in ("parameters", "flops"))
         costs = f"{parameters:.1f}k | {flops:,.0f}k"
-        print(f"| {method} | {len(test)} | {interval(test, 4)} | {gain} | {identities} | {costs} |")
+        print(f"| {method} | {len(test)} | {interval(test, 4)} | {gain} | {counted} | {costs} |")
 
 
 def difference(ours: Floats, theirs: Floats) -> str:
