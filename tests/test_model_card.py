@@ -126,8 +126,8 @@ def test_the_card_says_what_was_done(tmp_path) -> None:
     found = f"| {best['trial']} | {best['reward']:.4f} | {best['accuracy']:.4f} | {best['test_accuracy']:.4f} |"
     assert found in card
     random = record["comparison"]["groups"][1]
-    assert (random["role"], random["networks"]) == ("random", 10)
-    assert f"| 10 random | {random['valid_accuracy']:.4f} | {random['test_accuracy']['mean']:.4f} ± " in card
+    assert (random["role"], random["networks"]) == ("random", config.compare_random)
+    assert f"| {config.compare_random} random | {random['valid_accuracy']:.4f} | {random['test_accuracy']['mean']:.4f} ± " in card
     assert best["text"] in card
     assert "(architecture.png)" in card
     assert (tmp_path / "run" / "architecture.png").exists()
