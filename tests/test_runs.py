@@ -646,7 +646,7 @@ def test_random_architectures_do_not_depend_on_the_search(tmp_path, monkeypatch)
         assert run.execute()["best"]["architecture"]["tokens"] == tokens
         drawn.append([row.architecture for row in run.comparison.rows if row.role == "random"])
     assert drawn[0] == drawn[1]
-    assert len(drawn[0]) == 10
+    assert len(drawn[0]) == config.compare_random
 
 
 @pytest.mark.slow
