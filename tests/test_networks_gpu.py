@@ -53,7 +53,8 @@ def outputs(made: Network, tokens: np.ndarray) -> tuple[torch.Tensor, dict[str, 
 
 
 def test_all_kinds_of_spaces_are_here() -> None:
-    assert {make_space(name).name for name in SPACES} == set(NETWORKS)
+    own = {name for name in NETWORKS if str(NETWORKS.place(name)).startswith("nas_gym.")}  # other tests register theirs
+    assert {make_space(name).name for name in SPACES} == own
 
 
 @pytest.mark.slow
