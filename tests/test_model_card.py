@@ -127,7 +127,8 @@ def test_the_card_says_what_was_done(tmp_path) -> None:
     assert found in card
     random = record["comparison"]["groups"][1]
     assert (random["role"], random["networks"]) == ("random", config.compare_random)
-    assert f"| {config.compare_random} random | {random['valid_accuracy']:.4f} | {random['test_accuracy']['mean']:.4f} ± " in card
+    test = random["test_accuracy"]["mean"]
+    assert f"| {config.compare_random} random | {random['valid_accuracy']:.4f} | {test:.4f} ± " in card
     assert best["text"] in card
     assert "(architecture.png)" in card
     assert (tmp_path / "run" / "architecture.png").exists()
