@@ -404,7 +404,8 @@ def test_task_by_its_place() -> None:
 def test_commands_with_a_foreign_task(tmp_path) -> None:
     options = ["--env", "NAS-Size-v0", "--agent", "random", "--trials", "4", "--num-envs", "2", "--run-dir", "run"]
     small = ["evaluator_kwargs.channels:4", "schedule.warmup_steps:20", "evaluator_kwargs.learning_rate:0.05"]
-    output = command(tmp_path, "train", "--task", "own_task:stripes", *options, "--env-params", *small)
+    few = ["--compare-found", "2", "--compare-random", "2", "--compare-seeds", "2"]
+    output = command(tmp_path, "train", "--task", "own_task:stripes", *options, *few, "--env-params", *small)
     assert float(cells(output)["found"][0]) > 0.7  # two classes: chance is a half
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["task"] == "own_task:stripes"
 
