@@ -115,7 +115,7 @@ def difference(ours: Floats, theirs: Floats) -> str:
 
 def main(
     seeds: int = 3,
-    seconds: float = 60.0,
+    seconds: float = 120.0,
     random_cells: int = 10,
     folder: Path = Path("docs/differentiable"),
 ) -> None:

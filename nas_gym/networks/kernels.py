@@ -72,7 +72,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, dilation: int)
     """The gradient of a depthwise kernel without stride."""
     if dilation > 1:  # between pixels of the same phase, the kernel has no dilation
         gradient, x = _phases(gradient, dilation), _phases(x, dilation)
-    kernel, same = weight.shape[3], weight.shape[3] // 2
+    kernel, same = weight.shape[3], _same(weight, 1)
     padded = F.pad(x, (same, same, same, same))  # oneDNN's own padding is slow in maps smaller than the kernel
     parts = []
     for first in range(0, kernel, FAST_COLUMNS):
