@@ -3,8 +3,8 @@
     python benchmarks/scaling_limits.py [--parts store record loop wait ray]
 
 - store: evaluations written one by one and looked up in a store of so many rows.
-- record: trials noted and recorded one by one in a record of so many, and reading all of it, as trials.csv needs once a
-  minute.
+- record: trials noted and recorded one by one in a record of so many; then reading all of it and exporting trials.csv,
+  which a run does in at most a twentieth of its time, and the checkpoint that an asynchronous one writes once a minute.
 - loop: an asynchronous random search with its record, its scalars and its store, trials a second, by workers.
 - wait: looking for what has ended among the evaluations of so many workers.
 - ray: evaluations that take no time, by a few workers on this machine.
@@ -20,9 +20,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 import tyro
 from rich.progress import Progress
 
@@ -39,9 +41,12 @@ from nas_gym.evaluators import (
 from nas_gym.evaluators.tabular import TabularEvaluator
 from nas_gym.evaluators.waiting import first_ended
 from nas_gym.experiments.run.asynchronous import learn_asynchronously
+from nas_gym.experiments.run.checkpoint import Checkpoint
 from nas_gym.experiments.run.config import CONFIG, RunConfig, config_text, origin_of
 from nas_gym.experiments.run.record import TrialRecord, read_rows
 from nas_gym.experiments.run.recorder import Recorder
+from nas_gym.experiments.run.trials import csv_text, trial_rows
+from nas_gym.files import write_text
 from nas_gym.spaces import make_space
 
 CELLS = make_space("cell:darts")  # large enough for a million different architectures
@@ -77,7 +82,9 @@ def store(sizes: tuple[int, ...], folder: Path) -> None:
 def record(sizes: tuple[int, ...], folder: Path) -> None:
     """Prints rates of a record."""
     rng = np.random.default_rng(0)
-    print(f"{'trials on record':>20}{'trials/s':>12}{'s to read all':>16}{'bytes a trial':>14}")
+    columns = ("trials on record", "trials/s", "s to read", "s to export", "s a checkpoint", "bytes a trial")
+    print("".join(f"{name:>18}" for name in columns))
+    agent = make_agent("random", gym.make_vec("NAS-Cell-v0", num_envs=1, space=CELLS, evaluator="constant"))
     for size in sizes:
         known = SearchResult(CELLS, CELLS.sample(rng, size), rng.random(size), {"accuracy": rng.random(size)})
         TrialRecord.create(folder, {"space": CELLS.to_dict()}, known)
@@ -91,10 +98,21 @@ def record(sizes: tuple[int, ...], folder: Path) -> None:
                 opened.add(new.rows(one), 0.0)
 
         adding = spent(add)
+        agent.load_state_dict({**agent.state_dict(), **history(known)})
+        checkpoint = Checkpoint(folder, opened)
+        saving = spent(lambda: checkpoint.save({"agent": agent}))  # noqa: B023
         opened.close()
         reading = spent(lambda: read_rows(folder / "trials.db"))
+        exporting = spent(lambda: write_text(folder / "trials.csv", csv_text(trial_rows(known))))  # noqa: B023
         bytes_each = (folder / "trials.db").stat().st_size / size
-        print(f"{size:20,}{ONE_BY_ONE / adding:12,.0f}{reading:16.2f}{bytes_each:14,.0f}", flush=True)
+        numbers = f"{ONE_BY_ONE / adding:18,.0f}{reading:18.2f}{exporting:18.2f}{saving:18.2f}{bytes_each:18,.0f}"
+        print(f"{size:18,}{numbers}", flush=True)
+
+
+def history(trials: SearchResult) -> dict[str, Any]:
+    """The trials in the state of an agent."""
+    metrics = {name: torch.from_numpy(column) for name, column in trials.metrics.items()}
+    return {"tokens": torch.from_numpy(trials.tokens), "rewards": torch.from_numpy(trials.rewards), "metrics": metrics}
 
 
 def loop(workers: tuple[int, ...], trials: int) -> None:

@@ -346,7 +346,7 @@ def test_run_folders_are_those_of_runs(finished, tmp_path) -> None:
         folder = run_folder(out, suite.environments[0], entry, 1)
         config = read_config(folder)
         Run(tmp_path / entry.label, config, Console(quiet=True)).execute()
-        assert trial_rows(read_trials(tmp_path / entry.label)) == trial_rows(read_trials(folder))
+        assert list(trial_rows(read_trials(tmp_path / entry.label))) == list(trial_rows(read_trials(folder)))
         assert load_best(folder) == read_trials(folder).best
 
 
@@ -367,7 +367,7 @@ def test_train_finds_what_the_benchmark_finds(finished, table, tmp_path) -> None
         )
         Run(tmp_path / entry.label, config, Console(quiet=True)).execute()
         folder = run_folder(out, environment, entry, 2)
-        assert trial_rows(read_trials(tmp_path / entry.label)) == trial_rows(read_trials(folder))
+        assert list(trial_rows(read_trials(tmp_path / entry.label))) == list(trial_rows(read_trials(folder)))
 
 
 def test_the_test_split_is_looked_up_afterwards(table, tmp_path, monkeypatch) -> None:

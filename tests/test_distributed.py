@@ -408,11 +408,11 @@ def test_an_asynchronous_run_goes_on_from_its_checkpoint(
     with pytest.raises(Enough):
         run_of(tmp_path / "run", workers=2, asynchronous=True)
     monkeypatch.setattr(TrialRecord, "add", add)
-    before = trial_rows(read_trials(tmp_path / "run"))
+    before = list(trial_rows(read_trials(tmp_path / "run")))
     Run(tmp_path / "run", console=Console(quiet=True)).execute()
     trials = read_trials(tmp_path / "run")
     assert len(trials) == 32
-    assert before[:11] == trial_rows(trials)[:11], "all trials but those of the last batch"
+    assert before[:11] == list(trial_rows(trials))[:11], "all trials but those of the last batch"
     table = TabularEvaluator(SPACE, task="fashion-mnist").evaluate(trials.tokens)
     np.testing.assert_array_equal(trials.rewards, table.accuracy)
 

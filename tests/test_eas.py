@@ -348,11 +348,11 @@ def test_a_killed_run_goes_on_to_the_bit(agent: str, tmp_path: Path, monkeypatch
 
     saves, save, add = 0, Recorder.save, TrialRecord.add
 
-    def save_twice(recorder: Recorder) -> None:
+    def save_twice(recorder: Recorder, last: bool = False) -> None:
         nonlocal saves
         saves += 1
         if saves <= 2:
-            save(recorder)
+            save(recorder, last)
 
     def die(record: TrialRecord, trials: Any, seconds: float) -> None:
         add(record, trials, seconds)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ from nas_gym.experiments.run.progress import Interrupted
 from nas_gym.experiments.run.record import RECORD, TrialRecord, read_rows
 from nas_gym.experiments.run.replay import RecordedEvaluator
 from nas_gym.experiments.run.run import Run, load_best
-from nas_gym.experiments.run.trials import read_trials
+from nas_gym.experiments.run.trials import export_trials, read_trials
 from nas_gym.spaces import Architecture, make_space
 
 BENCH = make_space("bench201")
@@ -570,6 +571,33 @@ def test_trials_and_best(deterministic) -> None:
     assert (deterministic / "architecture.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (deterministic / "architecture.svg").read_text()
     assert not list(deterministic.glob("*.tmp*"))
+
+
+def test_exports_of_long_searches_are_rare(tmp_path, monkeypatch) -> None:
+    """An export of all trials takes 10 s here, and all else next to nothing."""
+    seconds, exports, saves = 0.0, list[float](), list[float]()
+
+    def clock() -> float:
+        nonlocal seconds
+        seconds += 1.0
+        return seconds
+
+    def export(folder: Path) -> None:
+        nonlocal seconds
+        exports.append(seconds)
+        seconds += 10.0
+        export_trials(folder)
+
+    monkeypatch.setattr(recorder, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(recorder, "export_trials", export)
+    monkeypatch.setattr(TrialRecord, "sync", lambda record: saves.append(seconds))
+    make_run(tmp_path / "run", replace(RANDOM, trials=1200)).execute()
+    *exports_before, last = exports
+    assert len(exports_before) > 2
+    assert min(np.diff(exports_before)) >= 10 / recorder.EXPORT_SHARE
+    assert len(saves) > 2 * len(exports), "the record and checkpoints wait for no export"
+    assert last > saves[-2]
+    assert len(rows_of(tmp_path / "run" / "trials.csv")) == 1200
 
 
 def test_scalars(deterministic) -> None:

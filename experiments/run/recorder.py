@@ -24,6 +24,7 @@ from nas_gym.experiments.run.trials import export_trials
 from nas_gym.spaces import Architecture
 
 CHECKPOINT_SECONDS = 60.0
+EXPORT_SHARE = 0.05  # of the time: an export takes longer with every trial
 RECENT = 100  # trials that `rollout/ep_rew_mean` averages, as in Stable-Baselines3
 
 
@@ -61,6 +62,7 @@ class Recorder(Callback):
         self.unique, self.recent = set[bytes](), list[float]()
         self.clock = 0.0  # simulated seconds
         self.started = self.saved = time.monotonic()
+        self.export_due = self.started
         self.earlier = 0.0  # seconds of earlier sessions
         self.curves: Curves | None = None
         self.search_bar = progress.add_task("searching", total=config.trials)
@@ -89,8 +91,11 @@ class Recorder(Callback):
         else:
             answer_from_record(self.schedule, recorded.result)
 
-    def save(self) -> None:
-        """Brings all that was recorded to the disk, and writes the checkpoint of a run that goes on from one."""
+    def save(self, last: bool = False) -> None:
+        """Brings all that was recorded to the disk, and writes the checkpoint of a run that goes on from one.
+
+        Unless it is the last time, trials are exported only as often as `EXPORT_SHARE` allows.
+        """
         self.saved = time.monotonic()
         assert self.curves is not None
         if self.best_architecture is not None and self.best_architecture != self.shown:
@@ -98,14 +103,17 @@ class Recorder(Callback):
             self.curves.architecture(self.shown, self.agent.trials)
         self.curves.flush()
         self.record.sync()
-        export_trials(self.folder)
+        if last or self.saved >= self.export_due:
+            export_trials(self.folder)
+            now = time.monotonic()
+            self.export_due = now + (now - self.saved) / EXPORT_SHARE
         if self.checkpointed:
             self.checkpoint.save(self.parts)
 
     def finish(self) -> None:
         """Logs how well the weights rank that the search ended with, and saves."""
         self._scalars(self.schedule.quality(), _training_steps(self.schedule))
-        self.save()
+        self.save(last=True)
 
     def close(self) -> None:
         """Closes the files."""
@@ -142,7 +150,7 @@ class Recorder(Callback):
     def save_or_stop(self) -> None:
         """Saves when it is time to, or when asked to stop, and then raises `Interrupted`."""
         if self.stop or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-            self.save()
+            self.save(last=bool(self.stop))
         if self.stop:
             raise Interrupted
 

@@ -2,8 +2,9 @@
 
 The folder holds config.yaml (what was asked for), trials.db (the record of the trials), TensorBoard's events, the last
 two checkpoints, and in the end the comparison, best.json, the pictures, the weights and model_card.md. For other
-programs the record is exported as trials.csv (results only) and timings.csv (clocks). One process at a time writes to
-the folder.
+programs the record is exported as trials.csv (results only) and timings.csv (clocks): once a minute, less often where
+there are so many trials that this takes more than a twentieth of the time, and at the end. One process at a time writes
+to the folder.
 
 A run is resumed in one of two ways. Without shared weights it is played again from its seed, and the trials that
 are on record are answered from there, so that this works for every agent. With shared weights the agent, the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +67,16 @@ def changed_config(folder: Path, changes: Sequence[str]) -> str:
 def export_trials(folder: Path) -> None:
     """Writes trials.csv, results only, and timings.csv, the clocks, from the record; nothing reads them back."""
     recorded = read_recorded(folder)
-    clocks = [{"trial": trial, "seconds": f"{seconds:.3f}"} for trial, seconds in enumerate(recorded.seconds.tolist())]
-    if clocks:
+    seconds = enumerate(recorded.seconds.tolist())
+    if len(recorded.result):
         write_text(folder / "trials.csv", csv_text(trial_rows(recorded.result)))
-        write_text(folder / "timings.csv", csv_text(clocks))
+        write_text(folder / "timings.csv", csv_text({"trial": trial, "seconds": f"{s:.3f}"} for trial, s in seconds))
 
 
-def trial_rows(trials: SearchResult) -> list[dict[str, str]]:
+def trial_rows(trials: SearchResult) -> Iterator[dict[str, str]]:
     """The rows of trials.csv: numbers as Python writes them, which reads back to the bit; NaN as nothing."""
-    return [
-        {
+    for row in range(len(trials)):
+        yield {
             "trial": str(row),
             "tokens": " ".join(map(str, trials.tokens[row].tolist())),
             "reward": repr(float(trials.rewards[row])),
@@ -85,14 +85,14 @@ def trial_rows(trials: SearchResult) -> list[dict[str, str]]:
                 for name, column in trials.metrics.items()
             },
         }
-        for row in range(len(trials))
-    ]
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of equal keys as a CSV file."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of equal keys, one at least, as a CSV file."""
+    rows, buffer = iter(rows), io.StringIO()
+    first = next(rows)
+    writer = csv.DictWriter(buffer, first, lineterminator="\n")
     writer.writeheader()
+    writer.writerow(first)
     writer.writerows(rows)
     return buffer.getvalue()
