@@ -16,7 +16,7 @@ from nas_gym.spaces import SearchSpace
 
 
 class _Softmax(nn.Module):
-    """A linear head a policy: logits [S, n, P, C] of features [S, n, P, F]."""
+    """A linear head a policy: logits [S, n, P, C] of features [S, n, P, F], [S, n, C] of [S, n, F]."""
 
     def __init__(self, policies: int, feature_size: int, size: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class _Softmax(nn.Module):
         self.bias = nn.Parameter(torch.empty(policies, 1, size))
 
     def forward(self, features: Tensor) -> Tensor:
-        return _by_policy(features, self.weight) + self.bias[:, :, None]
+        return _by_policy(features, self.weight) + (self.bias if features.ndim == 3 else self.bias[:, :, None])
 
 
 class _Pointer(nn.Module):
@@ -46,16 +46,17 @@ class _Pointer(nn.Module):
 
 def _by_policy(values: Tensor, weights: Tensor) -> Tensor:
     """values [S, ..., H] times the weights [S, H, C] of each policy."""
+    if values.ndim == 3:
+        return torch.bmm(values, weights)
     return torch.bmm(values.flatten(1, -2), weights).reshape(*values.shape[:-1], -1)
 
 
 def _cell(driven: Tensor, hidden: Tensor, cell: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The LSTM's equations, from the input's share of the gates [S, n, 4H]: the new hidden and cell state."""
     size = hidden.shape[-1]
-    gates = torch.baddbmm(driven, hidden, weights)
-    enter, forget, leave = gates.narrow(-1, 0, 3 * size).sigmoid().chunk(3, dim=-1)
-    candidate = gates.narrow(-1, 3 * size, size).tanh()
-    cell = torch.addcmul(enter * candidate, forget, cell)
+    gates, candidate = torch.split(torch.baddbmm(driven, hidden, weights), [3 * size, size], dim=-1)
+    enter, forget, leave = gates.sigmoid().chunk(3, dim=-1)
+    cell = torch.addcmul(enter * candidate.tanh(), forget, cell)
     return leave * cell.tanh(), cell
 
 
@@ -157,7 +158,6 @@ class LSTMController(Controller):
 
     # ------------------------------------------------------------------ the three uses
 
-    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -168,25 +168,30 @@ class LSTMController(Controller):
     ) -> Tensor:
         noise = self._noise(n, generators, self.start.device)
         tokens = torch.zeros(self.policies, n, self.space.length, dtype=torch.int64, device=noise.device)
-        # What joins the logits of all decisions, made at once: an operation costs more than its arithmetic.
+        # An operation costs more than its arithmetic, so what joins the logits of all decisions is made at once.
         shifts = noise.zero_() if deterministic else noise.neg_()
         if self.space.prefix_free:
             shifts = masked(shifts, self.legal)
-        x, state, anchors = self._begin(n)
+        self._fill(tokens, shifts, temperature)
+        return tokens
+
+    @torch.inference_mode()  # starting an operation costs less than without gradients only
+    def _fill(self, tokens: Tensor, shifts: Tensor, temperature: float) -> None:
+        """Chooses tokens int64[S, n, T] by the largest sums of logits and shifts float[S, n, T, A]."""
+        x, state, anchors = self._begin(tokens.shape[1])
         weights = self._weights()
-        for t, shift in enumerate(shifts.unbind(2)):
+        for t, (shift, chosen) in enumerate(zip(shifts.unbind(2), tokens.unbind(2), strict=True)):
             features, state, anchors = self._advance(t, x, state, anchors, weights)
-            logits = self._score(self.layout.kind_of[t], features[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
+            logits = self._score_one(t, features, anchors)
             if temperature != 1:
                 logits = logits / temperature
-            logits = logits + shift[..., : logits.shape[-1]]
+            size = logits.shape[-1]
+            logits = logits + (shift if size == shift.shape[-1] else shift[..., :size])
             if not self.space.prefix_free:
-                logits = masked(logits, self._legal(tokens, t)[..., : logits.shape[-1]])
-            chosen = logits.argmax(-1)
-            tokens[:, :, t] = chosen
+                logits = masked(logits, self._legal(tokens, t)[..., :size])
+            torch.argmax(logits, -1, out=chosen)
             if t + 1 < self.space.length:
                 x = self._feedback(t, chosen, anchors)
-        return tokens
 
     def evaluate(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, anchors = self._unroll(tokens)
@@ -240,7 +245,14 @@ class LSTMController(Controller):
         projected = self.embedding_size < self.hidden_size
         return torch.bmm(chosen_anchors, self.anchor_embedding) if projected else chosen_anchors
 
-    def _score(self, kind: int, features: Tensor, positions: slice | Tensor, anchors: Tensor) -> Tensor:
+    def _score_one(self, t: int, features: Tensor, anchors: Tensor) -> Tensor:
+        """Logits [S, n, C] of decision t, from its features [S, n, F]."""
+        kind = self.layout.kind_of[t]
+        if self.layout.kinds[kind].points:
+            return self._score(kind, features[:, :, None], slice(t, t + 1), anchors)[:, :, 0]
+        return self._score(kind, features, t, anchors)
+
+    def _score(self, kind: int, features: Tensor, positions: int | slice | Tensor, anchors: Tensor) -> Tensor:
         """Logits [S, n, P, C] of P decisions of one kind, from their features [S, n, P, F]; illegal ones too."""
         size, points = self.layout.kinds[kind].size, self.layout.kinds[kind].points
         arguments = (features, anchors, self.columns[positions, :size]) if points else (features,)
