@@ -188,7 +188,7 @@ def search(name: str, workers: int, asynchronous: bool, conditions: str, seed: i
 
 
 def interval(values: Iterable[float | None], unit: float = 1.0, digits: int = 2) -> str:
-    """The mean with its interval; nothing if a search does not tell."""
+    """The mean of values in [0, 1] with its interval, in a unit; nothing if a search does not tell."""
     known = list(values)
     if not known or any(value is None for value in known):
         return ""
@@ -230,7 +230,7 @@ def report(searches: list[Search]) -> str:
             (f"regret after {moment}, in points", lambda one, moment=moment: one.regret[moment], 100.0, 2)
             for moment in searches[0].regret
         ),
-        ("milliseconds of the search's own processor time per trial", lambda one: one.milliseconds, 1.0, 1),
+        ("milliseconds of the search's own processor time per trial", lambda one: one.milliseconds / 1000, 1000.0, 1),
     ]
     for title, what, unit, digits in columns:
         rows = {f"{name}: {ways[way]}": cells(what, way, unit, digits, player=name, **harsh) for name, way in players}
@@ -272,7 +272,7 @@ def draw(searches: list[Search], path: Path) -> None:
                 ):
                     _line(axes, values, label, **style)
         left.set(xscale="log", xlabel="workers", ylabel="utilisation", ylim=(0, 1.03))
-        right.set(xscale="log", xlabel="workers", ylabel=f"regret after {moment}, points", ylim=(0, None))
+        right.set(xscale="log", xlabel="workers", ylabel=f"regret after {moment}, points", ylim=(0, 3))
         right.legend(frameon=False, fontsize=9)
         left.set_title("solid: asynchronous; dashed: waits for the batch", fontsize=10)
         path.parent.mkdir(parents=True, exist_ok=True)
