@@ -22,7 +22,6 @@ import tyro
 WORKER = """
 import json, sys, time
 import numpy as np, torch
-from nas_gym.evaluators.shared_weights import SharedWeightEvaluator
 from nas_gym.evaluators.training import TrainingSettings, fit
 from nas_gym.networks import NetworkSettings, make_network
 from nas_gym.spaces import make_space
@@ -33,8 +32,10 @@ what, name, count, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.a
 space, task = make_space(name), make_task("fashion-mnist", train_limit=640 if what == "fit" else None)
 tokens = space.sample(np.random.default_rng(0), steps * count)
 if what == "relaxed":  # older checkouts have none
-    from nas_gym.evaluators.relaxed import RelaxedEvaluator as SharedWeightEvaluator
-evaluator = SharedWeightEvaluator(space, task, seed=0, device="cpu")
+    from nas_gym.evaluators.relaxed import RelaxedEvaluator as Evaluator
+else:
+    from nas_gym.evaluators.shared_weights import SharedWeightEvaluator as Evaluator
+evaluator = Evaluator(space, task, seed=0, device="cpu")
 
 def step(index):
     evaluator.update(tokens[index * count : (index + 1) * count])
