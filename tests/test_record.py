@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -293,19 +294,21 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ attacks
 
 
+ATTACKS = {
+    "kills": partial(runs.killed, agents=("reinforce",)),
+    "two writers": partial(runs.two_writers, tries=2),
+    "damages": partial(runs.damaged, flips=25, cuts=5),
+    "exports": partial(runs.exports, tries=5),
+    "changed configurations": runs.changed_configs,
+    "a full disk": partial(runs.full_disk, tries=3),
+}
+
+
 @pytest.mark.slow
-def test_attacks_on_runs_are_survived(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for number, outcome in enumerate(
-        (
-            runs.killed(tmp_path / "a", rng, agents=("reinforce",)),
-            runs.two_writers(tmp_path / "b", rng, tries=2),
-            runs.damaged(tmp_path / "c", rng, flips=25, cuts=5),
-            runs.exports(tmp_path / "d", rng, tries=5),
-            runs.changed_configs(tmp_path / "e", rng),
-            runs.full_disk(tmp_path / "f", rng, tries=3),
-        )
-    ):
-        assert outcome.survived, (number, outcome)
-        assert outcome.tries
-    assert read_trials(tmp_path / "d" / "whole").space == BENCH
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_on_runs_are_survived(tmp_path: Path, name: str) -> None:
+    outcome = ATTACKS[name](tmp_path, np.random.default_rng(0))
+    assert outcome.survived, outcome
+    assert outcome.tries
+    if name == "exports":
+        assert read_trials(tmp_path / "whole").space == BENCH
