@@ -272,6 +272,7 @@ def draw(searches: list[Search], path: Path) -> None:
                 ):
                     _line(axes, values, label, **style)
         left.set(xscale="log", xlabel="workers", ylabel="utilisation", ylim=(0, 1.03))
+        # Beyond the limit are only intervals over searches of which one had seen no trial by then.
         right.set(xscale="log", xlabel="workers", ylabel=f"regret after {moment}, points", ylim=(0, 3))
         right.legend(frameon=False, fontsize=9)
         left.set_title("solid: asynchronous; dashed: waits for the batch", fontsize=10)

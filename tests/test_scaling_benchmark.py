@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.scaling import HARSH, ROUND, SCALE, TABLE, TRIALS, WORKERS, Search, report, search
 from nas_gym.agents import Agent, Callback, SearchResult, make_agent
@@ -227,3 +228,6 @@ def test_the_benchmark() -> None:
     text = report([found, Search(**{**vars(found), "seed": 1, "utilisation": found.utilisation - 0.1})])
     assert len(WORKERS) == 4
     assert f"| random: asynchronous |  |  | {found.utilisation - 0.05:.2f} [" in text
+    slower = [Search(**{**vars(found), "seed": seed, "milliseconds": 20.0 + seed}) for seed in range(3)]
+    half = stats.t.ppf(0.975, 2) / math.sqrt(3)  # of seeds that deviate by one millisecond
+    assert f"| random: asynchronous |  |  | 21.0 [{21 - half:.1f}, {21 + half:.1f}] |" in report(slower)

@@ -253,7 +253,10 @@ class LSTMController(Controller):
         return self._score(kind, features, t, anchors)
 
     def _score(self, kind: int, features: Tensor, positions: int | slice | Tensor, anchors: Tensor) -> Tensor:
-        """Logits [S, n, P, C] of P decisions of one kind, from their features [S, n, P, F]; illegal ones too."""
+        """Logits [S, n, P, C] of P decisions of one kind, from their features [S, n, P, F]; illegal ones too.
+
+        Where nothing points, `positions` may also be one decision, without the axis P: [S, n, C] from [S, n, F].
+        """
         size, points = self.layout.kinds[kind].size, self.layout.kinds[kind].points
         arguments = (features, anchors, self.columns[positions, :size]) if points else (features,)
         logits: Tensor = self.heads[kind](*arguments)
